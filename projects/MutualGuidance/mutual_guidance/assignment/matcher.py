@@ -1,0 +1,334 @@
+"""
+The matchers: static rule, Localize to Classify, Classify to Localize and Mutual Guidance.
+
+Shape symbols: N images, R anchors or points an image, M_i ground truths of image i, M of the whole
+batch, P pairs of a ground truth and a candidate, K classes. Boxes are XYXY in absolute pixels.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from .assign import Assignment, Pairs, Rule, assign
+from .geometry import Anchors, Points, overlap
+from .quality import amplify, box_iou
+from .ragged import GroundTruths
+from .strategies import STRATEGIES, Strategy
+
+# Bytes of temporaries that a cell of the ground truths x candidates matrix costs at worst, when
+# every pair matters.
+_BYTES_PER_CELL = 256
+
+
+class _Matcher:
+    """What the matchers of anchors and of points share."""
+
+    def __init__(
+        self, strategy: str, sigma: float, num_classes: int | None, memory_budget: int
+    ) -> None:
+        if strategy not in STRATEGIES:
+            known = ", ".join(STRATEGIES)
+            raise ValueError(f"unknown strategy {strategy!r}; choose one of {known}")
+        if not sigma > 1:
+            raise ValueError(f"sigma must be above 1 (Eq. 1 of the paper), got {sigma}")
+        self.strategy: Strategy = STRATEGIES[strategy]
+        self.rule = Rule(False, "prior", 0.0, 0.0)
+        self.sigma = float(sigma)
+        self.num_classes = num_classes
+        self.memory_budget = int(memory_budget)
+
+    @torch.no_grad()
+    def _match(
+        self,
+        geometry: Anchors | Points,
+        gt_boxes: Sequence[Tensor],
+        gt_classes: Sequence[Tensor],
+        pred_boxes: Tensor | None,
+        pred_logits: Tensor | None,
+    ) -> Assignment:
+        num_classes = self._check_shapes(geometry, gt_boxes, gt_classes, pred_boxes, pred_logits)
+        gts = GroundTruths.cat(gt_boxes, gt_classes)
+        finder = _PairFinder(
+            geometry,
+            gts,
+            pred_boxes if "regressed" in self.strategy else None,
+            pred_logits if "amplified" in self.strategy else None,
+            self.sigma,
+        )
+        chunks = finder.plan(self.memory_budget, num_classes)
+        return assign(chunks, self.strategy, self.rule, gts, len(geometry), num_classes)
+
+    def _check_shapes(
+        self,
+        geometry: Anchors | Points,
+        gt_boxes: Sequence[Tensor],
+        gt_classes: Sequence[Tensor],
+        pred_boxes: Tensor | None,
+        pred_logits: Tensor | None,
+    ) -> int:
+        """Refuse what does not fit together; return K."""
+        if len(gt_boxes) == 0 or len(gt_boxes) != len(gt_classes):
+            raise ValueError(
+                f"need the ground truths of at least one image, boxes and classes alike; "
+                f"got {len(gt_boxes)} and {len(gt_classes)}"
+            )
+        for i, (boxes, classes) in enumerate(zip(gt_boxes, gt_classes, strict=True)):
+            if boxes.numel() != 4 * classes.numel():
+                raise ValueError(
+                    f"image {i}: boxes of shape {tuple(boxes.shape)} do not fit "
+                    f"classes of shape {tuple(classes.shape)}"
+                )
+        expected = (len(gt_boxes), len(geometry))
+        for quality, name, pred in (
+            ("regressed", "pred_boxes", pred_boxes),
+            ("amplified", "pred_logits", pred_logits),
+        ):
+            if pred is None and quality in self.strategy:
+                raise ValueError(f"this strategy needs {name}")
+            if pred is not None and tuple(pred.shape[:2]) != expected:
+                raise ValueError(
+                    f"{name} must begin with (N, R) = {expected}, got {tuple(pred.shape)}"
+                )
+        num_classes = self.num_classes if pred_logits is None else pred_logits.shape[2]
+        if num_classes is None:
+            raise ValueError("num_classes must be given where pred_logits is not")
+        return num_classes
+
+
+class AnchorMatcher(_Matcher):
+    """
+    Label anchors for classification and for localisation (Sec. 3 of the paper).
+
+    For every quality Q of a ground truth and an anchor, by which a task ranks its candidates:
+
+    1. *Guarantee.* Each ground truth claims the anchor where Q is highest, if that is above 0. Of
+       several claims to one anchor the highest wins (the lower index on a tie); the anchor is then
+       the winner's alone, with quality 1.
+    2. *Ownership.* Every other anchor counts only for the ground truth where its Q is highest.
+    3. *Numbers.* By the IoU with the anchor, N_p anchors of a ground truth are at or above the
+       higher threshold and N_i more at or above the lower one.
+    4. *Classification.* The N_p best by its quality are positive, the next N_i are ignored and all
+       others background.
+    5. *Localisation.* The N_p best by its quality are positive.
+    6. Quality 0 never makes a positive or an ignored anchor.
+
+    ======================== ======================== ==========================
+    strategy                 classification ranks by  localisation ranks by
+    ======================== ======================== ==========================
+    ``static``               IoU with the anchor      IoU with the anchor
+    ``localize_to_classify`` IoU of the regressed box IoU with the anchor
+    ``classify_to_localize`` IoU with the anchor      amplified IoU (Eq. 1)
+    ``mutual_guidance``      IoU of the regressed box amplified IoU (Eq. 1)
+    ======================== ======================== ==========================
+
+    Qualities are computed in float32 whatever the inputs are. Equal qualities rank by the index
+    of the anchor. A call waits on the device once, to learn how many pairs overlap and whether the
+    ground truths are valid.
+    """
+
+    def __init__(
+        self,
+        strategy: str = "mutual_guidance",
+        sigma: float = 2.0,
+        iou_thresholds: tuple[float, float] = (0.4, 0.5),
+        num_classes: int | None = None,
+        memory_budget: int = 2**30,
+    ) -> None:
+        """
+        Args:
+            strategy: a row of the table above.
+            sigma: degree of amplification, above 1; the paper uses 2.
+            iou_thresholds: ignored from the first on, positive from the second on, in (0, 1].
+            num_classes: K; only needed where ``pred_logits`` is None.
+            memory_budget: bytes of working memory beyond inputs, outputs and 40 bytes an anchor
+                of the batch; the ground truths are taken in as many chunks as that needs.
+
+        Raises:
+            ValueError: unknown strategy, sigma not above 1, thresholds out of order or range.
+        """
+        super().__init__(strategy, sigma, num_classes, memory_budget)
+        low, high = iou_thresholds
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"iou_thresholds must ascend within (0, 1], got {iou_thresholds}")
+        self.rule = Rule(True, "prior", low, high)
+
+    def __call__(
+        self,
+        anchors: Tensor,
+        gt_boxes: Sequence[Tensor],
+        gt_classes: Sequence[Tensor],
+        pred_boxes: Tensor | None = None,
+        pred_logits: Tensor | None = None,
+    ) -> Assignment:
+        """
+        Args:
+            anchors: (R, 4).
+            gt_boxes: N tensors (M_i, 4), of positive width and height.
+            gt_classes: N tensors (M_i,), int64, in [0, K).
+            pred_boxes: (N, R, 4) decoded boxes; None is fine where no task ranks by them.
+            pred_logits: (N, R, K) classification logits; None is fine where no task ranks by them.
+
+        Returns:
+            Labels of both tasks; see :class:`Assignment`.
+
+        Raises:
+            ValueError: shapes that do not fit, a prediction that the strategy needs and is None,
+                a degenerate ground truth or a class out of range (it says which of which image).
+        """
+        return self._match(Anchors(anchors), gt_boxes, gt_classes, pred_boxes, pred_logits)
+
+
+class PointMatcher(_Matcher):
+    """
+    Label the points of FCOS for classification and for localisation (supplementary, Sec. 2).
+
+    N_p of a ground truth is the number of points that Detectron2's FCOS rule gives it: inside the
+    box, within ``center_sampling_radius`` strides of its centre in x and y, the largest of
+    l, t, r, b within (4, 8) strides (open-ended at the first and last level), a point claimed by
+    several going to the smallest box. ``static`` is that rule itself.
+
+    The other strategies take the N_p best points by the qualities of the table in
+    :class:`AnchorMatcher`, with the centerness of the points inside the box and within that range
+    of scales in the place of the IoU with the anchor. Ownership is as there; no point is
+    guaranteed and none is ignored.
+    """
+
+    def __init__(
+        self,
+        strategy: str = "mutual_guidance",
+        sigma: float = 2.0,
+        center_sampling_radius: float = 1.5,
+        num_classes: int | None = None,
+        memory_budget: int = 2**30,
+    ) -> None:
+        """
+        Args:
+            center_sampling_radius: in strides, above 0.
+            strategy, sigma, num_classes, memory_budget: see :class:`AnchorMatcher`.
+
+        Raises:
+            ValueError: unknown strategy, sigma not above 1, radius not above 0.
+        """
+        super().__init__(strategy, sigma, num_classes, memory_budget)
+        if not center_sampling_radius > 0:
+            raise ValueError(
+                f"center_sampling_radius must be above 0, got {center_sampling_radius}"
+            )
+        self.center_sampling_radius = float(center_sampling_radius)
+        tiny = torch.finfo(torch.float32).tiny
+        self.rule = Rule(False, "rule", tiny, tiny)
+        if self.strategy == STRATEGIES["static"]:
+            self.strategy = Strategy("rule", "rule")
+
+    def __call__(
+        self,
+        points: Tensor,
+        strides: Tensor,
+        levels: Tensor,
+        gt_boxes: Sequence[Tensor],
+        gt_classes: Sequence[Tensor],
+        pred_boxes: Tensor | None = None,
+        pred_logits: Tensor | None = None,
+    ) -> Assignment:
+        """
+        Args:
+            points: (R, 2) in pixels.
+            strides: (R,) in pixels. levels: (R,) integers, ascending with the stride.
+            gt_boxes, gt_classes, pred_boxes, pred_logits: see :meth:`AnchorMatcher.__call__`.
+
+        Returns:
+            Labels of both tasks; none is ignored.
+
+        Raises:
+            ValueError: see :meth:`AnchorMatcher.__call__`.
+        """
+        geometry = Points(points, strides, levels, self.center_sampling_radius)
+        return self._match(geometry, gt_boxes, gt_classes, pred_boxes, pred_logits)
+
+
+class _PairFinder:
+    """Finds the pairs of a batch that matter, and their qualities, in chunks of ground truths."""
+
+    def __init__(
+        self,
+        geometry: Anchors | Points,
+        gts: GroundTruths,
+        pred_boxes: Tensor | None,
+        pred_logits: Tensor | None,
+        sigma: float,
+    ) -> None:
+        self.geometry = geometry
+        self.gts = gts
+        self.gt_boxes = gts.boxes.t().contiguous()  # (4, M)
+        self.pred_boxes = None if pred_boxes is None else pred_boxes.flatten(0, 1)  # (N * R, 4)
+        self.pred_logits = pred_logits
+        self.sigma = sigma
+
+    def plan(self, memory_budget: int, num_classes: int) -> Callable[[], Iterable[Pairs]]:
+        """Something that yields all pairs, as often as it is called, within the budget."""
+        step = max(1, memory_budget // (_BYTES_PER_CELL * max(len(self.geometry), 1)))
+        starts = range(0, len(self.gts.images), step)
+        ranges = [slice(i, min(i + step, len(self.gts.images))) for i in starts]
+        masks = [self._may_match(rows) for rows in ranges[:1]]
+        counts = [mask.sum() for mask in masks]
+        counts += [self._may_match(rows).sum() for rows in ranges[1:]]
+        *sizes, num_faults = torch.stack([*counts, self._faults(num_classes).sum()]).tolist()
+        if num_faults:
+            self._raise_fault(num_classes)
+        if len(ranges) <= 1:
+            whole = [self._pairs(r, m, s) for r, m, s in zip(ranges, masks, sizes, strict=True)]
+            return lambda: whole
+        return lambda: (
+            self._pairs(rows, self._may_match(rows), size)
+            for rows, size in zip(ranges, sizes, strict=True)
+        )
+
+    def _may_match(self, rows: slice) -> Tensor:
+        """Which candidates can have a quality above 0: (m, R) bool."""
+        boxes = self.gt_boxes[:, rows]
+        mask = self.geometry.may_match(boxes)
+        if self.pred_boxes is not None:
+            per_image = self.pred_boxes.view(len(self.gts.firsts), -1, 4).permute(2, 0, 1).float()
+            mask |= overlap(boxes[..., None], per_image[:, self.gts.images[rows]])
+        return mask
+
+    def _pairs(self, rows: slice, mask: Tensor, size: int) -> Pairs:
+        gts, candidates = _nonzero(mask, size)
+        gts = gts + rows.start
+        images = self.gts.images[gts]
+        cells = images * len(self.geometry) + candidates
+        qualities = self.geometry.qualities(self.gt_boxes, gts, candidates)
+        if self.pred_boxes is not None:
+            regressed = self.pred_boxes[cells].float().t().contiguous()
+            qualities["regressed"] = box_iou(regressed, self.gt_boxes[:, gts])
+        if self.pred_logits is not None:
+            logits = self.pred_logits[images, candidates, self.gts.classes[gts]]
+            qualities["amplified"] = amplify(
+                qualities["prior"], logits.float().sigmoid(), self.sigma
+            )
+        return Pairs(gts, candidates, cells, qualities)
+
+    def _faults(self, num_classes: int) -> Tensor:
+        """Which ground truths are degenerate, not finite or of no class: (M,) bool."""
+        x0, y0, x1, y1 = self.gt_boxes
+        fine = (x1 > x0) & (y1 > y0) & self.gt_boxes.isfinite().all(dim=0)
+        return ~(fine & (self.gts.classes >= 0) & (self.gts.classes < num_classes))
+
+    def _raise_fault(self, num_classes: int) -> None:
+        which = int(self._faults(num_classes).nonzero()[0])
+        image = int(self.gts.images[which])
+        raise ValueError(
+            f"ground truth {which - int(self.gts.firsts[image])} of image {image} must have "
+            f"positive width and height and a class in [0, {num_classes}), got box "
+            f"{self.gts.boxes[which].tolist()} of class {int(self.gts.classes[which])}"
+        )
+
+
+def _nonzero(mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Row and column of the ``size`` true cells, without waiting to learn how many they are."""
+    try:
+        rows, columns = torch.nonzero_static(mask, size=size).unbind(1)
+    except NotImplementedError:  # on CUDA before PyTorch 2.7
+        rows, columns = mask.nonzero(as_tuple=True)
+    return rows, columns

@@ -1,0 +1,74 @@
+"""Qualities that rank the candidates of a ground truth: pure, elementwise functions.
+
+Shapes broadcast as in PyTorch. Boxes are XYXY in absolute pixels.
+"""
+
+import torch
+from torch import Tensor
+
+
+def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """
+    Intersection over union of corresponding boxes.
+
+    Args:
+        boxes, others: (4, ...), the four coordinates first.
+
+    Returns:
+        (...) in [0, 1]; 0 where the boxes do not overlap and where a coordinate is NaN.
+    """
+    x0, y0, x1, y1 = boxes
+    u0, v0, u1, v1 = others
+    width = torch.minimum(x1, u1) - torch.maximum(x0, u0)
+    height = torch.minimum(y1, v1) - torch.maximum(y0, v0)
+    intersection = width.clamp(min=0) * height.clamp(min=0)
+    union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - intersection
+    # The comparison is also what turns NaN into 0.
+    return torch.where(intersection > 0, intersection / union, 0.0).clamp(max=1)
+
+
+def side_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """
+    Distances (l, t, r, b) in pixels from points to the sides of boxes, negative outside.
+
+    Args:
+        points: (2, ...), boxes: (4, ...), coordinates first.
+
+    Returns:
+        (4, ...)
+    """
+    x, y = points
+    x0, y0, x1, y1 = boxes
+    return torch.stack((x - x0, y - y0, x1 - x, y1 - y))
+
+
+def centerness(distances: Tensor) -> Tensor:
+    """
+    Centerness of FCOS, sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)).
+
+    Args:
+        distances: (4, ...), from :func:`side_distances`.
+
+    Returns:
+        (...) in [0, 1]; 0 for points that are not inside the box.
+    """
+    left, top, right, bottom = distances
+    horizontal = torch.minimum(left, right) / torch.maximum(left, right)
+    vertical = torch.minimum(top, bottom) / torch.maximum(top, bottom)
+    inside = (horizontal > 0) & (vertical > 0)
+    return torch.where(inside, horizontal * vertical, 0.0).sqrt()
+
+
+def amplify(prior: Tensor, score: Tensor, sigma: float) -> Tensor:
+    """
+    Amplified prior, Eq. (1) of the paper: prior ^ ((sigma - score) / sigma).
+
+    Args:
+        prior: (...) in [0, 1]: IoU with the anchor, or centerness.
+        score: (...) in [0, 1]: predicted probability of the ground truth's class.
+        sigma: degree of amplification, above 1; the larger, the weaker.
+
+    Returns:
+        (...) in [0, 1], never below ``prior``, and 0 where ``prior`` is 0.
+    """
+    return prior.pow((sigma - score) / sigma)

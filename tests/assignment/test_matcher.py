@@ -1,0 +1,228 @@
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from mutual_guidance.assignment import AnchorMatcher, PointMatcher
+
+from . import reference
+from .scenes import STRATEGY_NAMES, random_boxes, scenes
+
+EXTENT = 32
+
+
+def grid_anchors():
+    """12 square-ish anchors an 8 px cell of a 32 px image, and some repeated ones."""
+    generator = torch.Generator().manual_seed(7)
+    boxes = random_boxes(generator, 60, EXTENT, 4, 20)
+    return torch.cat((boxes, boxes[:4]))
+
+
+def fcos_points(strides=(4, 8, 16), extent=EXTENT):
+    """Points (R, 2), strides (R,) and levels (R,) of a small pyramid."""
+    points, sizes, levels = [], [], []
+    for level, stride in enumerate(strides):
+        centres = torch.arange(extent // stride) * stride + stride / 2
+        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        points.append(torch.stack((x.reshape(-1), y.reshape(-1)), dim=1))
+        sizes.append(torch.full((x.numel(),), float(stride)))
+        levels.append(torch.full((x.numel(),), level))
+    return torch.cat(points), torch.cat(sizes), torch.cat(levels)
+
+
+def assert_equals(assignment, expected):
+    """Compare with the reference's four lists an image."""
+    for i, lists in enumerate(expected):
+        for name, got, want in zip(assignment._fields, assignment, lists, strict=True):
+            assert got[i].tolist() == want, (name, i)
+
+
+def expected_of(scene, match):
+    """The reference image by image."""
+    return [
+        match(b.tolist(), c.tolist(), p.tolist(), s.tolist(), s.shape[-1])
+        for b, c, p, s in zip(
+            scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits, strict=True
+        )
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(scene=scenes(64, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
+def test_anchor_matcher_equals_reference(scene, strategy):
+    anchors = grid_anchors()
+    matcher = AnchorMatcher(strategy=strategy, sigma=2.0, iou_thresholds=(0.4, 0.5))
+    got = matcher(anchors, scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
+    args = (strategy, 2.0, (0.4, 0.5), anchors.tolist())
+    assert_equals(got, expected_of(scene, lambda *image: reference.match_anchors(*args, *image)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(scene=scenes(3, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
+def test_more_objects_than_anchors(scene, strategy):
+    anchors = grid_anchors()[:3]
+    got = AnchorMatcher(strategy=strategy, sigma=1.5, iou_thresholds=(0.2, 0.3))(
+        anchors, scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits
+    )
+    args = (strategy, 1.5, (0.2, 0.3), anchors.tolist())
+    assert_equals(got, expected_of(scene, lambda *image: reference.match_anchors(*args, *image)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(scene=scenes(84, EXTENT, max_gts=8), strategy=st.sampled_from(STRATEGY_NAMES))
+def test_point_matcher_equals_reference(scene, strategy):
+    points, strides, levels = fcos_points()
+    got = PointMatcher(strategy=strategy, sigma=2.0, center_sampling_radius=1.5)(
+        points, strides, levels,
+        scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits,
+    )  # fmt: skip
+    args = (strategy, 2.0, 1.5, points.tolist(), strides.tolist(), levels.tolist())
+    assert_equals(got, expected_of(scene, lambda *image: reference.match_points(*args, *image)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(scene=scenes(64, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
+def test_chunked_equals_unchunked_bit_for_bit(scene, strategy):
+    args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
+    whole = AnchorMatcher(strategy)(grid_anchors(), *args)
+    row_by_row = AnchorMatcher(strategy, memory_budget=1)(grid_anchors(), *args)
+    for a, b in zip(whole, row_by_row, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_hand_computed_example():
+    # IoU of the gt (0, 0, 10, 10) with the anchors:
+    #   0: itself                      -> 1
+    #   1: (0, 0, 10, 6): 60 / 100     -> 0.6
+    #   2: (0, 0, 9, 5):  45 / 100     -> 0.45
+    #   3: (0, 0, 5, 5):  25 / 100     -> 0.25
+    #   4: elsewhere                   -> 0
+    # so N_p = 2 and N_i = 1.
+    anchors = torch.tensor(
+        [[0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 9, 5], [0, 0, 5, 5], [20, 20, 30, 30]]
+    ).float()
+    gt_boxes, gt_classes = [anchors[:1]], [torch.tensor([1])]
+    static = AnchorMatcher("static", num_classes=3)(anchors, gt_boxes, gt_classes)
+    assert static.cls_labels.tolist() == [[1, 1, -1, 3, 3]]
+    assert static.cls_gt_inds.tolist() == [[0, 0, -1, -1, -1]]
+    assert static.loc_mask.tolist() == [[True, True, False, False, False]]
+
+    # Regressed boxes: the far anchor fits best (IoU 1), then anchor 3 (0.8), 2 (0.7), 1 and 0.
+    pred = torch.tensor(
+        [[0, 0, 10, 2], [0, 0, 10, 3], [0, 0, 10, 7], [0, 0, 10, 8], [0, 0, 10, 10]]
+    ).float()[None]
+    # p of class 1: 0.5 everywhere, but nearly 1 on anchor 2. With sigma = 2 its quality becomes
+    # 0.45 ** 0.5 = 0.67, while anchor 1 has 0.6 ** 0.75 = 0.68.
+    logits = torch.zeros(1, 5, 3)
+    logits[0, 2, 1] = 20.0
+    guided = AnchorMatcher("mutual_guidance")(anchors, gt_boxes, gt_classes, pred, logits)
+    assert guided.cls_labels.tolist() == [[3, 3, -1, 1, 1]]
+    assert guided.loc_mask.tolist() == [[True, True, False, False, False]]
+    # With p = 0 on anchor 1 its quality stays 0.6, and anchor 2 is second.
+    logits[0, 1, 1] = -20.0
+    guided = AnchorMatcher("mutual_guidance")(anchors, gt_boxes, gt_classes, pred, logits)
+    assert guided.loc_mask.tolist() == [[True, False, True, False, False]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+def test_half_precision_equals_its_cast(dtype, strategy):
+    generator = torch.Generator().manual_seed(3)
+    anchors = grid_anchors()
+    gt_boxes = [random_boxes(generator, 5, EXTENT, 4, 16) for _ in range(2)]
+    gt_classes = [torch.randint(4, (5,), generator=generator) for _ in range(2)]
+    pred = (torch.rand(2, 64, 4, generator=generator) * 16).cumsum(2).to(dtype)
+    logits = torch.randn(2, 64, 4, generator=generator).to(dtype)
+    matcher = AnchorMatcher(strategy)
+    half = matcher(anchors.to(dtype), [b.to(dtype) for b in gt_boxes], gt_classes, pred, logits)
+    full = matcher(anchors, gt_boxes, gt_classes, pred.float(), logits.float())
+    for a, b in zip(half, full, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_predictions_that_are_not_finite_are_never_positive():
+    anchors = grid_anchors()
+    gt_boxes, gt_classes = [anchors[:2] + 0.5], [torch.tensor([0, 0])]
+    pred = anchors.clone()[None]
+    pred[0, 10:] = float("nan")
+    logits = torch.full((1, 64, 1), float("nan"))
+    got = AnchorMatcher("mutual_guidance")(anchors, gt_boxes, gt_classes, pred, logits)
+    assert (got.cls_labels[0, 10:60] == 1).all()
+    assert not got.loc_mask.any()
+
+
+def test_number_of_positives_is_the_static_rules():
+    generator = torch.Generator().manual_seed(5)
+    anchors = grid_anchors()
+    gt_boxes = [random_boxes(generator, 4, EXTENT, 6, 20)]
+    gt_classes = [torch.zeros(4, dtype=torch.int64)]
+    # All boxes fit all ground truths a little, so that no quality is 0.
+    pred = torch.tensor([0.0, 0, 60, 60]).expand(1, 64, 4) + torch.rand(
+        1, 64, 4, generator=generator
+    )
+    logits = torch.randn(1, 64, 1, generator=generator)
+    static = AnchorMatcher("static", num_classes=1)(anchors, gt_boxes, gt_classes)
+    guided = AnchorMatcher("mutual_guidance")(anchors, gt_boxes, gt_classes, pred, logits)
+    assert guided.loc_mask.sum() == static.loc_mask.sum() == (static.cls_labels == 0).sum()
+    # Classification may fall short only where a ground truth owns fewer candidates than N_p.
+    assert (guided.cls_labels == 0).sum() <= static.loc_mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"strategy": "mutual"}, "unknown strategy 'mutual'; choose one of static"),
+        ({"sigma": 1.0}, "sigma must be above 1"),
+        ({"iou_thresholds": (0.5, 0.4)}, "must ascend"),
+        ({"iou_thresholds": (0.0, 0.5)}, "must ascend"),
+    ],
+)
+def test_refuses_bad_parameters(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        AnchorMatcher(**kwargs)
+
+
+def call(gt_boxes, gt_classes, pred_boxes=None, pred_logits=None, **kwargs):
+    return AnchorMatcher(**kwargs)(grid_anchors(), gt_boxes, gt_classes, pred_boxes, pred_logits)
+
+
+def test_refuses_degenerate_boxes_and_names_them():
+    boxes = [torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[0.0, 0, 4, 4], [5, 5, 5, 9]])]
+    classes = [torch.tensor([0]), torch.tensor([0, 0])]
+    with pytest.raises(ValueError, match="ground truth 1 of image 1 .* positive width"):
+        call(boxes, classes, strategy="static", num_classes=1)
+
+
+def test_refuses_classes_out_of_range():
+    boxes, classes = [torch.tensor([[0.0, 0, 4, 4]])], [torch.tensor([7])]
+    with pytest.raises(ValueError, match=r"ground truth 0 of image 0 .* in \[0, 7\)"):
+        call(boxes, classes, strategy="static", num_classes=7)
+
+
+def test_refuses_what_does_not_fit_together():
+    boxes, classes = [torch.tensor([[0.0, 0, 4, 4]])], [torch.tensor([0])]
+    with pytest.raises(ValueError, match="at least one image"):
+        call([], [], strategy="static", num_classes=1)
+    with pytest.raises(ValueError, match="image 0: boxes of shape"):
+        call(boxes, [torch.tensor([0, 1])], strategy="static", num_classes=1)
+    with pytest.raises(ValueError, match="needs pred_boxes"):
+        call(boxes, classes, num_classes=1)
+    with pytest.raises(ValueError, match="needs pred_logits"):
+        call(boxes, classes, strategy="classify_to_localize", num_classes=1)
+    with pytest.raises(ValueError, match="num_classes must be given"):
+        call(boxes, classes, strategy="static")
+    with pytest.raises(ValueError, match=r"pred_boxes must begin with \(N, R\)"):
+        call(boxes, classes, torch.zeros(2, 64, 4), torch.zeros(1, 64, 1))
+
+
+def test_needs_no_predictions_that_no_task_ranks_by():
+    boxes, classes = [torch.tensor([[0.0, 0, 8, 8]])], [torch.tensor([0])]
+    call(boxes, classes, strategy="static", num_classes=1)
+    call(boxes, classes, torch.zeros(1, 64, 4), strategy="localize_to_classify", num_classes=1)
+    call(boxes, classes, None, torch.zeros(1, 64, 1), strategy="classify_to_localize")
+
+
+def test_image_without_ground_truth_is_background():
+    got = call([torch.zeros(0, 4)], [torch.zeros(0)], strategy="static", num_classes=3)
+    assert (got.cls_labels == 3).all() and not got.loc_mask.any()
+    assert (got.cls_gt_inds == -1).all() and (got.loc_gt_inds == -1).all()
