@@ -163,7 +163,7 @@ def _to_labels(
     gts: GroundTruths,
     num_classes: int,
 ) -> Assignment:
-    """Codes (2 positive, 1 ignored, 0 background) and owners (N, R) to the labels of the contract."""
+    """Labels from codes (2 positive, 1 ignored, 0 background) and owners, all (N, R)."""
     positive = cls_codes == 2
     if len(gts.classes) == 0:
         labels = torch.full_like(cls_owners, num_classes)

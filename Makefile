@@ -1,0 +1,23 @@
+# Every target makes the environment ready first; see tools/env.py.
+# PYTHON is what .venv is made with; STRATEGIES are those that the quickstart compares.
+PYTHON ?= python3
+STRATEGIES ?= mutual_guidance
+
+.PHONY: env quickstart test lint
+
+# Only make the environment ready.
+env:
+	$(PYTHON) tools/env.py
+
+# Train, evaluate and draw on a small data set.
+quickstart:
+	$(PYTHON) tools/env.py tools/quickstart.py --strategies $(STRATEGIES)
+
+# Run the tests, without those marked slow.
+test:
+	$(PYTHON) tools/env.py -m pytest
+
+# Check style and formatting.
+lint:
+	$(PYTHON) tools/env.py -m ruff check .
+	$(PYTHON) tools/env.py -m ruff format --check .

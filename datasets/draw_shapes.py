@@ -1,0 +1,656 @@
+#!/usr/bin/env python3
+"""Draw a small object-detection data set in the layout of PASCAL VOC, in seconds and offline.
+
+Six classes of irregular, textured objects (crescent, star, boomerang, ring, arrow, serpent) lie on
+natural-looking backgrounds. Much of each bounding box is background or a neighbour, so the IoU
+with an anchor says little about where the object is: the case for which Mutual Guidance was made.
+
+    python datasets/draw_shapes.py --root datasets/Shapes --train 400 --test 100 --size 160 --seed 0
+
+writes ``JPEGImages/``, ``Annotations/``, ``ImageSets/Main/{train,test}.txt`` and ``dataset.json``.
+Boxes are tight around the *visible* mask of an object: what neighbours cover and what lies outside
+the image does not count. In the XML they are 1-based and inclusive, so (1, 1, W, H) covers the
+image. Image ``i`` depends on the seed, ``i`` and the size only, not on how many images are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import colorsys
+import json
+import shutil
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+# ------------------------------------------------------------------------------------------------
+# Difficulty. Lengths are fractions of the image side; strengths are on a 0..1 intensity scale.
+# ------------------------------------------------------------------------------------------------
+OBJECTS_PER_IMAGE = (1, 5)  # inclusive; crowded draws may place fewer
+OBJECT_SIDE = (0.15, 0.56)  # longer side of the unclipped box: 24..90 px at 160 px
+SQUEEZE = (0.65, 1.0)  # anisotropic scale along a random direction
+WARP = 0.05  # bending of the outline, relative to the half side of the object
+MIN_VISIBLE = 0.55  # share of its own pixels that every object keeps
+MIN_INSIDE = 0.75  # share of its own pixels that the image border leaves
+NEAR_NEIGHBOUR = 0.6  # probability that an object is placed against an earlier one
+
+HUE_SPREAD = 16.0  # degrees, standard deviation around the hue of the class (60 degrees apart)
+HUE_FREE = 0.08  # probability that the hue says nothing about the class
+SATURATION = (0.45, 0.85)
+VALUE = (0.5, 0.95)
+TEXTURE_CONTRAST = 0.4  # amplitude of stripes, dots, noise and gradients
+BEVEL = 0.3  # strength of the light from the upper left
+SHADOW = 0.45  # darkness of the cast shadow
+
+BACKGROUND_CONTRAST = 0.8  # 1 spans a whole palette, 0 is one flat colour
+CLUTTER_COUNT = (6, 18)  # blobs and lines in an image, inclusive
+CLUTTER_STRENGTH = 0.65  # opacity of clutter
+BLUR = (0.25, 0.7)  # sigma in output pixels
+SENSOR_NOISE = (0.008, 0.025)  # standard deviation
+
+# ------------------------------------------------------------------------------------------------
+# Fixed parameters
+# ------------------------------------------------------------------------------------------------
+CLASS_NAMES = ("crescent", "star", "boomerang", "ring", "arrow", "serpent")
+PALETTES = (  # RGB 0..255, dark to light
+    ((74, 56, 40), (134, 106, 76), (190, 164, 124)),  # earth
+    ((98, 132, 170), (158, 184, 206), (222, 226, 226)),  # sky
+    ((34, 50, 28), (74, 96, 48), (138, 146, 86)),  # foliage
+    ((64, 64, 66), (114, 112, 108), (170, 166, 158)),  # rock
+    ((30, 56, 70), (62, 98, 110), (128, 156, 156)),  # water
+    ((150, 128, 96), (196, 176, 138), (226, 212, 182)),  # sand
+)
+SUPERSAMPLING = 2  # scenes are painted at twice the output size, then averaged
+SUBPIXEL_BITS = 4  # fixed-point bits of polygon corners in cv2.fillPoly
+PLACEMENT_TRIES = 12
+MIN_IMAGE_SIDE = 64  # px; below it the smallest objects are specks
+JPEG_QUALITY = 92
+MARKER = "dataset.json"
+MADE_BY = "draw_shapes.py"
+VERSION = 1  # raise it when the code draws other pixels from the same parameters
+
+
+@dataclass(frozen=True)
+class PlacedObject:
+    """One object, as if it were alone in the image.
+
+    Attributes:
+        class_id: index into ``CLASS_NAMES``.
+        center: (2,) XY, output pixels.
+        radius: half the longer side, output pixels.
+        alpha: (SUPERSAMPLING * size,) * 2 float32 coverage in 0..1.
+        mask: (size, size) bool, the object within the image.
+        num_pixels: pixels of the object, those outside the image included.
+    """
+
+    class_id: int
+    center: np.ndarray
+    radius: float
+    alpha: np.ndarray
+    mask: np.ndarray
+    num_pixels: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and its annotation; N objects from back to front.
+
+    Attributes:
+        image: (size, size, 3) uint8, RGB.
+        masks: (N, size, size) bool, visible pixels; no two masks overlap.
+        boxes: (N, 4) int64 XYXY, 1-based and inclusive pixels, tight around ``masks``.
+        classes: (N,) int64, indices into ``CLASS_NAMES``.
+        truncated: (N,) bool, whether the image border cuts the object.
+        num_pixels: (N,) int64, pixels of the unoccluded, unclipped objects.
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    truncated: np.ndarray
+    num_pixels: np.ndarray
+
+
+# ------------------------------------------------------------------------------------------------
+# Outlines: lists of closed (P, 2) polygons, even-odd filled, in units of about one half side
+# ------------------------------------------------------------------------------------------------
+def _arc(radius: float, start: float, stop: float, num: int = 40) -> np.ndarray:
+    """Points on a circle around the origin; angles in radians."""
+    angle = np.linspace(start, stop, num)
+    return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def crescent(rng: np.random.Generator) -> list[np.ndarray]:
+    """A disc out of which an off-centre disc was bitten; the tips are where both circles meet."""
+    tip = rng.uniform(0.6, 0.95)
+    center = rng.uniform(0.3, 0.45)
+    dx, dy = np.cos(tip) - center, np.sin(tip)
+    inner_tip = np.arctan2(dy, dx)
+    outer = _arc(1.0, tip, 2 * np.pi - tip)
+    inner = _arc(np.hypot(dx, dy), 2 * np.pi - inner_tip, inner_tip) + (center, 0.0)
+    return [np.concatenate([outer, inner])]
+
+
+def star(rng: np.random.Generator) -> list[np.ndarray]:
+    """Five points, the notches at 0.36 to 0.46 of the outer radius."""
+    angle = np.arange(10) * np.pi / 5
+    radius = np.where(np.arange(10) % 2 == 0, 1.0, rng.uniform(0.36, 0.46))
+    return [radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)]
+
+
+def boomerang(rng: np.random.Generator) -> list[np.ndarray]:
+    """An L of two arms, sheared so that they meet at 70 to 110 degrees."""
+    width, length = rng.uniform(0.4, 0.6), rng.uniform(1.5, 2.0)
+    corners = [(0, 0), (2, 0), (2, width), (width, width), (width, length), (0, length)]
+    points = np.array(corners, dtype=np.float64)
+    points[:, 0] += rng.uniform(-0.36, 0.36) * points[:, 1]
+    return [points]
+
+
+def ring(rng: np.random.Generator) -> list[np.ndarray]:
+    """A disc with a round hole of half its size or a little more."""
+    return [_arc(1.0, 0, 2 * np.pi), _arc(rng.uniform(0.5, 0.66), 0, 2 * np.pi)]
+
+
+def arrow(rng: np.random.Generator) -> list[np.ndarray]:
+    """A shaft and a triangular head."""
+    shaft, head = rng.uniform(0.15, 0.22), rng.uniform(0.55, 0.7)
+    neck = rng.uniform(0.0, 0.25)
+    upper = [(-1, shaft), (neck, shaft), (neck, head), (1, 0)]
+    lower = [(x, -y) for x, y in upper[-2::-1]]
+    return [np.array(upper + lower, dtype=np.float64)]
+
+
+def serpent(rng: np.random.Generator) -> list[np.ndarray]:
+    """A thick meander (its heading is a sine of the arc length) that tapers towards the tail."""
+    s = np.linspace(0, 1, 60)
+    phase = rng.choice([0.0, np.pi]) + rng.uniform(-0.3, 0.3)
+    heading = rng.uniform(1.1, 1.4) * np.cos(2 * np.pi * rng.uniform(1.2, 1.5) * s + phase)
+    tangent = np.stack([np.cos(heading), np.sin(heading)], axis=1)
+    spine = np.cumsum(tangent, axis=0) / len(s)
+    normal = tangent[:, ::-1] * (-1, 1)
+    # The meander bends with a radius of about 0.09, so a thinner half width never folds over.
+    width = rng.uniform(0.055, 0.07) * (1 - 0.5 * s) * np.minimum(1, np.sqrt(s / 0.06 + 0.1))
+    left, right = spine + width[:, None] * normal, spine - width[:, None] * normal
+    return [2 * np.concatenate([left, right[::-1]])]
+
+
+OUTLINES: dict[str, Callable[[np.random.Generator], list[np.ndarray]]] = {
+    "crescent": crescent,
+    "star": star,
+    "boomerang": boomerang,
+    "ring": ring,
+    "arrow": arrow,
+    "serpent": serpent,
+}
+
+
+def _subdivide(polygon: np.ndarray, pieces: int = 6) -> np.ndarray:
+    """Cut every edge of a closed (P, 2) polygon into equal pieces, so that it can bend."""
+    t = np.arange(pieces)[:, None] / pieces
+    following = np.roll(polygon, -1, axis=0)
+    return (polygon[:, None] * (1 - t) + following[:, None] * t).reshape(-1, 2)
+
+
+def _rotation(angle: float) -> np.ndarray:
+    """The 2x2 matrix that rotates row vectors by ``angle`` radians."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, sin], [-sin, cos]])
+
+
+def draw_outline(rng: np.random.Generator, class_id: int, side: float) -> list[np.ndarray]:
+    """A bent, squeezed and rotated outline, its box centred on 0 and ``side`` pixels long."""
+    polygons = [_subdivide(p) for p in OUTLINES[CLASS_NAMES[class_id]](rng)]
+    squeeze = np.diag([1.0, rng.uniform(*SQUEEZE)])
+    turn, pose = _rotation(rng.uniform(0, 2 * np.pi)), _rotation(rng.uniform(0, 2 * np.pi))
+    matrix = turn @ squeeze @ pose
+    frequency, phase = rng.normal(0, 2.2, (2, 2)), rng.uniform(0, 2 * np.pi, 2)
+    polygons = [(p + WARP * np.sin(p @ frequency + phase)) @ matrix for p in polygons]
+    corners = np.concatenate(polygons)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return [(p - (low + high) / 2) * (side / (high - low).max()) for p in polygons]
+
+
+# ------------------------------------------------------------------------------------------------
+# Placement
+# ------------------------------------------------------------------------------------------------
+def rasterize(polygons: list[np.ndarray], side: int, scale: int) -> np.ndarray:
+    """Coverage of polygons (XY, pixels) on a square of ``side`` pixels, (side * scale,) * 2 uint8.
+
+    Pixel (0, 0) spans 0..1 in either direction.
+    """
+    # cv2.fillPoly also fills the pixels under the outline, antialiased even more of them. Filling
+    # twice as finely and averaging halves that margin and keeps smooth edges.
+    fine = 2 * scale
+    fixed = [((p * fine - 0.5) * 2**SUBPIXEL_BITS).round().astype(np.int32) for p in polygons]
+    stencil = np.zeros((side * fine, side * fine), dtype=np.uint8)
+    cv2.fillPoly(stencil, fixed, 255, shift=SUBPIXEL_BITS)
+    return cv2.resize(stencil, (side * scale, side * scale), interpolation=cv2.INTER_AREA)
+
+
+def place(
+    polygons: list[np.ndarray], class_id: int, center: np.ndarray, radius: float, size: int
+) -> PlacedObject:
+    """Put an outline at ``center`` (XY, pixels) of a square image of ``size`` pixels."""
+    # A margin around the image shows how much of the object the border cuts off.
+    margin = int(np.ceil(OBJECT_SIDE[1] * size / 2)) + 2
+    side = size + 2 * margin
+    coverage = rasterize([p + center + margin for p in polygons], side, SUPERSAMPLING)
+    mask = cv2.resize(coverage, (side, side), interpolation=cv2.INTER_AREA) >= 128
+    inner = slice(margin, margin + size)
+    fine = slice(margin * SUPERSAMPLING, (margin + size) * SUPERSAMPLING)
+    alpha = coverage[fine, fine].astype(np.float32) / 255
+    return PlacedObject(class_id, center, radius, alpha, mask[inner, inner], int(mask.sum()))
+
+
+def propose_center(
+    rng: np.random.Generator, objects: list[PlacedObject], radius: float, size: int
+) -> np.ndarray:
+    """A centre (XY, pixels): against a random earlier object, or anywhere in the image."""
+    anywhere = rng.uniform(0, size, 2)
+    if not objects or rng.random() > NEAR_NEIGHBOUR:
+        return anywhere
+    neighbour = objects[rng.integers(len(objects))]
+    angle, tightness = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 0.95)
+    step = tightness * (radius + neighbour.radius)
+    return np.clip(neighbour.center + step * np.array([np.cos(angle), np.sin(angle)]), 0, size)
+
+
+def visible_masks(objects: list[PlacedObject]) -> np.ndarray:
+    """The (N, size, size) bool masks left after later objects cover earlier ones."""
+    masks = np.stack([o.mask for o in objects])
+    covered = np.zeros_like(masks[0])
+    for mask in masks[::-1]:
+        hidden = covered.copy()
+        covered |= mask
+        mask &= ~hidden
+    return masks
+
+
+def fits(objects: list[PlacedObject]) -> bool:
+    """Whether the last object is inside enough and all are visible enough."""
+    last = objects[-1]
+    if last.mask.sum() < MIN_INSIDE * last.num_pixels:
+        return False
+    visible = visible_masks(objects).sum(axis=(1, 2))
+    return all(v >= MIN_VISIBLE * o.num_pixels for v, o in zip(visible, objects, strict=True))
+
+
+def place_objects(rng: np.random.Generator, size: int) -> list[PlacedObject]:
+    """Place 1..``OBJECTS_PER_IMAGE[1]`` objects by rejection, from back to front."""
+    objects: list[PlacedObject] = []
+    for _ in range(rng.integers(OBJECTS_PER_IMAGE[0], OBJECTS_PER_IMAGE[1] + 1)):
+        class_id = int(rng.integers(len(CLASS_NAMES)))
+        # Log-uniform: as many small objects as large ones, octave by octave.
+        side = float(np.exp(rng.uniform(*np.log(OBJECT_SIDE)))) * size
+        polygons = draw_outline(rng, class_id, side)
+        for _ in range(PLACEMENT_TRIES):
+            center = propose_center(rng, objects, side / 2, size)
+            candidate = place(polygons, class_id, center, side / 2, size)
+            if fits([*objects, candidate]):
+                objects.append(candidate)
+                break
+    # A lone object fails only by bad luck with the border; its next draw differs.
+    return objects or place_objects(rng, size)
+
+
+# ------------------------------------------------------------------------------------------------
+# Painting: float32 RGB in 0..1, at SUPERSAMPLING times the output size
+# ------------------------------------------------------------------------------------------------
+def smooth_noise(
+    rng: np.random.Generator, height: int, width: int, cells: int, octaves: int
+) -> np.ndarray:
+    """Multi-octave value noise, (height, width) float32 in 0..1; ``cells`` across, doubling."""
+    total = np.zeros((height, width), dtype=np.float32)
+    for octave in range(octaves):
+        grid = rng.random((cells * 2**octave + 1,) * 2, dtype=np.float32)
+        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / 2**octave
+    return cv2.normalize(total, None, 0, 1, cv2.NORM_MINMAX)
+
+
+def _ramp(height: int, width: int, angle: float) -> np.ndarray:
+    """A linear ramp across the image along ``angle`` (radians), roughly -1..1."""
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
+    return np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y
+
+
+def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Blend two RGB images or colours by an (H, W) weight of ``b``."""
+    return a + (b - a) * weight[..., None]
+
+
+def paint_ground(rng: np.random.Generator, side: int) -> np.ndarray:
+    """One palette spread over smooth noise and a soft gradient."""
+    colors = np.array(PALETTES[rng.integers(len(PALETTES))], dtype=np.float32) / 255
+    height = smooth_noise(rng, side, side, int(rng.integers(2, 5)), octaves=6)
+    height += 0.2 * _ramp(side, side, rng.uniform(0, 2 * np.pi))
+    level = np.clip(0.5 + BACKGROUND_CONTRAST * (height - 0.5), 0, 1)
+    dark = _mix(colors[0], colors[1], np.clip(2 * level, 0, 1))
+    return _mix(dark, colors[2], np.clip(2 * level - 1, 0, 1))
+
+
+def paint_background(rng: np.random.Generator, side: int) -> np.ndarray:
+    """One or two grounds that meet along an uneven, soft border, with clutter."""
+    scene = paint_ground(rng, side)
+    if rng.random() < 0.5:
+        border = _ramp(side, side, rng.normal(np.pi / 2, 0.3)) + rng.uniform(-0.5, 0.5)
+        border += smooth_noise(rng, side, side, 3, octaves=4) - 0.5
+        weight = 1 / (1 + np.exp(-border * rng.uniform(6, 30)))
+        scene = _mix(scene, paint_ground(rng, side), weight.astype(np.float32))
+    for _ in range(rng.integers(CLUTTER_COUNT[0], CLUTTER_COUNT[1] + 1)):
+        paint_clutter(rng, scene)
+    return scene
+
+
+def draw_clutter(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A blob (pebble, patch of light) or a bent line (twig, blade of grass), (side, side) uint8."""
+    stencil = np.zeros((side, side), dtype=np.uint8)
+    start = rng.uniform(0, side, 2)
+    if rng.random() < 0.5:
+        axes = rng.uniform(0.01, 0.08, 2) * side
+        angle = rng.uniform(0, 360)
+        cv2.ellipse(stencil, (tuple(start), tuple(2 * axes), angle), 255, -1, cv2.LINE_AA)
+        softness = rng.uniform(0.5, 6)
+    else:
+        t = np.linspace(0, 1, 12)[:, None]
+        step, bend = rng.normal(0, 0.2 * side, (2, 2))
+        points = (start + step * t + bend * t**2).round().astype(np.int32)
+        cv2.polylines(stencil, [points], False, 255, int(rng.integers(1, 5)), cv2.LINE_AA)
+        softness = rng.uniform(0.5, 1.5)
+    return cv2.GaussianBlur(stencil, (0, 0), softness)
+
+
+def paint_clutter(rng: np.random.Generator, scene: np.ndarray) -> None:
+    """Paint one piece of clutter in a ground colour into the scene, in place."""
+    stencil = draw_clutter(rng, scene.shape[0])
+    palette = PALETTES[rng.integers(len(PALETTES))]
+    color = np.array(palette[rng.integers(3)], dtype=np.float32) / 255
+    opacity = np.float32(CLUTTER_STRENGTH * rng.uniform(0.4, 1) / 255)
+    x, y, w, h = cv2.boundingRect(stencil)
+    region = scene[y : y + h, x : x + w]
+    region[:] = _mix(region, color, stencil[y : y + h, x : x + w] * opacity)
+
+
+def draw_pattern(rng: np.random.Generator, height: int, width: int, period: float) -> np.ndarray:
+    """Stripes, dots, noise or a gradient, (height, width) float32 in -1..1; period in pixels."""
+    kind = rng.integers(4)
+    angle = rng.uniform(0, np.pi)
+    if kind == 0:
+        cells = max(2, int(max(height, width) / period))
+        return 2 * smooth_noise(rng, height, width, cells, octaves=3) - 1
+    if kind == 1:
+        return np.clip(_ramp(height, width, 2 * angle), -1, 1)
+    y, x = np.mgrid[:height, :width].astype(np.float32) * np.float32(2 * np.pi / period)
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    waves = np.sin(cos * x + sin * y)
+    if kind == 2:
+        return np.clip(2.5 * waves, -1, 1)
+    return np.clip(4 * (waves * np.sin(cos * y - sin * x) - 0.3), -1, 1)
+
+
+def paint_texture(
+    rng: np.random.Generator, class_id: int, height: int, width: int, period: float
+) -> np.ndarray:
+    """(height, width, 3) skin of an object: a pattern around a colour of the class's hue family."""
+    hue = (360 * class_id / len(CLASS_NAMES) + rng.normal(0, HUE_SPREAD)) / 360
+    if rng.random() < HUE_FREE:
+        hue = rng.random()
+    saturation, value = rng.uniform(*SATURATION), rng.uniform(*VALUE)
+    color = np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), dtype=np.float32)
+    # The pattern alternates between a darker and a paler version of the one colour.
+    dark = color * (1 - TEXTURE_CONTRAST)
+    pale = color + TEXTURE_CONTRAST * (1 - color)
+    pattern = draw_pattern(rng, height, width, period)
+    pattern = np.clip(pattern + rng.normal(0, 0.1), -1, 1)
+    return _mix(dark, pale, (pattern + 1) / 2)
+
+
+def _bevel(alpha: np.ndarray, radius: float) -> np.ndarray:
+    """Light from the upper left on a rounded (H, W) coverage, about -1..1; radius in pixels."""
+    relief = cv2.GaussianBlur(alpha, (0, 0), max(1.0, 0.08 * radius))
+    slope = cv2.Sobel(relief, cv2.CV_32F, 1, 0) + cv2.Sobel(relief, cv2.CV_32F, 0, 1)
+    return slope / (np.abs(slope).max() + 1e-6)
+
+
+def paint_object(rng: np.random.Generator, scene: np.ndarray, placed: PlacedObject) -> None:
+    """Paint the cast shadow and the object into the scene, in place."""
+    radius = placed.radius * SUPERSAMPLING
+    reach = int(0.25 * radius) + 8  # px; the shadow ends within it
+    x, y, w, h = cv2.boundingRect((placed.alpha > 0).astype(np.uint8))
+    rows, cols = slice(max(0, y - reach), y + h + reach), slice(max(0, x - reach), x + w + reach)
+    alpha, region = placed.alpha[rows, cols], scene[rows, cols]
+    height, width = alpha.shape
+
+    offset = rng.uniform(0.02, 0.1) * radius + 1
+    move = np.array([[1, 0, offset], [0, 1, offset]], dtype=np.float32)
+    shadow = cv2.warpAffine(alpha, move, (width, height))
+    shadow = cv2.GaussianBlur(shadow, (0, 0), 0.04 * radius + 1)
+    region *= 1 - SHADOW * shadow[..., None]
+
+    period = max(6.0, rng.uniform(0.2, 0.45) * radius)
+    skin = paint_texture(rng, placed.class_id, height, width, period)
+    skin = np.clip(skin + BEVEL * _bevel(alpha, radius)[..., None], 0, 1)
+    soft = cv2.GaussianBlur(alpha, (0, 0), 0.8)
+    region[:] = _mix(region, skin, soft)
+
+
+def expose(rng: np.random.Generator, scene: np.ndarray, size: int) -> np.ndarray:
+    """Average down to (size, size, 3) uint8, with a slight blur, gain and sensor noise."""
+    image = cv2.resize(scene, (size, size), interpolation=cv2.INTER_AREA)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*BLUR)) * np.float32(rng.uniform(0.85, 1.1))
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    image += np.float32(rng.uniform(*SENSOR_NOISE)) * noise
+    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------
+# One image
+# ------------------------------------------------------------------------------------------------
+def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The 1-based, inclusive XYXY box of an (H, W) bool mask with at least one pixel."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return x + 1, y + 1, x + width, y + height
+
+
+def draw_sample(index: int, size: int = 160, seed: int = 0) -> Sample:
+    """Draw image ``index`` of the data set that belongs to ``seed``, ``size`` pixels square."""
+    rng = np.random.default_rng([seed, index])
+    objects = place_objects(rng, size)
+    scene = paint_background(rng, size * SUPERSAMPLING)
+    for placed in objects:
+        paint_object(rng, scene, placed)
+    masks = visible_masks(objects)
+    return Sample(
+        image=expose(rng, scene, size),
+        masks=masks,
+        boxes=np.array([tight_box(mask) for mask in masks]),
+        classes=np.array([o.class_id for o in objects]),
+        truncated=np.array([o.mask.sum() < o.num_pixels for o in objects]),
+        num_pixels=np.array([o.num_pixels for o in objects]),
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# The data set on disk
+# ------------------------------------------------------------------------------------------------
+def _add(parent: ET.Element, **children: object) -> None:
+    """Append one text element per keyword."""
+    for tag, value in children.items():
+        ET.SubElement(parent, tag).text = str(value)
+
+
+def annotation_xml(sample: Sample, name: str) -> str:
+    """The VOC annotation of the image ``name``.jpg."""
+    height, width, depth = sample.image.shape
+    root = ET.Element("annotation")
+    _add(root, folder="JPEGImages", filename=f"{name}.jpg")
+    _add(ET.SubElement(root, "size"), width=width, height=height, depth=depth)
+    _add(root, segmented=0)
+    for box, class_id, cut in zip(sample.boxes, sample.classes, sample.truncated, strict=True):
+        node = ET.SubElement(root, "object")
+        _add(node, name=CLASS_NAMES[class_id], pose="Unspecified", truncated=int(cut), difficult=0)
+        xmin, ymin, xmax, ymax = box.tolist()
+        _add(ET.SubElement(node, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def describe(train: int, test: int, size: int, seed: int) -> dict[str, object]:
+    """What ``dataset.json`` holds: all that the files of a data set depend on."""
+    difficulty = {
+        "objects_per_image": OBJECTS_PER_IMAGE,
+        "object_side": OBJECT_SIDE,
+        "squeeze": SQUEEZE,
+        "warp": WARP,
+        "min_visible": MIN_VISIBLE,
+        "min_inside": MIN_INSIDE,
+        "near_neighbour": NEAR_NEIGHBOUR,
+        "hue_spread": HUE_SPREAD,
+        "hue_free": HUE_FREE,
+        "saturation": SATURATION,
+        "value": VALUE,
+        "texture_contrast": TEXTURE_CONTRAST,
+        "bevel": BEVEL,
+        "shadow": SHADOW,
+        "background_contrast": BACKGROUND_CONTRAST,
+        "clutter_count": CLUTTER_COUNT,
+        "clutter_strength": CLUTTER_STRENGTH,
+        "blur": BLUR,
+        "sensor_noise": SENSOR_NOISE,
+    }
+    parameters = {"train": train, "test": test, "size": size, "seed": seed}
+    return {
+        "made_by": MADE_BY,
+        "version": VERSION,
+        **parameters,
+        "classes": CLASS_NAMES,
+        "difficulty": difficulty,
+    }
+
+
+def read_marker(root: Path) -> dict[str, object] | None:
+    """The ``dataset.json`` that this script left in ``root``; None without one."""
+    try:
+        marker = json.loads((root / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return marker if isinstance(marker, dict) and marker.get("made_by") == MADE_BY else None
+
+
+def is_complete(root: Path, description: dict[str, object]) -> bool:
+    """Whether ``root`` holds the described data set with every file in its place."""
+    # Through JSON and back: tuples become lists there.
+    if read_marker(root) != json.loads(json.dumps(description)):
+        return False
+    total = int(description["train"]) + int(description["test"])
+    counts = (len(list(root.glob(p))) for p in ("JPEGImages/*.jpg", "Annotations/*.xml"))
+    splits = (root / "ImageSets" / "Main" / f"{split}.txt" for split in ("train", "test"))
+    return all(count == total for count in counts) and all(path.is_file() for path in splits)
+
+
+def refuse_foreign(root: Path) -> None:
+    """Raise FileExistsError if ``root`` is neither absent, nor empty, nor made by this script."""
+    free = not root.exists() or (root.is_dir() and not any(root.iterdir()))
+    if not free and read_marker(root) is None:
+        raise FileExistsError(
+            f"{root} exists but was not made by {MADE_BY} (it has no {MARKER} of its own): "
+            "move it away or choose another --root"
+        )
+
+
+def write_dataset(folder: Path, description: dict[str, object]) -> None:
+    """Draw every image of a described data set into a new ``folder``."""
+    train, test, size, seed = (int(description[k]) for k in ("train", "test", "size", "seed"))
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True)
+    names = [f"{index:06d}" for index in range(1, train + test + 1)]
+    for name in tqdm(names, desc="Drawing shapes", unit="image", disable=None):
+        sample = draw_sample(int(name), size, seed)
+        path = folder / "JPEGImages" / f"{name}.jpg"
+        bgr = cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR)
+        if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+            raise OSError(f"cannot write {path}")
+        xml = annotation_xml(sample, name)
+        (folder / "Annotations" / f"{name}.xml").write_text(xml, encoding="utf-8")
+    for split, members in (("train", names[:train]), ("test", names[train:])):
+        text = "".join(f"{name}\n" for name in members)
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(text, encoding="utf-8")
+    (folder / MARKER).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def draw_dataset(
+    root: str | Path, train: int = 400, test: int = 100, size: int = 160, seed: int = 0
+) -> bool:
+    """Make sure that ``root`` holds the data set with these parameters.
+
+    Args:
+        root: folder of the data set. One made by this script with other parameters is replaced.
+        train, test: number of images of either split; the test images follow the train images.
+        size: side of the square images, pixels.
+        seed: non-negative.
+
+    Returns:
+        Whether it was drawn; False if it was there already.
+
+    Raises:
+        FileExistsError: ``root`` holds something that this script did not make.
+        ValueError: a parameter is out of range.
+    """
+    if min(train, test, seed) < 0 or size < MIN_IMAGE_SIDE:
+        raise ValueError(
+            f"train, test and seed must be 0 or more and size at least {MIN_IMAGE_SIDE}, "
+            f"got train={train}, test={test}, seed={seed}, size={size}"
+        )
+    root = Path(root).resolve()
+    description = describe(train, test, size, seed)
+    if is_complete(root, description):
+        return False
+    refuse_foreign(root)
+    partial, old = (root.with_name(f".{root.name}.{suffix}") for suffix in ("partial", "old"))
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    write_dataset(partial, description)
+    # Renames only: whenever this is interrupted, root is a whole data set or absent.
+    if root.exists():
+        root.rename(old)
+    partial.rename(root)
+    shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description="Draw a small object-detection data set in the layout of PASCAL VOC.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--root", type=Path, default=Path("datasets/Shapes"), help="output folder")
+    parser.add_argument("--train", type=int, default=400, help="number of training images")
+    parser.add_argument("--test", type=int, default=100, help="number of test images")
+    parser.add_argument("--size", type=int, default=160, help="side of the images, pixels")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all randomness")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    try:
+        drawn = draw_dataset(args.root, args.train, args.test, args.size, args.seed)
+    except (FileExistsError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.root}: {'drawn' if drawn else 'already there'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

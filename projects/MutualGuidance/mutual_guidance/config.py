@@ -1,0 +1,55 @@
+"""Every configuration key of the project."""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_mutual_guidance_config(cfg: CN) -> None:
+    """Add the project's keys, with their defaults, to Detectron2's."""
+    # "auto" is a GPU where there is one, else the CPU.
+    cfg.MODEL.DEVICE = "auto"
+
+    cfg.MODEL.MUTUAL_GUIDANCE = CN()
+    # Label assignment: static, localize_to_classify, classify_to_localize or mutual_guidance.
+    cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY = "mutual_guidance"
+    # sigma of Eq. (1): degree of amplification, above 1; the larger, the weaker.
+    cfg.MODEL.MUTUAL_GUIDANCE.SIGMA = 2.0
+    # Bytes of working memory that an assignment may use.
+    cfg.MODEL.MUTUAL_GUIDANCE.MEMORY_BUDGET = 2**30
+    # Prediction layers: "per_level", one 3x3 convolution a task and level as in the paper, or
+    # "shared", Detectron2's towers shared by the levels.
+    cfg.MODEL.MUTUAL_GUIDANCE.HEAD = "per_level"
+
+    # Besides Detectron2's box losses, BBOX_REG_LOSS_TYPE may be "balanced_l1" (Libra R-CNN), with
+    # its alpha, gamma and beta.
+    cfg.MODEL.RETINANET.BALANCED_L1_ALPHA = 0.5
+    cfg.MODEL.RETINANET.BALANCED_L1_GAMMA = 1.5
+    cfg.MODEL.RETINANET.BALANCED_L1_BETA = 0.11
+
+    # The fused pyramid of FSSD, alone or below a top-down path.
+    cfg.MODEL.FSSD = CN()
+    # Maps of the trunk that are fused, the finest first.
+    cfg.MODEL.FSSD.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FSSD.OUT_CHANNELS = 256
+    # Levels p3, p4, ... from stride 8 on: 4 at 320 pixels, 5 from 512 on.
+    cfg.MODEL.FSSD.NUM_LEVELS = 4
+    # See detectron2.layers.get_norm.
+    cfg.MODEL.FSSD.NORM = "BN"
+
+    # Side in pixels of the square to which images are warped, for training and testing. 0 resizes
+    # the shortest edge instead, as Detectron2 does (INPUT.MIN_SIZE_TRAIN etc.).
+    cfg.INPUT.SQUARE_SIZE = 0
+
+    # Data sets to register, each a mapping:
+    #   name: as in DATASETS.TRAIN and DATASETS.TEST
+    #   format: voc or coco
+    #   root: folder; relative ones are below $DETECTRON2_DATASETS (default: datasets)
+    #   split: (voc) file below ImageSets/Main, without its .txt
+    #   classes: (voc) names in order; without it they are collected from the annotations
+    #   annotations, images: (coco) file and folder, relative to root
+    cfg.DATASETS.REGISTER = []
+
+    # Length of the training in epochs. 0 leaves it to SOLVER.MAX_ITER.
+    cfg.SOLVER.EPOCHS = 0.0
+    # Images a batch for which SOLVER.BASE_LR is meant; it is scaled linearly to
+    # SOLVER.IMS_PER_BATCH. 0 takes BASE_LR as it is.
+    cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0

@@ -1,0 +1,111 @@
+"""From the command line to a config that can run."""
+
+import argparse
+import logging
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..config import add_mutual_guidance_config
+from ..data import check_datasets, register_datasets
+
+_LOGGER_NAME = "mutual_guidance"
+logger = logging.getLogger(__name__)
+
+
+class ConfigError(RuntimeError):
+    """A config that cannot run; the message says which key to mend."""
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """
+    Build the config of ``args`` (see Detectron2's ``default_argument_parser``), check the data
+    sets and set up logging and seeds.
+
+    Raises:
+        ConfigError, DatasetError: before any long work.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=_LOGGER_NAME)
+    resolve_device(cfg)
+    register_datasets(cfg.DATASETS.REGISTER)
+    train_names = () if args.eval_only else cfg.DATASETS.TRAIN
+    check_datasets([*train_names, *cfg.DATASETS.TEST])
+    resolve_classes(cfg)
+    if not args.eval_only:
+        resolve_schedule(cfg)
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def load_config(config_file: str, opts: list[str]) -> CfgNode:
+    """
+    The defaults, then the file, then KEY VALUE pairs.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or a key or value does not fit.
+    """
+    cfg = get_cfg()
+    add_mutual_guidance_config(cfg)
+    try:
+        cfg.merge_from_file(config_file, allow_unsafe=False)
+        cfg.merge_from_list(opts)
+    except Exception as error:
+        raise ConfigError(f"config {config_file} with {opts or 'no overrides'}: {error}") from error
+    return cfg
+
+
+def resolve_device(cfg: CfgNode) -> None:
+    """MODEL.DEVICE "auto" to what there is. Raises ConfigError for a GPU that is not there."""
+    has_gpu = torch.cuda.is_available()
+    if cfg.MODEL.DEVICE == "auto":
+        cfg.MODEL.DEVICE = "cuda" if has_gpu else "cpu"
+        if not has_gpu:
+            logger.info("No GPU found: running on the CPU")
+    elif cfg.MODEL.DEVICE.startswith("cuda") and not has_gpu:
+        raise ConfigError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; use auto or cpu"
+        )
+
+
+def resolve_classes(cfg: CfgNode) -> None:
+    """Take the number of classes from the data sets, which must agree on them."""
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    known = [n for n in names if "thing_classes" in MetadataCatalog.get(n).as_dict()]
+    if not known:
+        raise ConfigError("DATASETS.TRAIN and DATASETS.TEST are empty: name a data set")
+    classes = MetadataCatalog.get(known[0]).thing_classes
+    for name in known[1:]:
+        if MetadataCatalog.get(name).thing_classes != classes:
+            raise ConfigError(f"data sets {known[0]} and {name} differ in their classes")
+    cfg.MODEL.RETINANET.NUM_CLASSES = len(classes)
+    logger.info(f"{len(classes)} classes: {', '.join(classes)}")
+
+
+def resolve_schedule(cfg: CfgNode) -> None:
+    """Epochs to iterations, and the learning rate to the batch size."""
+    solver = cfg.SOLVER
+    reference = solver.REFERENCE_IMS_PER_BATCH
+    if reference > 0 and reference != solver.IMS_PER_BATCH:
+        scaled = solver.BASE_LR * solver.IMS_PER_BATCH / reference
+        logger.info(
+            f"Learning rate {solver.BASE_LR} for {reference} images a batch becomes {scaled} "
+            f"for {solver.IMS_PER_BATCH}"
+        )
+        solver.BASE_LR = scaled
+        solver.REFERENCE_IMS_PER_BATCH = solver.IMS_PER_BATCH
+    if solver.EPOCHS > 0:
+        num_images = len(
+            get_detection_dataset_dicts(
+                cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+            )
+        )
+        solver.MAX_ITER = max(1, round(solver.EPOCHS * num_images / solver.IMS_PER_BATCH))
+        logger.info(
+            f"{solver.EPOCHS} epochs of {num_images} images are {solver.MAX_ITER} iterations"
+        )

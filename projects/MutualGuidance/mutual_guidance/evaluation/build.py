@@ -1,0 +1,17 @@
+"""The evaluator of a data set."""
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+
+from .pascal_voc import PascalVOCEvaluator
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+    """By the data set's ``evaluator_type``. Raises ValueError for one that detects no boxes."""
+    kind = MetadataCatalog.get(dataset_name).evaluator_type
+    if kind == "pascal_voc":
+        return PascalVOCEvaluator(dataset_name)
+    if kind == "coco":
+        return COCOEvaluator(dataset_name, ("bbox",), output_dir=cfg.OUTPUT_DIR)
+    raise ValueError(f"data set {dataset_name} is of type {kind!r}; coco and pascal_voc work")

@@ -1,0 +1,136 @@
+"""
+Average precision on data sets in VOC layout.
+
+Shape symbols: D detections of a class, M ground truths of an image, T IoU thresholds.
+"""
+
+import itertools
+import logging
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.pascal_voc_evaluation import voc_ap
+from detectron2.utils import comm
+from detectron2.utils.logger import create_small_table
+from torchvision.ops import box_iou
+
+from ..data.voc import load_voc
+
+logger = logging.getLogger(__name__)
+
+IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
+
+
+class PascalVOCEvaluator(DatasetEvaluator):
+    """
+    AP over IoU 0.50:0.05:0.95, AP50, AP75 and AP of each class, with Detectron2's ``voc_ap``.
+
+    Detectron2's own evaluator serves VOC2007 and VOC2012 only and keeps the classes to itself;
+    this one evaluates any VOC layout, with the 11-point metric for VOC2007 and the area under the
+    curve otherwise. Objects marked difficult are neither counted nor held against a detection.
+    """
+
+    def __init__(self, dataset_name: str) -> None:
+        """
+        Args:
+            dataset_name: with ``dirname``, ``split`` and ``thing_classes`` in its metadata.
+        """
+        metadata = MetadataCatalog.get(dataset_name)
+        self._dataset_name = dataset_name
+        self._classes = metadata.thing_classes
+        self._is_2007 = metadata.get("year") == 2007
+        self._records, _ = load_voc(
+            metadata.dirname, metadata.split, self._classes, check_images=False
+        )
+
+    def reset(self) -> None:
+        self._predictions = {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for x, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to("cpu")
+            self._predictions[x["image_id"]] = (
+                instances.pred_boxes.tensor,
+                instances.scores,
+                instances.pred_classes,
+            )
+
+    def evaluate(self) -> dict | None:
+        """
+        Returns:
+            {"bbox": {"AP", "AP50", "AP75", "AP-<class>"...}}, in percent; NaN for a class without
+            ground truth, which the means leave out. None on all processes but the first.
+        """
+        gathered = comm.gather(self._predictions, dst=0)
+        if not comm.is_main_process():
+            return None
+        predictions = dict(itertools.chain.from_iterable(p.items() for p in gathered))
+        aps = np.array([self._class_ap(c, predictions) for c in range(len(self._classes))])
+        means = np.nanmean(aps, axis=0) if np.isfinite(aps).any() else aps[0]
+        at = {f"AP{t:.0f}": means[list(IOU_THRESHOLDS * 100).index(t)] for t in (50, 75)}
+        results = {"AP": means.mean(), **at}
+        logger.info(
+            f"Evaluation of {self._dataset_name}, "
+            f"{'11-point' if self._is_2007 else 'area'} metric:\n{create_small_table(results)}"
+        )
+        results.update(
+            {f"AP-{n}": ap for n, ap in zip(self._classes, aps.mean(axis=1), strict=True)}
+        )
+        return OrderedDict(bbox={k: float(v) for k, v in results.items()})
+
+    def _class_ap(self, class_id: int, predictions: dict) -> np.ndarray:
+        """AP in percent at each threshold (T,)."""
+        matches, scores, num_gts = [], [], 0
+        for record in self._records:
+            gts = [a for a in record["annotations"] if a["category_id"] == class_id]
+            difficult = np.array([bool(a["difficult"]) for a in gts], dtype=bool)
+            num_gts += (~difficult).sum()
+            if record["image_id"] not in predictions:
+                continue
+            boxes, image_scores, classes = predictions[record["image_id"]]
+            keep = (classes == class_id).nonzero().squeeze(1)
+            keep = keep[image_scores[keep].argsort(descending=True, stable=True)]
+            gt_boxes = torch.tensor([a["bbox"] for a in gts], dtype=torch.float64).reshape(-1, 4)
+            # In float64, where an IoU of exactly the threshold is not above it.
+            ious = box_iou(boxes[keep].double(), gt_boxes).numpy()
+            matches.append(match_detections(ious, difficult))
+            scores.append(image_scores[keep].numpy())
+        if num_gts == 0:
+            return np.full(len(IOU_THRESHOLDS), np.nan)
+        order = np.argsort(-np.concatenate(scores or [[]]), kind="stable")
+        matched = np.concatenate(matches or [np.zeros((0, len(IOU_THRESHOLDS)), int)])[order]
+        return np.array([self._ap(matched[:, t], num_gts) for t in range(len(IOU_THRESHOLDS))])
+
+    def _ap(self, matched: np.ndarray, num_gts: int) -> float:
+        true, false = np.cumsum(matched == 1), np.cumsum(matched == 0)
+        precision = true / np.maximum(true + false, np.finfo(np.float64).eps)
+        return 100 * voc_ap(true / num_gts, precision, self._is_2007)
+
+
+def match_detections(ious: np.ndarray, difficult: np.ndarray) -> np.ndarray:
+    """
+    VOC's matching in one image: a detection is true if the ground truth that it overlaps most is
+    above the threshold and not taken by a better scored one.
+
+    Args:
+        ious: (D, M), the best scored detection first. difficult: (M,) bool.
+
+    Returns:
+        (D, T) int: 1 true, 0 false, -1 not counted (the ground truth is difficult).
+    """
+    num_detections, num_gts = ious.shape
+    matched = np.zeros((num_detections, len(IOU_THRESHOLDS)), dtype=int)
+    if num_gts == 0:
+        return matched
+    best = ious.argmax(axis=1)
+    above = ious.max(axis=1)[:, None] > IOU_THRESHOLDS  # (D, T)
+    for m in range(num_gts):
+        claims = above & (best == m)[:, None]
+        if difficult[m]:
+            matched[claims] = -1
+        else:
+            matched[claims & (claims.cumsum(axis=0) == 1)] = 1
+    return matched

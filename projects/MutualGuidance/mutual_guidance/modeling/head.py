@@ -1,0 +1,55 @@
+"""
+Prediction layers.
+
+Shape symbols: N images, A anchors a location, K classes, Hi and Wi the size of level i.
+"""
+
+import math
+
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+
+
+class PerLevelHead(nn.Module):
+    """One 3x3 convolution a task and level, nothing shared between levels, as in SSD."""
+
+    def __init__(
+        self,
+        input_shape: list[ShapeSpec],
+        num_classes: int,
+        num_anchors: int,
+        prior_prob: float = 0.01,
+    ) -> None:
+        """
+        Args:
+            input_shape: of each level. num_classes: K. num_anchors: A.
+            prior_prob: probability that every class gets before training.
+        """
+        super().__init__()
+        channels = [shape.channels for shape in input_shape]
+        prior_logit = -math.log((1 - prior_prob) / prior_prob)
+        self.cls_score = prediction_layers(channels, num_anchors * num_classes, prior_logit)
+        self.bbox_pred = prediction_layers(channels, num_anchors * 4)
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """
+        Args:
+            features: of each level (N, C, Hi, Wi).
+
+        Returns:
+            logits and box deltas of each level: (N, A * K, Hi, Wi) and (N, A * 4, Hi, Wi).
+        """
+        logits = [conv(x) for conv, x in zip(self.cls_score, features, strict=True)]
+        deltas = [conv(x) for conv, x in zip(self.bbox_pred, features, strict=True)]
+        return logits, deltas
+
+
+def prediction_layers(
+    in_channels: list[int], out_channels: int, bias: float = 0.0
+) -> nn.ModuleList:
+    """A 3x3 convolution for each level, initialised normally with a deviation of 0.01."""
+    layers = nn.ModuleList(nn.Conv2d(c, out_channels, 3, padding=1) for c in in_channels)
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.constant_(layer.bias, bias)
+    return layers

@@ -1,0 +1,85 @@
+import os
+import uuid
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+
+import mutual_guidance.modeling  # noqa: F401  registers the detectors
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture
+def storage():
+    """Detectron2's event storage, which its losses write to."""
+    with EventStorage() as event_storage:
+        yield event_storage
+
+
+@pytest.fixture
+def real_data(monkeypatch):
+    """Folder of the real data sets; the test is skipped where they are absent."""
+    default = REPOSITORY.parent / "shared" / "data"
+    root = Path(os.getenv("MG_TEST_DATA", default))
+    if not root.is_dir():
+        pytest.skip(f"real data sets not found at {root} (set MG_TEST_DATA)")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+    return root
+
+
+class VOCWriter:
+    """Writes a VOC-layout data set of coloured rectangles."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (root / folder).mkdir(parents=True)
+
+    def add(self, image_id, objects, size=(64, 64), split="train", listed=True):
+        """objects: (name, (xmin, ymin, xmax, ymax)) with 1-based inclusive pixels."""
+        width, height = size
+        image = np.full((height, width, 3), 128, np.uint8)
+        tags = ""
+        for name, box in objects:
+            x0, y0, x1, y1 = (int(v) for v in box)
+            colour = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
+            image[max(y0 - 1, 0) : y1, max(x0 - 1, 0) : x1] = colour.get(name, (0, 255, 255))
+            corners = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+            bndbox = "".join(f"<{k}>{v}</{k}>" for k, v in corners)
+            tags += f"<object><name>{name}</name><bndbox>{bndbox}</bndbox></object>"
+        cv2.imwrite(str(self.root / "JPEGImages" / f"{image_id}.jpg"), image)
+        size_tag = f"<size><width>{width}</width><height>{height}</height></size>"
+        text = f"<annotation>{size_tag}{tags}</annotation>"
+        (self.root / "Annotations" / f"{image_id}.xml").write_text(text)
+        if listed:
+            with open(self.root / "ImageSets" / "Main" / f"{split}.txt", "a") as f:
+                f.write(f"{image_id}\n")
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """A writer of a VOC-layout data set below tmp_path / "voc"."""
+    return VOCWriter(tmp_path / "voc")
+
+
+@pytest.fixture
+def voc_entry(voc):
+    """An entry of DATASETS.REGISTER for the data set of ``voc``, of a name of its own."""
+    return {
+        "name": f"test_{uuid.uuid4().hex}",
+        "format": "voc",
+        "root": str(voc.root),
+        "split": "train",
+        "classes": ["red", "green", "blue"],
+    }

@@ -1,0 +1,80 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mutual_guidance.data import DatasetError
+from mutual_guidance.data.coco import load_coco
+
+
+@pytest.fixture
+def content():
+    return {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 32, "height": 16}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 7, "bbox": [2, 3, 4, 5], "iscrowd": 0},
+        ],
+    }
+
+
+def load(content, tmp_path, name="coco_test_set"):
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((16, 32, 3), np.uint8))
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    return load_coco(str(tmp_path / "a.json"), str(tmp_path), name)
+
+
+def extra(content, **changes):
+    content["annotations"].append({**content["annotations"][0], "id": 2, **changes})
+    return content
+
+
+def test_reads_and_maps_categories(content, tmp_path):
+    records, faults = load(content, tmp_path)
+    assert faults == [] and records[0]["annotations"][0]["category_id"] == 1
+
+
+def test_degenerate_boxes_are_dropped(content, tmp_path):
+    records, faults = load(extra(content, bbox=[2, 3, 0, 5]), tmp_path)
+    assert len(records[0]["annotations"]) == 1
+    assert "annotation 2" in faults[0].file and not faults[0].structural
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"category_id": 4}, "unknown category 4"),
+        ({"image_id": 9}, "no image 9"),
+        ({"bbox": [1, 2]}, "bbox"),
+        ({"id": 1}, "duplicate id 1 in annotations"),
+    ],
+)
+def test_structural_faults(content, tmp_path, changes, reason):
+    records, faults = load(extra(content, **changes), tmp_path)
+    assert records == [] and any(reason in f.reason and f.structural for f in faults)
+
+
+def test_missing_image(content, tmp_path):
+    content["images"][0]["file_name"] = "b.jpg"
+    _, faults = load(content, tmp_path)
+    assert faults[0].file.endswith("b.jpg") and "missing" in faults[0].reason
+
+
+def test_torn_or_missing_file(content, tmp_path):
+    with pytest.raises(DatasetError, match="none.json is missing"):
+        load_coco(str(tmp_path / "none.json"), str(tmp_path), "coco_none")
+    (tmp_path / "torn.json").write_text(json.dumps(content)[:-9])
+    with pytest.raises(DatasetError, match="torn.json is not COCO's JSON"):
+        load_coco(str(tmp_path / "torn.json"), str(tmp_path), "coco_torn")
+    del content["images"][0]["width"]
+    with pytest.raises(DatasetError, match="lacks one of its keys"):
+        load(content, tmp_path)
+
+
+def test_real_coco_images(real_data):
+    root = real_data / "coco"
+    records, faults = load_coco(
+        str(root / "annotations" / "instances_val2017.json"), str(root / "val2017"), "coco_real_set"
+    )
+    assert len(records) == 50 and not any(f.structural for f in faults)

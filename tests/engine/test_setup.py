@@ -1,0 +1,60 @@
+import pytest
+
+from mutual_guidance.data import register_datasets
+from mutual_guidance.engine import ConfigError, load_config
+from mutual_guidance.engine.setup import resolve_classes, resolve_device, resolve_schedule
+from tests.conftest import REPOSITORY
+
+CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+
+
+def test_missing_file_and_wrong_keys_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_config(str(tmp_path / "nowhere.yaml"), [])
+    with pytest.raises(ConfigError, match="STRATEGIE"):
+        load_config(CONFIG, ["MODEL.MUTUAL_GUIDANCE.STRATEGIE", "static"])
+    with pytest.raises(ConfigError, match="IMS_PER_BATCH"):
+        load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", "many"])
+
+
+def test_config_from_a_stranger_executes_nothing(tmp_path):
+    path = tmp_path / "evil.yaml"
+    path.write_text("OUTPUT_DIR: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ConfigError):
+        load_config(str(path), [])
+
+
+def test_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    cfg = load_config(CONFIG, [])
+    resolve_device(cfg)
+    assert cfg.MODEL.DEVICE == "cpu"
+    cfg.MODEL.DEVICE = "cuda"
+    with pytest.raises(ConfigError, match="finds no GPU"):
+        resolve_device(cfg)
+
+
+def test_classes_and_schedule_follow_the_data(voc, voc_entry):
+    for i in range(10):
+        voc.add(f"a{i}", [("red", (1, 1, 9, 9))])
+    register_datasets([voc_entry])
+    name = voc_entry["name"]
+    cfg = load_config(CONFIG, ["DATASETS.TRAIN", f"('{name}',)", "DATASETS.TEST", f"('{name}',)"])
+    resolve_classes(cfg)
+    assert cfg.MODEL.RETINANET.NUM_CLASSES == 3
+    cfg.SOLVER.EPOCHS, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR = 6.0, 4, 0.02
+    resolve_schedule(cfg)
+    assert cfg.SOLVER.MAX_ITER == 15  # 6 epochs x 10 images / 4
+    assert pytest.approx(0.005) == cfg.SOLVER.BASE_LR  # 0.02 is for 16 images
+    resolve_schedule(cfg)  # a saved config is not scaled twice
+    assert pytest.approx(0.005) == cfg.SOLVER.BASE_LR
+
+
+def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    other = {**voc_entry, "name": voc_entry["name"] + "b", "classes": ["red", "blue"]}
+    register_datasets([voc_entry, other])
+    cfg = load_config(CONFIG, [])
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (voc_entry["name"],), (other["name"],)
+    with pytest.raises(ConfigError, match="differ in their classes"):
+        resolve_classes(cfg)

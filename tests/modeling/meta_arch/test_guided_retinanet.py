@@ -1,0 +1,139 @@
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.structures import Boxes, Instances, pairwise_iou
+
+from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.engine import load_config
+from tests.conftest import REPOSITORY
+
+SIDE = 128
+
+
+def build(*opts):
+    """The quickstart's detector, with three classes, on the CPU."""
+    config_file = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+    cfg = load_config(
+        config_file, ["MODEL.DEVICE", "cpu", "MODEL.RETINANET.NUM_CLASSES", "3", *opts]
+    )
+    return build_model(cfg)
+
+
+def instances(boxes, classes):
+    result = Instances((SIDE, SIDE))
+    result.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    result.gt_classes = torch.tensor(classes, dtype=torch.int64)
+    return result
+
+
+def batch(*gts):
+    return [{"image": torch.randint(256, (3, SIDE, SIDE)).float(), "instances": gt} for gt in gts]
+
+
+def random_instances(generator, count):
+    corners = torch.rand(count, 2, generator=generator) * 80
+    sides = torch.rand(count, 2, generator=generator) * 70 + 8
+    boxes = torch.cat((corners, (corners + sides).clamp(max=SIDE)), dim=1)
+    return instances(boxes.tolist(), torch.randint(3, (count,), generator=generator).tolist())
+
+
+def is_tie(gt, anchors):
+    """
+    The cases in which Detectron2 labels otherwise than the contract: several anchors share the
+    best IoU with a ground truth (Detectron2 guarantees all of them, the contract the first), or
+    its best anchor overlaps another ground truth at least as much (Detectron2 gives it to that
+    one, the contract to the one that claims it).
+    """
+    ious = pairwise_iou(gt.gt_boxes, anchors)
+    best = ious.max(dim=1).values
+    shared = (ious == best[:, None]).sum(dim=1) > 1
+    rank_first = ious[:, ious.argmax(dim=1)].argmax(dim=0) != torch.arange(len(gt))
+    return bool((shared | rank_first).any())
+
+
+def test_static_labels_equal_detectron2s():
+    model = build("MODEL.MUTUAL_GUIDANCE.STRATEGY", "static")
+    features = [torch.zeros(1, 1, SIDE // s, SIDE // s) for s in (8, 16, 32)]
+    anchors = model.anchor_generator(features)
+    all_anchors = Boxes.cat(anchors)
+    generator = torch.Generator().manual_seed(0)
+    gts = [random_instances(generator, count) for count in (0, 1, 1, 2, 2, 3, 3, 4, 4, 5) * 6]
+    gts = [gt for gt in gts if len(gt) == 0 or not is_tie(gt, all_anchors)]
+    assert sum(len(gt) for gt in gts) > 40  # the comparison has substance
+
+    num_anchors = len(all_anchors)
+    got = model.label_anchors(
+        anchors, gts, torch.zeros(len(gts), num_anchors, 3), torch.zeros(len(gts), num_anchors, 4)
+    )
+    model.anchor_matcher = Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True)
+    labels, boxes = RetinaNet.label_anchors(model, anchors, gts)
+    for i, gt in enumerate(gts):
+        assert torch.equal(got.cls_labels[i], labels[i])
+        positive = (labels[i] >= 0) & (labels[i] < 3)
+        assert torch.equal(got.loc_mask[i], positive)
+        chosen = gt.gt_boxes.tensor[got.loc_gt_inds[i][positive]]
+        assert torch.equal(chosen, boxes[i][positive])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_training_step(strategy, storage):
+    model = build("MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy)
+    losses = model(batch(instances([[8, 8, 60, 80], [2, 2, 4, 4]], [0, 2]), instances([], [])))
+    assert set(losses) == {"loss_cls", "loss_box_reg"}
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(v) for v in losses.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("loss_type", ["smooth_l1", "giou"])
+def test_detectron2s_box_losses_and_shared_head(loss_type, storage):
+    model = build("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", loss_type,
+                  "MODEL.MUTUAL_GUIDANCE.HEAD", "shared")  # fmt: skip
+    losses = model(batch(instances([[8, 8, 60, 80]], [1])))
+    assert all(torch.isfinite(v) for v in losses.values())
+    assert type(model.head).__name__ == "RetinaNetHead"
+
+
+def test_batch_without_objects(storage):
+    losses = build()(batch(instances([], []), instances([], [])))
+    assert losses["loss_box_reg"] == 0 and torch.isfinite(losses["loss_cls"])
+
+
+def test_losses_by_hand(storage):
+    model = build()
+    features = [torch.zeros(1, 1, SIDE // s, SIDE // s) for s in (8, 16, 32)]
+    anchors = model.anchor_generator(features)
+    num_anchors = len(Boxes.cat(anchors))
+    gt = instances([[16, 16, 48, 48]], [1])
+    logits = [torch.zeros(1, len(a), 3) for a in anchors]
+    deltas = [torch.zeros(1, len(a), 4) for a in anchors]
+    assignment = model.label_anchors(anchors, [gt], torch.cat(logits, 1), torch.cat(deltas, 1))
+    losses = model.losses(anchors, logits, deltas, assignment, [gt])
+    # With logit 0 every class has p = 0.5: cross entropy ln 2, modulated by 0.5 ** 2, weighted by
+    # 0.25 for the positives' own class and by 0.75 elsewhere.
+    num_pos = (assignment.cls_labels == 1).sum()
+    num_valid = num_anchors - (assignment.cls_labels == -1).sum()
+    unit = torch.tensor(2.0).log() * 0.25
+    expected = unit * (0.25 * num_pos + 0.75 * (3 * num_valid - num_pos)) / num_pos
+    torch.testing.assert_close(losses["loss_cls"], expected)
+
+
+def test_inference_is_detectron2s():
+    assert "forward_inference" not in vars(build().__class__)
+    model = build().eval()
+    with torch.no_grad():
+        (output,) = model([{"image": torch.rand(3, SIDE, SIDE), "height": 50, "width": 70}])
+    assert output["instances"].image_size == (50, 70)
+
+
+def test_inference_does_not_depend_on_the_strategy():
+    image = [{"image": torch.rand(3, SIDE, SIDE) * 255, "height": SIDE, "width": SIDE}]
+    outputs = []
+    for strategy in STRATEGIES:
+        torch.manual_seed(0)
+        model = build("MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy).eval()
+        with torch.no_grad():
+            outputs.append(model(image)[0]["instances"].scores)
+    assert len(outputs[0]) > 0 and all(torch.equal(outputs[0], o) for o in outputs[1:])

@@ -1,0 +1,90 @@
+"""End to end, as a user calls it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+CONFIG = "configs/Shapes/retinanet_R_18.yaml"
+
+
+def train_net(*args, ok=True):
+    """Run train_net.py with two threads and return its output."""
+    command = [sys.executable, "train_net.py", *map(str, args)]
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=400
+    )
+    assert (done.returncode == 0) == ok, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def results(folder):
+    (by_metric,) = json.loads((folder / "evaluation.json").read_text()).values()
+    return by_metric["bbox"]
+
+
+def own_set(voc, split="train"):
+    """KEY VALUE pairs of a config for the data set of ``voc``."""
+    entry = {"name": "own", "format": "voc", "root": str(voc.root), "split": split}
+    return [
+        "DATASETS.REGISTER", f"[{entry}]", "DATALOADER.NUM_WORKERS", 0,
+        "DATASETS.TRAIN", "('own',)", "DATASETS.TEST", "('own',)",
+    ]  # fmt: skip
+
+
+def test_overfits_a_handful_of_images_and_evaluates_to_the_same(voc, tmp_path):
+    voc.add("a", [("red", (3, 5, 24, 40)), ("blue", (34, 34, 60, 58))])
+    voc.add("b", [("green", (10, 15, 50, 35))])
+    voc.add("c", [("blue", (30, 4, 55, 30)), ("green", (4, 36, 30, 60))])
+    voc.add("d", [("red", (20, 20, 60, 62))])
+    out = tmp_path / "out"
+    opts = [
+        *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.IMS_PER_BATCH", 4,
+        "SOLVER.REFERENCE_IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 0.01, "SOLVER.EPOCHS", 250.0,
+        "SOLVER.WARMUP_ITERS", 10, "OUTPUT_DIR", out,
+    ]  # fmt: skip
+    log = train_net("--config-file", CONFIG, *opts)
+    trained = results(out)
+    assert trained["AP50"] > 90, trained
+    assert "blue" in log and "| " in log
+
+    weights = ["MODEL.WEIGHTS", out / "model_final.pth", "OUTPUT_DIR", tmp_path / "eval"]
+    train_net("--config-file", CONFIG, "--eval-only", *opts, *weights)
+    assert results(tmp_path / "eval") == trained
+
+
+def test_trains_on_bccds_real_annotations(real_data, tmp_path):
+    log = train_net(
+        "--config-file", "configs/BCCD/retinanet_R_18.yaml",
+        "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2,
+        "INPUT.SQUARE_SIZE", 64, "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", tmp_path,
+    )  # fmt: skip
+    assert "Dropped" in log and "zero-area" in log
+    assert 0 <= results(tmp_path)["AP"] <= 100
+
+
+def test_trains_on_detectron2s_builtin_coco(real_data, tmp_path):
+    train_net(
+        "--config-file", CONFIG, "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 2,
+        "SOLVER.IMS_PER_BATCH", 2, "DATASETS.REGISTER", "[]",
+        "DATASETS.TRAIN", "('coco_2017_val',)", "DATASETS.TEST", "('coco_2017_val',)",
+        "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", tmp_path,
+    )  # fmt: skip
+    assert {"AP", "AP50", "AP75", "APs", "APm", "APl"} <= results(tmp_path).keys()
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.MUTUAL_GUIDANCE.STRATEGIE", "static"], "STRATEGIE"),
+        (["DATASETS.TRAIN", "('shapes_trian',)"], "did you mean shapes_train"),
+    ],
+)
+def test_errors_are_one_sentence(opts, message, tmp_path):
+    log = train_net("--config-file", CONFIG, *opts, "OUTPUT_DIR", tmp_path, ok=False)
+    assert "error: " in log and message in log and "Traceback" not in log
