@@ -2,10 +2,9 @@
 
 import sys
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import default_argument_parser, launch
 
-import mutual_guidance.modeling  # noqa: F401  registers the detectors
+from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.data import DatasetError
 from mutual_guidance.engine import ConfigError, Trainer, setup
 
@@ -15,7 +14,7 @@ def main(args) -> None:
     cfg = setup(args)
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
+        Checkpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
             cfg.MODEL.WEIGHTS, resume=args.resume
         )
         Trainer.test(cfg, model)

@@ -33,15 +33,15 @@ from tqdm import tqdm
 # Difficulty. Lengths are fractions of the image side; strengths are on a 0..1 intensity scale.
 # ------------------------------------------------------------------------------------------------
 OBJECTS_PER_IMAGE = (1, 5)  # inclusive; crowded draws may place fewer
-OBJECT_SIDE = (0.15, 0.56)  # longer side of the unclipped box: 24..90 px at 160 px
+OBJECT_SIDE = (0.2, 0.56)  # longer side of the unclipped box: 32..90 px at 160 px
 SQUEEZE = (0.65, 1.0)  # anisotropic scale along a random direction
 WARP = 0.05  # bending of the outline, relative to the half side of the object
 MIN_VISIBLE = 0.55  # share of its own pixels that every object keeps
 MIN_INSIDE = 0.75  # share of its own pixels that the image border leaves
 NEAR_NEIGHBOUR = 0.6  # probability that an object is placed against an earlier one
 
-HUE_SPREAD = 16.0  # degrees, standard deviation around the hue of the class (60 degrees apart)
-HUE_FREE = 0.08  # probability that the hue says nothing about the class
+HUE_SPREAD = 10.0  # degrees, standard deviation around the hue of the class (60 degrees apart)
+HUE_FREE = 0.0  # probability that the hue says nothing about the class
 SATURATION = (0.45, 0.85)
 VALUE = (0.5, 0.95)
 TEXTURE_CONTRAST = 0.4  # amplitude of stripes, dots, noise and gradients

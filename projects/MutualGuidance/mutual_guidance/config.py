@@ -25,10 +25,27 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.MODEL.RETINANET.BALANCED_L1_GAMMA = 1.5
     cfg.MODEL.RETINANET.BALANCED_L1_BETA = 0.11
 
-    # The fused pyramid of FSSD, alone or below a top-down path.
+    # FCOS, with the meanings of MODEL.RETINANET's keys and Detectron2's defaults.
+    cfg.MODEL.FCOS = CN()
+    cfg.MODEL.FCOS.NUM_CLASSES = 80
+    cfg.MODEL.FCOS.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    # Points within so many strides of an object's centre, in x and y, can be positive.
+    cfg.MODEL.FCOS.CENTER_SAMPLING_RADIUS = 1.5
+    # Convolutions in the towers of the "shared" head, and their normalisation.
+    cfg.MODEL.FCOS.NUM_CONVS = 4
+    cfg.MODEL.FCOS.NORM = "GN"
+    cfg.MODEL.FCOS.PRIOR_PROB = 0.01
+    cfg.MODEL.FCOS.FOCAL_LOSS_ALPHA = 0.25
+    cfg.MODEL.FCOS.FOCAL_LOSS_GAMMA = 2.0
+    cfg.MODEL.FCOS.SCORE_THRESH_TEST = 0.2
+    cfg.MODEL.FCOS.TOPK_CANDIDATES_TEST = 1000
+    cfg.MODEL.FCOS.NMS_THRESH_TEST = 0.6
+
+    # The fused pyramid of FSSD, alone or below a top-down path, and RFBNet's.
     cfg.MODEL.FSSD = CN()
-    # Maps of the trunk that are fused, the finest first.
+    # Maps of the trunk, the finest first: conv4_3 and conv5_3 of VGG-16.
     cfg.MODEL.FSSD.IN_FEATURES = ["res3", "res4", "res5"]
+    # Of every level; RFBNet has its own.
     cfg.MODEL.FSSD.OUT_CHANNELS = 256
     # Levels p3, p4, ... from stride 8 on: 4 at 320 pixels, 5 from 512 on.
     cfg.MODEL.FSSD.NUM_LEVELS = 4
@@ -38,6 +55,8 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # Side in pixels of the square to which images are warped, for training and testing. 0 resizes
     # the shortest edge instead, as Detectron2 does (INPUT.MIN_SIZE_TRAIN etc.).
     cfg.INPUT.SQUARE_SIZE = 0
+    # Train on squares with SSD's augmentation (crop, colour, expansion, flip); False only flips.
+    cfg.INPUT.SSD_AUGMENTATION = True
 
     # Data sets to register, each a mapping:
     #   name: as in DATASETS.TRAIN and DATASETS.TEST

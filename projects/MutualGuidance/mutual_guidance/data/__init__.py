@@ -1,13 +1,13 @@
 """Data sets and augmentation."""
 
-from .augmentation import build_augmentations
 from .faults import DatasetError
+from .mapper import build_mapper
 from .register import check_datasets, register_datasets
 from .voc import load_voc
 
 __all__ = [
     "DatasetError",
-    "build_augmentations",
+    "build_mapper",
     "check_datasets",
     "load_voc",
     "register_datasets",

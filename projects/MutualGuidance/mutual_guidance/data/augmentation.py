@@ -1,16 +1,91 @@
-"""Transforms of the images, from Detectron2's."""
+"""Transforms of the images: Detectron2's, and what SSD needs besides."""
 
+from collections.abc import Sequence
+
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
+from detectron2.projects.point_rend import ColorAugSSDTransform
+from fvcore.transforms.transform import PadTransform
+from PIL import Image
+
+_INTERPOLATIONS = (
+    Image.Resampling.NEAREST,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BOX,
+    Image.Resampling.LANCZOS,
+)
 
 
-def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+class ExpandTransform(PadTransform):
+    """Place the image on a larger canvas of one colour."""
+
+    def __init__(self, x0: int, y0: int, x1: int, y1: int, color: Sequence[float]) -> None:
+        """
+        Args:
+            x0, y0, x1, y1: pixels to add left, above, right and below.
+            color: of the canvas, in the image's channel order.
+        """
+        super().__init__(x0, y0, x1, y1)
+        self.color = color
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        height, width = img.shape[:2]
+        size = (height + self.y0 + self.y1, width + self.x0 + self.x1, img.shape[2])
+        canvas = np.empty(size, dtype=img.dtype)
+        canvas[:] = np.asarray(self.color).round().astype(img.dtype)
+        canvas[self.y0 : self.y0 + height, self.x0 : self.x0 + width] = img
+        return canvas
+
+
+class RandomExpand(T.Augmentation):
+    """SSD's "zoom out": the image at random on a canvas of up to ``max_ratio`` times its sides."""
+
+    def __init__(self, color: Sequence[float], prob: float = 0.6, max_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.color = color
+        self.prob = prob
+        self.max_ratio = max_ratio
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        if self._rand_range() >= self.prob:
+            return T.NoOpTransform()
+        height, width = image.shape[:2]
+        ratio = self._rand_range(1.0, self.max_ratio)
+        more_x, more_y = int(width * (ratio - 1)), int(height * (ratio - 1))
+        x0, y0 = int(self._rand_range(0, more_x + 1)), int(self._rand_range(0, more_y + 1))
+        return ExpandTransform(x0, y0, more_x - x0, more_y - y0, self.color)
+
+
+class RandomInterpolationResize(T.Augmentation):
+    """Warp the image to a square with an interpolation drawn at random."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        interp = _INTERPOLATIONS[np.random.randint(len(_INTERPOLATIONS))]
+        return T.ResizeTransform(*image.shape[:2], self.size, self.size, interp)
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation | T.Transform]:
     """
-    Augmentations for training or testing: with INPUT.SQUARE_SIZE the image is warped to a square,
-    without it Detectron2's own list applies.
+    What follows the crop, in order. With INPUT.SQUARE_SIZE the image is warped to a square, without
+    it Detectron2's own list applies.
     """
-    if cfg.INPUT.SQUARE_SIZE == 0:
+    size = cfg.INPUT.SQUARE_SIZE
+    if size == 0:
         return build_augmentation(cfg, is_train)
-    augmentations: list[T.Augmentation] = [T.RandomFlip()] if is_train else []
-    return [*augmentations, T.Resize(cfg.INPUT.SQUARE_SIZE)]
+    if not is_train:
+        return [T.Resize(size)]
+    if not cfg.INPUT.SSD_AUGMENTATION:
+        return [T.RandomFlip(), T.Resize(size)]
+    return [
+        ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT),
+        RandomExpand(cfg.MODEL.PIXEL_MEAN),
+        T.RandomFlip(),
+        RandomInterpolationResize(size),
+    ]

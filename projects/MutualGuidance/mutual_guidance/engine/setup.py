@@ -83,7 +83,7 @@ def resolve_classes(cfg: CfgNode) -> None:
     for name in known[1:]:
         if MetadataCatalog.get(name).thing_classes != classes:
             raise ConfigError(f"data sets {known[0]} and {name} differ in their classes")
-    cfg.MODEL.RETINANET.NUM_CLASSES = len(classes)
+    cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.FCOS.NUM_CLASSES = len(classes)
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
 
 

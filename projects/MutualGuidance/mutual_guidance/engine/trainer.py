@@ -4,20 +4,18 @@ import json
 import logging
 import math
 import os
+import weakref
 
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
-from ..data import build_augmentations
+from ..checkpoint import Checkpointer
+from ..data import build_mapper
 from ..evaluation import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -28,13 +26,22 @@ RESULTS_FILE = "evaluation.json"
 class Trainer(DefaultTrainer):
     """Trains and evaluates what the config describes."""
 
+    def build_hooks(self):
+        # Here, since the hooks that DefaultTrainer builds hold on to the checkpointer.
+        self.checkpointer = Checkpointer(
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        return super().build_hooks()
+
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=_mapper(cfg, is_train=True))
+        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        return build_detection_test_loader(cfg, dataset_name, mapper=_mapper(cfg, is_train=False))
+        return build_detection_test_loader(
+            cfg, dataset_name, mapper=build_mapper(cfg, is_train=False)
+        )
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -67,14 +74,6 @@ def results_table(metrics: dict[str, float]) -> str:
     if not classes:
         return table
     return f"{table}\n\n{tabulate(classes, ('class', 'AP'), 'pipe', floatfmt='.1f')}"
-
-
-def _mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
-    return DatasetMapper(
-        is_train=is_train,
-        augmentations=build_augmentations(cfg, is_train),
-        image_format=cfg.INPUT.FORMAT,
-    )
 
 
 def _nan_to_none(results):

@@ -44,6 +44,23 @@ class PerLevelHead(nn.Module):
         return logits, deltas
 
 
+class PerLevelFCOSHead(PerLevelHead):
+    """:class:`PerLevelHead` for the points of FCOS, with a centerness beside the box."""
+
+    def __init__(
+        self, input_shape: list[ShapeSpec], num_classes: int, prior_prob: float = 0.01
+    ) -> None:
+        """See :class:`PerLevelHead`."""
+        super().__init__(input_shape, num_classes, num_anchors=1, prior_prob=prior_prob)
+        self.ctrness = prediction_layers([shape.channels for shape in input_shape], 1)
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """As :meth:`PerLevelHead.forward`, and the centerness logits (N, 1, Hi, Wi)."""
+        logits, deltas = super().forward(features)
+        centerness = [conv(x) for conv, x in zip(self.ctrness, features, strict=True)]
+        return logits, deltas, centerness
+
+
 def prediction_layers(
     in_channels: list[int], out_channels: int, bias: float = 0.0
 ) -> nn.ModuleList:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import conv_norm_relu
+from .vgg import VGG16
 
 
 class FSSDPyramid(Backbone):
@@ -166,3 +167,15 @@ def build_fssd_resnet_backbone(cfg, input_shape: ShapeSpec) -> FSSDPyramid:
 def build_top_down_resnet_backbone(cfg, input_shape: ShapeSpec) -> TopDownPyramid:
     """The paper's RetinaNet pyramid, FSSD's with a top-down path, on Detectron2's ResNet."""
     return _top_down_pyramid(cfg, build_resnet_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_fssd_vgg_backbone(cfg, input_shape: ShapeSpec) -> FSSDPyramid:
+    """FSSD's pyramid on VGG-16."""
+    return _fssd_pyramid(cfg, VGG16())
+
+
+@BACKBONE_REGISTRY.register()
+def build_top_down_vgg_backbone(cfg, input_shape: ShapeSpec) -> TopDownPyramid:
+    """The paper's RetinaNet pyramid on VGG-16."""
+    return _top_down_pyramid(cfg, VGG16())

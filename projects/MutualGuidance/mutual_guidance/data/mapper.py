@@ -1,0 +1,113 @@
+"""From a data set dict to the input of a model, with SSD's random crop."""
+
+import copy
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
+from fvcore.transforms.transform import CropTransform
+
+from .augmentation import build_augmentations
+
+# Boxes narrower or lower than this share of the image are dropped after augmentation.
+_MIN_SIDE = 0.01
+
+
+def build_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
+    """Detectron2's mapper with the config's augmentations, or :class:`SSDMapper` for training."""
+    args = {
+        "augmentations": build_augmentations(cfg, is_train),
+        "image_format": cfg.INPUT.FORMAT,
+    }
+    if is_train and cfg.INPUT.SQUARE_SIZE and cfg.INPUT.SSD_AUGMENTATION:
+        return SSDMapper(fallback=[T.Resize(cfg.INPUT.SQUARE_SIZE)], **args)
+    return DatasetMapper(is_train=is_train, **args)
+
+
+class SSDMapper(DatasetMapper):
+    """
+    Detectron2's training mapper with SSD's sampling (https://arxiv.org/abs/1512.02325, Sec. 2.2):
+    a crop with a minimum IoU, in which a box stays if its centre is inside, then the other
+    augmentations. Boxes below 1 % of the image's width or height are dropped; where none is left
+    the unaugmented image is taken.
+    """
+
+    def __init__(self, *, fallback: list[T.Augmentation], **kwargs) -> None:
+        """
+        Args:
+            fallback: what is done to an unaugmented image.
+            kwargs: see :class:`DatasetMapper`.
+        """
+        super().__init__(is_train=True, **kwargs)
+        self.crop = T.MinIoURandomCrop()
+        self.fallback = T.AugmentationList(fallback)
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """See :class:`DatasetMapper`."""
+        dataset_dict = copy.deepcopy(dataset_dict)
+        image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
+        utils.check_image_size(dataset_dict, image)
+        annotations = [a for a in dataset_dict.pop("annotations") if not a.get("iscrowd", 0)]
+        boxes = _absolute_boxes(annotations)
+        classes = np.array([a["category_id"] for a in annotations], dtype=np.int64)
+
+        augmented, new_boxes, kept = self._augment(image, boxes)
+        if len(boxes) and not kept.any():
+            augmented, new_boxes = _transform(self.fallback, image, boxes)
+            kept = np.ones(len(boxes), dtype=bool)
+        size = augmented.shape[:2]
+        dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(augmented.transpose(2, 0, 1)))
+        annotations = [
+            {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": int(c)}
+            for box, c in zip(new_boxes[kept], classes[kept], strict=True)
+        ]
+        instances = utils.annotations_to_instances(annotations, size)
+        dataset_dict["instances"] = utils.filter_empty_instances(instances)
+        return dataset_dict
+
+    def _augment(
+        self, image: np.ndarray, boxes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, its boxes (M, 4) and which of them stay (M,)."""
+        crop = self.crop.get_transform(image, boxes)
+        kept = np.ones(len(boxes), dtype=bool)
+        if isinstance(crop, CropTransform):
+            kept = _centres_inside(boxes, crop)
+            image, boxes = crop.apply_image(image), _clip(crop.apply_box(boxes), crop.h, crop.w)
+        image, boxes = _transform(self.augmentations, image, boxes)
+        sides = (boxes[:, 2:] - boxes[:, :2]) / (image.shape[1], image.shape[0])
+        return image, boxes, kept & (sides >= _MIN_SIDE).all(axis=1)
+
+
+def _absolute_boxes(annotations: list[dict]) -> np.ndarray:
+    """XYXY (M, 4) in pixels."""
+    boxes = [
+        BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations
+    ]
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def _centres_inside(boxes: np.ndarray, crop: CropTransform) -> np.ndarray:
+    """Which boxes (M, 4) have their centre inside the crop."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    low = np.array([crop.x0, crop.y0])
+    return ((centres > low) & (centres < low + (crop.w, crop.h))).all(axis=1)
+
+
+def _clip(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes (M, 4) within the image."""
+    return boxes.clip(min=0, max=(width, height, width, height))
+
+
+def _transform(
+    augmentations: T.AugmentationList, image: np.ndarray, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image and boxes (M, 4) after the augmentations, the boxes within the image."""
+    transformed = T.AugInput(image, boxes=boxes)
+    augmentations(transformed)
+    image = transformed.image
+    return image, _clip(transformed.boxes, *image.shape[:2])

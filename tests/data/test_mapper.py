@@ -1,0 +1,123 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
+
+from mutual_guidance.data import build_mapper
+from mutual_guidance.data.augmentation import ExpandTransform, RandomExpand
+from mutual_guidance.engine import load_config
+from tests.conftest import REPOSITORY
+
+SIZE = 96
+
+
+def mapper(is_train=True, **overrides):
+    config = REPOSITORY / "configs" / "PascalVOC-Detection" / "fssd_R_18.yaml"
+    cfg = load_config(str(config), ["INPUT.SQUARE_SIZE", str(SIZE)])
+    for key, value in overrides.items():
+        setattr(cfg.INPUT, key, value)
+    return build_mapper(cfg, is_train)
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A grey image with three flat rectangles of pure red, green and blue."""
+    image = np.full((120, 160, 3), 90, np.uint8)
+    boxes = [[10, 12, 60, 52], [70, 30, 150, 110], [20, 70, 50, 115]]  # XYXY
+    for colour, (x0, y0, x1, y1) in zip(np.eye(3) * 255, boxes, strict=True):
+        image[y0:y1, x0:x1] = colour[::-1]
+    path = str(tmp_path / "image.png")
+    cv2.imwrite(path, image)
+    annotations = [
+        {"bbox": [float(v) for v in box], "bbox_mode": BoxMode.XYXY_ABS, "category_id": i}
+        for i, box in enumerate(boxes)
+    ]
+    return {
+        "file_name": path, "image_id": 1, "height": 120, "width": 160, "annotations": annotations
+    }  # fmt: skip
+
+
+def painted_box(image, channel):
+    """Tight box of the pixels where a channel stands out; image (3, H, W)."""
+    others = [c for c in range(3) if c != channel]
+    mask = (image[channel].float() - image[others].float().amax(dim=0)) > 60
+    ys, xs = mask.nonzero(as_tuple=True)
+    return [xs.min().item(), ys.min().item(), xs.max().item() + 1, ys.max().item() + 1]
+
+
+def test_boxes_follow_the_painted_objects(record, monkeypatch):
+    # Without the colours being changed, the boxes can be read off the image again.
+    monkeypatch.setattr(
+        "mutual_guidance.data.augmentation.ColorAugSSDTransform", lambda **_: T.NoOpTransform()
+    )
+    mapped = mapper()
+    seen = 0
+    for _ in range(150):
+        output = mapped(record)
+        assert output["image"].shape == (3, SIZE, SIZE)
+        instances = output["instances"]
+        assert len(instances) > 0
+        for box, c in zip(instances.gt_boxes.tensor, instances.gt_classes.tolist(), strict=True):
+            # Enlarging interpolations blur an edge by about the scale, at most 3 here.
+            assert painted_box(output["image"], c) == pytest.approx(box.tolist(), abs=4)
+            seen += 1
+    assert seen > 200
+
+
+def test_a_box_whose_centre_is_cropped_off_is_dropped(record):
+    mapped = mapper()
+    counts = {len(mapped(record)["instances"]) for _ in range(100)}
+    assert counts <= {1, 2, 3} and len(counts) > 1
+
+
+def test_specks_are_dropped_and_the_plain_image_taken_where_none_is_left(record):
+    record["annotations"] = record["annotations"][:1]
+    record["annotations"][0]["bbox"] = [10, 10, 11, 11]  # 0.6 % of the width
+    for _ in range(20):
+        output = mapper()(record)
+        assert len(output["instances"]) == 1
+    plain = mapper(SSD_AUGMENTATION=False, is_train=False)(record)
+    assert torch.equal(output["image"], plain["image"])
+
+
+def test_image_without_objects(record):
+    record["annotations"] = []
+    assert len(mapper()(record)["instances"]) == 0
+
+
+def test_crowd_regions_are_left_out(record):
+    record["annotations"][0]["iscrowd"] = 1
+    for _ in range(20):
+        assert 0 not in mapper()(record)["instances"].gt_classes
+
+
+def test_expansion(record):
+    transform = ExpandTransform(2, 1, 3, 4, color=(10.2, 20, 30))
+    image = transform.apply_image(np.full((5, 6, 3), 200, np.uint8))
+    assert image.shape == (10, 11, 3)
+    assert image[0, 0].tolist() == [10, 20, 30] and image[1, 2].tolist() == [200, 200, 200]
+    assert (image == 200).all(axis=2).sum() == 30
+    assert transform.apply_box(np.array([[0, 0, 6, 5]])).tolist() == [[2, 1, 8, 6]]
+
+
+def test_expansion_is_as_probable_and_large_as_asked():
+    image = np.zeros((10, 20, 3), np.uint8)
+    augmentation = RandomExpand((0, 0, 0))
+    sizes = [augmentation.get_transform(image).apply_image(image).shape[1] for _ in range(400)]
+    assert 0.5 < np.mean([s > 20 for s in sizes]) < 0.7
+    assert max(sizes) <= 80 and max(sizes) > 75
+
+
+def test_only_flips_without_ssd_augmentation(record):
+    boxes = {
+        tuple(mapper(SSD_AUGMENTATION=False)(record)["instances"].gt_boxes.tensor[0].tolist())
+        for _ in range(20)
+    }
+    x0, x1 = 10 * SIZE / 160, 60 * SIZE / 160
+    y0, y1 = 12 * SIZE / 120, 52 * SIZE / 120
+    expected = {(x0, y0, x1, y1), (SIZE - x1, y0, SIZE - x0, y1)}
+    assert {tuple(round(v, 3) for v in b) for b in boxes} == {
+        tuple(round(v, 3) for v in b) for b in expected
+    }

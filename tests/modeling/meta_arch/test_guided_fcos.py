@@ -1,0 +1,89 @@
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch.fcos import FCOS
+from detectron2.structures import Boxes, Instances
+
+from mutual_guidance.assignment import Assignment
+from mutual_guidance.engine import load_config
+from tests.conftest import REPOSITORY
+
+SIDE = 320
+
+
+def build(strategy, *opts):
+    config = REPOSITORY / "configs" / "PascalVOC-Detection" / "fcos_R_18.yaml"
+    return build_model(
+        load_config(
+            str(config),
+            ["MODEL.DEVICE", "cpu", "MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy, *opts],
+        )
+    )
+
+
+def random_instances(count):
+    corners = torch.rand(count, 2) * 250
+    sides = torch.rand(count, 2) ** 2 * 300 + 2
+    result = Instances((SIDE, SIDE))
+    result.gt_boxes = Boxes(torch.cat((corners, (corners + sides).clamp(max=SIDE)), dim=1))
+    result.gt_classes = torch.randint(20, (count,))
+    return result
+
+
+def anchors_of(model):
+    return model.anchor_generator(
+        [torch.zeros(1, 1, SIDE // s, SIDE // s) for s in (8, 16, 32, 64)]
+    )
+
+
+def test_static_labels_equal_detectron2s_bit_for_bit():
+    model = build("static")
+    anchors = anchors_of(model)
+    gts = [random_instances(count) for count in (0, 1, 2, 5, 10, 40, 150)]
+    # Equal boxes and equal areas: the lower index has the point.
+    twins = random_instances(6)
+    twins.gt_boxes.tensor[3:] = twins.gt_boxes.tensor[:3]
+    gts.append(twins)
+    num_points = sum(len(a) for a in anchors)
+    got = model.label_anchors(
+        anchors, gts, torch.zeros(len(gts), num_points, 20), torch.zeros(len(gts), num_points, 4)
+    )
+    labels, boxes = FCOS.label_anchors(model, anchors, gts)
+    assert sum((x < 20).sum() for x in labels) > 200  # the comparison has substance
+    for i, gt in enumerate(gts):
+        positive = labels[i] < 20
+        assert torch.equal(got.cls_labels[i], labels[i])
+        assert torch.equal(got.loc_mask[i], positive)
+        if len(gt):
+            chosen = gt.gt_boxes.tensor[got.loc_gt_inds[i][positive]]
+            assert torch.equal(chosen, boxes[i][positive])
+
+
+def test_box_and_centerness_losses_use_the_localisation_positives(storage):
+    model = build("static")
+    anchors = anchors_of(model)
+    gt = random_instances(1)
+    gt.gt_boxes.tensor[:] = torch.tensor([100.0, 100, 164, 164])
+    sizes = [len(a) for a in anchors]
+    logits = [torch.zeros(1, n, 20) for n in sizes]
+    deltas = [torch.ones(1, n, 4) for n in sizes]
+    centerness = [torch.zeros(1, n, 1) for n in sizes]
+    static = model.label_anchors(anchors, [gt], torch.cat(logits, 1), torch.cat(deltas, 1))
+
+    # The same labels, but nothing is trained for localisation.
+    none = static.loc_mask & False
+    assignment = Assignment(static.cls_labels, static.cls_gt_inds, none, none.long() - 1)
+    both = model.losses(anchors, logits, deltas, centerness, static, [gt])
+    only_cls = model.losses(anchors, logits, deltas, centerness, assignment, [gt])
+    assert both["loss_fcos_cls"] == only_cls["loss_fcos_cls"] > 0
+    assert only_cls["loss_fcos_loc"] == only_cls["loss_fcos_ctr"] == 0
+    # Binary cross entropy of logit 0 is ln 2 whatever the target.
+    torch.testing.assert_close(both["loss_fcos_ctr"], torch.tensor(2.0).log())
+
+
+@pytest.mark.parametrize("strategy", ["static", "mutual_guidance"])
+def test_shared_head(strategy, storage):
+    model = build(strategy, "MODEL.MUTUAL_GUIDANCE.HEAD", "shared")
+    gt = random_instances(2)
+    losses = model([{"image": torch.rand(3, SIDE, SIDE), "instances": gt}])
+    assert all(torch.isfinite(v) for v in losses.values())

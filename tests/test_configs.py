@@ -1,0 +1,102 @@
+"""Every config of the zoo is built, trained for a step with each strategy, and run."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, PointMatcher
+from mutual_guidance.engine import load_config
+from tests.conftest import REPOSITORY
+
+CONFIGS = sorted(
+    str(path.relative_to(REPOSITORY / "configs"))
+    for path in (REPOSITORY / "configs").glob("*/*.yaml")
+)
+SIDE = 128
+# Millions of parameters with 20 and with 80 classes: the project's recipe.
+PARAMETERS = {
+    "fssd_R_18": (16.28, 19.60),
+    "fssd_VGG_16": (19.27, 22.59),
+    "retinanet_R_18": (18.91, 22.22),
+    "retinanet_VGG_16": (21.89, 25.21),
+    "rfbnet_VGG_16": (23.04, 28.85),
+}
+
+
+def build(config):
+    cfg = load_config(str(REPOSITORY / "configs" / config), ["MODEL.DEVICE", "cpu"])
+    return build_model(cfg)
+
+
+def instances(boxes, classes):
+    result = Instances((SIDE, SIDE))
+    result.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    result.gt_classes = torch.tensor(classes, dtype=torch.int64)
+    return result
+
+
+def half_empty_batch():
+    """One image with a huge and a tiny object, one without any."""
+    gts = [instances([[0, 0, SIDE, SIDE], [40, 40, 42, 43]], [0, 2]), instances([], [])]
+    return [{"image": torch.rand(3, SIDE, SIDE) * 255, "instances": gt} for gt in gts]
+
+
+def set_strategy(model, strategy):
+    """Exchange the matcher, so that a model is built once for the four strategies."""
+    if hasattr(model, "point_matcher"):
+        model.point_matcher = PointMatcher(strategy, num_classes=model.num_classes)
+    else:
+        model.anchor_matcher = AnchorMatcher(strategy, num_classes=model.num_classes)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_trains_with_every_strategy_and_infers(config, storage):
+    model = build(config)
+    for strategy in STRATEGIES:
+        set_strategy(model, strategy)
+        model.zero_grad()
+        losses = model(half_empty_batch())
+        assert all(torch.isfinite(v) for v in losses.values()), (strategy, losses)
+        sum(losses.values()).backward()
+        without = [
+            name
+            for name, p in model.named_parameters()
+            if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
+        ]
+        assert not without, (strategy, without)
+    model.eval()
+    with torch.no_grad():
+        (output,) = model([{"image": torch.rand(3, SIDE, SIDE), "height": 60, "width": 90}])
+    assert output["instances"].image_size == (60, 90)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("column", [0, 1])
+def test_parameters_are_within_one_percent_of_the_recipe(name, column):
+    folder = ("PascalVOC-Detection", "COCO-Detection")[column]
+    count = sum(p.numel() for p in build(f"{folder}/{name}.yaml").parameters())
+    assert count / 1e6 == pytest.approx(PARAMETERS[name][column], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "side", "count"),
+    [
+        ("fssd_R_18", 320, 12750),  # 6 * (40^2 + 20^2 + 10^2 + 5^2)
+        ("rfbnet_VGG_16", 320, 12750),
+        ("fcos_R_18", 320, 2125),  # one point a location
+        ("retinanet_VGG_16_512", 512, 32736),  # 6 * (64^2 + 32^2 + 16^2 + 8^2 + 4^2)
+    ],
+)
+def test_anchors(config, side, count):
+    model = build(f"PascalVOC-Detection/{config}.yaml")
+    shapes = [model.backbone.output_shape()[f] for f in model.head_in_features]
+    features = [torch.zeros(1, 1, side // s.stride, side // s.stride) for s in shapes]
+    assert sum(len(a) for a in model.anchor_generator(features)) == count
+
+
+def test_detectors_refuse_a_pyramid_of_another():
+    config = REPOSITORY / "configs" / "PascalVOC-Detection" / "fssd_R_18.yaml"
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_top_down_resnet_backbone"]
+    with pytest.raises(TypeError, match="FSSD is built on a FSSDPyramid, .* TopDownPyramid"):
+        build_model(load_config(str(config), opts))
