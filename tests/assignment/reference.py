@@ -6,6 +6,8 @@ Written from the text of the contract alone; shares nothing with the package.
 
 import math
 
+import numpy as np
+
 QUALITY_OF_TASKS = {
     "static": ("prior", "prior"),
     "localize_to_classify": ("regressed", "prior"),
@@ -110,14 +112,15 @@ def fcos_rule(points, strides, levels, gt_boxes, radius):
     for r, (x, y) in enumerate(points):
         low = 0 if levels[r] == min(levels) else 4 * strides[r]
         high = math.inf if levels[r] == max(levels) else 8 * strides[r]
-        best_area = math.inf
+        best = 0.0
         for m, (x0, y0, x1, y1) in enumerate(gt_boxes):
             sides = (x - x0, y - y0, x1 - x, y1 - y)
             fits[m][r] = min(sides) > 0 and low < max(sides) < high
             off_centre = max(abs(x - (x0 + x1) / 2), abs(y - (y0 + y1) / 2))
-            area = (x1 - x0) * (y1 - y0)
-            if fits[m][r] and off_centre < radius * strides[r] and area < best_area:
-                owners[r], best_area = m, area
+            # Detectron2 prefers small boxes by this float32, so that areas within 8 px^2 may tie.
+            smallness = np.float32(1e8 - (x1 - x0) * (y1 - y0))
+            if fits[m][r] and off_centre < radius * strides[r] and smallness > best:
+                owners[r], best = m, smallness
     return owners, fits
 
 

@@ -15,14 +15,18 @@ from torch import Tensor
 
 from .ragged import (
     GroundTruths,
+    best_in_group,
     count_in_group,
     pack,
-    rank_in_group,
-    scatter_max_,
     unpack_index,
     unpack_quality,
 )
 from .strategies import Strategy
+
+# Packed values are below it, except for FCOS's rule, which guarantees nothing.
+_GUARANTEED = 2**62
+# Packed values of a quality above 0 are not below it.
+_SMALLEST = 2**32
 
 
 class Assignment(NamedTuple):
@@ -55,14 +59,15 @@ class Rule(NamedTuple):
 class Ownership(NamedTuple):
     """To which ground truth each candidate counts, by one quality."""
 
-    owners: Tensor  # (N * R,) int64 in [0, M), -1 for nobody
-    guaranteed: Tensor  # (N * R,) bool: it is its owner's best and no other's
+    # (N * R,) int64: packed quality and ground truth of the owner, 0 for nobody, and raised by
+    # _GUARANTEED where it is the owner's best and no other's.
+    best: Tensor
 
     def final_quality(self, pairs: Pairs, quality: Tensor) -> Tensor:
         """The quality of each pair after guarantee and ownership (P,)."""
-        owned = self.owners[pairs.cells] == pairs.gts
-        raised = torch.where(self.guaranteed[pairs.cells], 1.0, quality)
-        return torch.where(owned, raised, 0.0)
+        best = self.best.index_select(0, pairs.cells)
+        raised = quality.masked_fill(best >= _GUARANTEED, 1.0)
+        return raised.masked_fill_(unpack_index(best) != pairs.gts, 0.0)
 
 
 def settle_ownership(
@@ -82,21 +87,21 @@ def settle_ownership(
         guarantee: let each ground truth claim the candidate where its quality is highest; of
             several claims to one candidate the highest wins.
     """
-    num_cells = len(gts.firsts) * num_candidates
-    best_gts = gts.images.new_zeros(num_cells)
+    best = gts.images.new_zeros(len(gts.firsts) * num_candidates)
     claims = gts.images.new_zeros(len(gts.images))
     for pairs in chunks():
         values = pairs.qualities[quality]
-        scatter_max_(best_gts, pairs.cells, pack(values, pairs.gts))
+        best.scatter_reduce_(0, pairs.cells, pack(values, pairs.gts), "amax")
         if guarantee:
-            scatter_max_(claims, pairs.gts, pack(values, pairs.candidates))
-
-    won = torch.zeros_like(best_gts)
-    claimed = (gts.images * num_candidates + unpack_index(claims)).clamp(min=0)
-    everyone = torch.arange(len(claims), device=claims.device)
-    scatter_max_(won, claimed, pack(unpack_quality(claims), everyone))
-    guaranteed = won > 0
-    return Ownership(unpack_index(torch.where(guaranteed, won, best_gts)), guaranteed)
+            claims.scatter_reduce_(0, pairs.gts, pack(values, pairs.candidates), "amax")
+    if guarantee:
+        valid = claims >= _SMALLEST
+        claimed = gts.images * num_candidates + unpack_index(claims).masked_fill_(~valid, 0)
+        everyone = torch.arange(len(claims), device=claims.device)
+        # The same quality with the ground truth in the place of the candidate.
+        ranked = pack(unpack_quality(claims), everyone).add_(_GUARANTEED)
+        best.scatter_reduce_(0, claimed, ranked.masked_fill_(~valid, 0), "amax")
+    return Ownership(best)
 
 
 def assign(
@@ -115,64 +120,36 @@ def assign(
         strategy: the quality of each task. rule: the numbers of the static rule.
         num_classes: K, the label of background.
     """
-    num_gts = len(gts.images)
-    names = {rule.counted, *strategy}
     ownerships = {
         name: settle_ownership(chunks, name, gts, num_candidates, rule.guarantee)
-        for name in sorted(names)
+        for name in dict.fromkeys((rule.counted, *strategy))
     }
-    num_cells = len(gts.firsts) * num_candidates
-    cls_codes = torch.zeros(num_cells, dtype=torch.int64, device=gts.images.device)
-    loc_codes = torch.zeros_like(cls_codes)
+    num_images, num_gts = len(gts.firsts), len(gts.images)
+    cls_labels = gts.images.new_full((num_images * num_candidates,), num_classes)
+    cls_gt_inds = torch.full_like(cls_labels, -1)
+    loc_gt_inds = torch.full_like(cls_labels, -1)
     for pairs in chunks():
-        final = {
-            name: ownerships[name].final_quality(pairs, pairs.qualities[name]) for name in names
-        }
-        ranks = {
-            name: rank_in_group(final[name], pairs.gts, num_gts) for name in sorted(set(strategy))
-        }
-
-        def among_best(name: str, counts: Tensor, pairs=pairs, final=final, ranks=ranks) -> Tensor:
-            return (ranks[name] < counts[pairs.gts]) & (final[name] > 0)
-
+        final = {n: o.final_quality(pairs, pairs.qualities[n]) for n, o in ownerships.items()}
         counted = final[rule.counted]
         num_pos = count_in_group(counted >= rule.positive_threshold, pairs.gts, num_gts)
         num_any = count_in_group(counted >= rule.ignore_threshold, pairs.gts, num_gts)
-        # A candidate has one owner, so at most one of its pairs has a code other than 0.
-        cls_code = among_best(strategy.classification, num_pos).long()
-        cls_code += among_best(strategy.classification, num_any)
-        loc_code = among_best(strategy.localisation, num_pos).long()
-        scatter_max_(cls_codes, pairs.cells, cls_code)
-        scatter_max_(loc_codes, pairs.cells, loc_code)
+        positive, considered = best_in_group(
+            final[strategy.classification], pairs.gts, (num_pos, num_any)
+        )
+        (trained,) = best_in_group(final[strategy.localisation], pairs.gts, (num_pos,))
 
-    return _to_labels(
-        cls_codes.view(len(gts.firsts), -1),
-        loc_codes.view(len(gts.firsts), -1).bool(),
-        ownerships[strategy.classification].owners.view(len(gts.firsts), -1),
-        ownerships[strategy.localisation].owners.view(len(gts.firsts), -1),
-        gts,
-        num_classes,
-    )
+        local = pairs.gts - gts.firsts.index_select(0, gts.images).index_select(0, pairs.gts)
+        classes = gts.classes.index_select(0, pairs.gts)
+        # A candidate has one owner, so at most one of its pairs writes a label.
+        labels = classes.masked_fill_(~positive, -1).masked_fill_(~considered, num_classes)
+        cls_labels.scatter_reduce_(0, pairs.cells, labels, "amin")
+        cls_gt_inds.scatter_reduce_(0, pairs.cells, local.masked_fill(~positive, -1), "amax")
+        loc_gt_inds.scatter_reduce_(0, pairs.cells, local.masked_fill_(~trained, -1), "amax")
 
-
-def _to_labels(
-    cls_codes: Tensor,
-    loc_mask: Tensor,
-    cls_owners: Tensor,
-    loc_owners: Tensor,
-    gts: GroundTruths,
-    num_classes: int,
-) -> Assignment:
-    """Labels from codes (2 positive, 1 ignored, 0 background) and owners, all (N, R)."""
-    positive = cls_codes == 2
-    if len(gts.classes) == 0:
-        labels = torch.full_like(cls_owners, num_classes)
-    else:
-        labels = torch.where(positive, gts.classes[cls_owners.clamp(min=0)], num_classes)
-    firsts = gts.firsts[:, None]
+    loc_gt_inds = loc_gt_inds.view(num_images, -1)
     return Assignment(
-        cls_labels=torch.where(cls_codes == 1, -1, labels),
-        cls_gt_inds=torch.where(positive, cls_owners - firsts, -1),
-        loc_mask=loc_mask,
-        loc_gt_inds=torch.where(loc_mask, loc_owners - firsts, -1),
+        cls_labels=cls_labels.view(num_images, -1),
+        cls_gt_inds=cls_gt_inds.view(num_images, -1),
+        loc_mask=loc_gt_inds >= 0,
+        loc_gt_inds=loc_gt_inds,
     )

@@ -23,9 +23,9 @@ class Anchors:
         """Ground truths (4, m) x anchors that overlap: (m, R) bool."""
         return overlap(gt_boxes[..., None], self.boxes[:, None])
 
-    def qualities(self, gt_boxes: Tensor, gts: Tensor, candidates: Tensor) -> dict[str, Tensor]:
-        """IoU of each pair (P,), from the boxes (4, M) of all ground truths."""
-        return {"prior": box_iou(self.boxes[:, candidates], gt_boxes[:, gts])}
+    def qualities(self, gt_boxes: Tensor, candidates: Tensor) -> dict[str, Tensor]:
+        """IoU of each pair (P,) of a ground truth (4, P) and an anchor (P,)."""
+        return {"prior": box_iou(self.boxes.index_select(1, candidates), gt_boxes)}
 
 
 class Points:
@@ -52,22 +52,21 @@ class Points:
         x, y = self.points
         return (x > x0) & (x < x1) & (y > y0) & (y < y1)
 
-    def qualities(self, gt_boxes: Tensor, gts: Tensor, candidates: Tensor) -> dict[str, Tensor]:
+    def qualities(self, gt_boxes: Tensor, candidates: Tensor) -> dict[str, Tensor]:
         """
-        Of each pair (P,), from the boxes (4, M) of all ground truths: the centerness within the
+        Of each pair (P,) of a ground truth (4, P) and a point (P,): the centerness within the
         level's range of scales, and the ``rule`` of Detectron2's FCOS, by which the smallest box
         around a central point has it.
         """
-        boxes = gt_boxes[:, gts]
-        points = self.points[:, candidates]
-        distances = side_distances(points, boxes)
+        points = self.points.index_select(1, candidates)
+        distances = side_distances(points, gt_boxes)
         longest = distances.amax(dim=0)
         in_range = (longest > self.shortest[candidates]) & (longest < self.longest[candidates])
         in_range &= distances.amin(dim=0) > 0
 
-        offsets = (points - (boxes[:2] + boxes[2:]) / 2).abs().amax(dim=0)
+        offsets = (points - (gt_boxes[:2] + gt_boxes[2:]) / 2).abs().amax(dim=0)
         central = in_range & (offsets < self.radius * self.strides[candidates])
-        area = (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
+        area = (gt_boxes[2] - gt_boxes[0]) * (gt_boxes[3] - gt_boxes[1])
         return {
             "prior": torch.where(in_range, centerness(distances), 0.0),
             # Detectron2's own expression, so that its rounding decides the same ties.

@@ -19,6 +19,7 @@ from .strategies import STRATEGIES, Strategy
 # Bytes of temporaries that a cell of the ground truths x candidates matrix costs at worst, when
 # every pair matters.
 _BYTES_PER_CELL = 256
+_CELLS_IN_CACHE = 2**17
 
 
 class _Matcher:
@@ -186,7 +187,8 @@ class PointMatcher(_Matcher):
     N_p of a ground truth is the number of points that Detectron2's FCOS rule gives it: inside the
     box, within ``center_sampling_radius`` strides of its centre in x and y, the largest of
     l, t, r, b within (4, 8) strides (open-ended at the first and last level), a point claimed by
-    several going to the smallest box. ``static`` is that rule itself.
+    several going to the smallest box. ``static`` is that rule itself, its rounding included: areas
+    that differ by less than about 8 square pixels tie, and the lower index has the point.
 
     The other strategies take the N_p best points by the qualities of the table in
     :class:`AnchorMatcher`, with the centerness of the points inside the box and within that range
@@ -261,7 +263,10 @@ class _PairFinder:
         self.geometry = geometry
         self.gts = gts
         self.gt_boxes = gts.boxes.t().contiguous()  # (4, M)
-        self.pred_boxes = None if pred_boxes is None else pred_boxes.flatten(0, 1)  # (N * R, 4)
+        self.pred_boxes = pred_boxes
+        self.pred_corners = None  # (N, 4, R)
+        if pred_boxes is not None:
+            self.pred_corners = pred_boxes.float().transpose(1, 2).contiguous()
         self.pred_logits = pred_logits
         self.sigma = sigma
 
@@ -286,27 +291,33 @@ class _PairFinder:
 
     def _may_match(self, rows: slice) -> Tensor:
         """Which candidates can have a quality above 0: (m, R) bool."""
-        boxes = self.gt_boxes[:, rows]
-        mask = self.geometry.may_match(boxes)
-        if self.pred_boxes is not None:
-            per_image = self.pred_boxes.view(len(self.gts.firsts), -1, 4).permute(2, 0, 1).float()
-            mask |= overlap(boxes[..., None], per_image[:, self.gts.images[rows]])
+        boxes, images = self.gt_boxes[:, rows], self.gts.images[rows]
+        mask = torch.empty(len(images), len(self.geometry), dtype=torch.bool, device=boxes.device)
+        # On the CPU in blocks that stay in its cache, on a GPU at once.
+        step = len(images) if mask.is_cuda else max(1, _CELLS_IN_CACHE // max(mask.shape[1], 1))
+        for i in range(0, len(images), step):
+            block = slice(i, i + step)
+            mask[block] = self.geometry.may_match(boxes[:, block])
+            if self.pred_corners is not None:
+                corners = self.pred_corners.index_select(0, images[block]).unbind(1)  # 4 x (m, R)
+                mask[block] |= overlap(boxes[:, block, None], corners)
         return mask
 
     def _pairs(self, rows: slice, mask: Tensor, size: int) -> Pairs:
         gts, candidates = _nonzero(mask, size)
-        gts = gts + rows.start
-        images = self.gts.images[gts]
+        gts += rows.start
+        images = self.gts.images.index_select(0, gts)
         cells = images * len(self.geometry) + candidates
-        qualities = self.geometry.qualities(self.gt_boxes, gts, candidates)
+        boxes = self.gt_boxes.index_select(1, gts)
+        qualities = self.geometry.qualities(boxes, candidates)
         if self.pred_boxes is not None:
-            regressed = self.pred_boxes[cells].float().t().contiguous()
-            qualities["regressed"] = box_iou(regressed, self.gt_boxes[:, gts])
+            regressed = self.pred_boxes.flatten(0, 1).index_select(0, cells).float().t()
+            qualities["regressed"] = box_iou(regressed, boxes)
         if self.pred_logits is not None:
-            logits = self.pred_logits[images, candidates, self.gts.classes[gts]]
-            qualities["amplified"] = amplify(
-                qualities["prior"], logits.float().sigmoid(), self.sigma
-            )
+            classes = self.gts.classes.index_select(0, gts)
+            logits = self.pred_logits.flatten(0, 1)[cells, classes]
+            scores = logits.float().sigmoid().nan_to_num(nan=0.0)
+            qualities["amplified"] = amplify(qualities["prior"], scores, self.sigma)
         return Pairs(gts, candidates, cells, qualities)
 
     def _faults(self, num_classes: int) -> Tensor:
@@ -327,8 +338,10 @@ class _PairFinder:
 
 def _nonzero(mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Row and column of the ``size`` true cells, without waiting to learn how many they are."""
+    cells = mask.flatten()
     try:
-        rows, columns = torch.nonzero_static(mask, size=size).unbind(1)
+        cells = torch.nonzero_static(cells, size=size).squeeze(1)
     except NotImplementedError:  # on CUDA before PyTorch 2.7
-        rows, columns = mask.nonzero(as_tuple=True)
-    return rows, columns
+        cells = cells.nonzero().squeeze(1)
+    num_columns = max(mask.shape[1], 1)
+    return cells // num_columns, cells % num_columns

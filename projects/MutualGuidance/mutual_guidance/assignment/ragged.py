@@ -43,44 +43,46 @@ class GroundTruths(NamedTuple):
 
 
 def pack(quality: Tensor, index: Tensor) -> Tensor:
-    """Quality (float32, >= 0) and index as one int64; 0 where the quality is 0."""
-    bits = quality.contiguous().view(torch.int32).long()
-    return torch.where(quality > 0, (bits << _INDEX_BITS) + (_MAX_INDEX - index), 0)
+    """Quality (float32, >= 0 and not NaN) and index as one int64, at least 0."""
+    return (_bits(quality) << _INDEX_BITS).add_(_MAX_INDEX).sub_(index)
 
 
 def unpack_index(packed: Tensor) -> Tensor:
-    """Index of packed values; -1 where nothing was packed."""
-    return torch.where(packed > 0, _MAX_INDEX - (packed & _MAX_INDEX), -1)
+    """The index of packed values; one out of all range where nothing was packed."""
+    return _MAX_INDEX - (packed & _MAX_INDEX)
 
 
 def unpack_quality(packed: Tensor) -> Tensor:
-    """Quality of packed values; 0 where nothing was packed."""
+    """The quality of packed values; 0 where nothing was packed."""
     return (packed >> _INDEX_BITS).int().view(torch.float32)
 
 
-def scatter_max_(target: Tensor, index: Tensor, packed: Tensor) -> Tensor:
-    """target[index[i]] = max(target[index[i]], packed[i]), in place."""
-    return target.scatter_reduce_(0, index, packed, "amax")
+def _bits(quality: Tensor) -> Tensor:
+    return quality.contiguous().view(torch.int32).long()
 
 
-def rank_in_group(quality: Tensor, group: Tensor, num_groups: int) -> Tensor:
+def best_in_group(quality: Tensor, group: Tensor, counts: Sequence[Tensor]) -> list[Tensor]:
     """
-    Rank of each element among those of its group, by descending quality.
+    The best elements of each group.
 
     Args:
-        quality: (P,) float32, >= 0.
-        group: (P,) int64 in [0, num_groups), ascending.
+        quality: (P,) float32, >= 0; 0 is never among the best, a tie goes to the earlier element.
+        group: (P,) int64 in [0, G), ascending.
+        counts: tensors (G,) int64, how many of each group are wanted.
 
     Returns:
-        (P,) int64, 0 for the best of its group; on a tie the earlier element is better.
+        For each of the counts a mask (P,).
     """
-    descending = _MAX_QUALITY_BITS - quality.contiguous().view(torch.int32).long()
-    order = ((group << _INDEX_BITS) + descending).argsort(stable=True)
-    sizes = count_in_group(torch.ones_like(group, dtype=torch.bool), group, num_groups)
+    descending = (group << _INDEX_BITS).add_(_MAX_QUALITY_BITS).sub_(_bits(quality))
+    order = descending.argsort(stable=True)
+    place = torch.empty_like(order).scatter_(
+        0, order, torch.arange(len(order), device=order.device)
+    )
+    ones = torch.ones_like(group, dtype=torch.bool)
+    sizes = count_in_group(ones, group, len(counts[0]))
     firsts = sizes.cumsum(0) - sizes
-    # Groups keep their places in the order, so group[order] is group itself.
-    rank_of_ordered = torch.arange(len(group), device=group.device) - firsts[group]
-    return torch.empty_like(order).scatter_(0, order, rank_of_ordered)
+    some = quality > 0
+    return [(place < (firsts + count).index_select(0, group)) & some for count in counts]
 
 
 def count_in_group(mask: Tensor, group: Tensor, num_groups: int) -> Tensor:
