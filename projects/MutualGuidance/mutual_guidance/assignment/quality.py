@@ -53,10 +53,11 @@ def centerness(distances: Tensor) -> Tensor:
         (...) in [0, 1]; 0 for points that are not inside the box.
     """
     left, top, right, bottom = distances
-    horizontal = torch.minimum(left, right) / torch.maximum(left, right)
-    vertical = torch.minimum(top, bottom) / torch.maximum(top, bottom)
-    inside = (horizontal > 0) & (vertical > 0)
-    return torch.where(inside, horizontal * vertical, 0.0).sqrt()
+    nearest = torch.minimum(left, right), torch.minimum(top, bottom)
+    # One division of exact products, so that points of equal centerness tie.
+    near = nearest[0].clamp(min=0) * nearest[1].clamp(min=0)
+    far = torch.maximum(left, right) * torch.maximum(top, bottom)
+    return torch.where(near > 0, near / far, 0.0).sqrt()
 
 
 def amplify(prior: Tensor, score: Tensor, sigma: float) -> Tensor:
