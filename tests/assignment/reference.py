@@ -131,7 +131,8 @@ def centerness(point, box):
         box[2] - point[0],
         box[3] - point[1],
     )
-    return math.sqrt(min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom))
+    near = min(left, right) * min(top, bottom)
+    return math.sqrt(near / (max(left, right) * max(top, bottom)))
 
 
 def match_points(
