@@ -316,8 +316,11 @@ class _PairFinder:
         if self.pred_logits is not None:
             classes = self.gts.classes.index_select(0, gts)
             logits = self.pred_logits.flatten(0, 1)[cells, classes]
-            scores = logits.float().sigmoid().nan_to_num(nan=0.0)
-            qualities["amplified"] = amplify(qualities["prior"], scores, self.sigma)
+            # In float64, since in float32 PyTorch's vector and scalar kernels differ in the last
+            # bit: an element's quality would depend on its place in the tensor, hence the chunks.
+            scores = logits.double().sigmoid().nan_to_num(nan=0.0)
+            amplified = amplify(qualities["prior"].double(), scores, self.sigma)
+            qualities["amplified"] = amplified.float()
         return Pairs(gts, candidates, cells, qualities)
 
     def _faults(self, num_classes: int) -> Tensor:
