@@ -15,7 +15,7 @@ CONFIG = "configs/Shapes/retinanet_R_18.yaml"
 def train_net(*args, ok=True):
     """Run train_net.py with two threads and return its output."""
     command = [sys.executable, "train_net.py", *map(str, args)]
-    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    env = {**os.environ, "OMP_NUM_THREADS": os.getenv("OMP_NUM_THREADS", "2")}
     done = subprocess.run(
         command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=400
     )
@@ -37,18 +37,29 @@ def own_set(voc, split="train"):
     ]  # fmt: skip
 
 
-def test_overfits_a_handful_of_images_and_evaluates_to_the_same(voc, tmp_path):
+def draw_four_images(voc):
+    """64 pixels, six objects of three classes."""
     voc.add("a", [("red", (3, 5, 24, 40)), ("blue", (34, 34, 60, 58))])
     voc.add("b", [("green", (10, 15, 50, 35))])
     voc.add("c", [("blue", (30, 4, 55, 30)), ("green", (4, 36, 30, 60))])
     voc.add("d", [("red", (20, 20, 60, 62))])
-    out = tmp_path / "out"
+
+
+def overfit(config, voc, out, *opts):
+    """Train on the four images; return the log and the options of the run."""
+    draw_four_images(voc)
     opts = [
-        *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.IMS_PER_BATCH", 4,
+        *own_set(voc), "MODEL.WEIGHTS", "", "INPUT.SQUARE_SIZE", 64,
+        "INPUT.SSD_AUGMENTATION", False, "SOLVER.IMS_PER_BATCH", 4,
         "SOLVER.REFERENCE_IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 0.01, "SOLVER.EPOCHS", 250.0,
-        "SOLVER.WARMUP_ITERS", 10, "OUTPUT_DIR", out,
+        "SOLVER.WARMUP_ITERS", 10, *opts,
     ]  # fmt: skip
-    log = train_net("--config-file", CONFIG, *opts)
+    return train_net("--config-file", config, *opts, "OUTPUT_DIR", out), opts
+
+
+def test_overfits_a_handful_of_images_and_evaluates_to_the_same(voc, tmp_path):
+    out = tmp_path / "out"
+    log, opts = overfit(CONFIG, voc, out)
     trained = results(out)
     assert trained["AP50"] > 90, trained
     assert "blue" in log and "| " in log
@@ -56,6 +67,29 @@ def test_overfits_a_handful_of_images_and_evaluates_to_the_same(voc, tmp_path):
     weights = ["MODEL.WEIGHTS", out / "model_final.pth", "OUTPUT_DIR", tmp_path / "eval"]
     train_net("--config-file", CONFIG, "--eval-only", *opts, *weights)
     assert results(tmp_path / "eval") == trained
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        "fcos_R_18",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "fssd_R_18",
+                "retinanet_R_18",
+                "fssd_VGG_16",
+                "retinanet_VGG_16",
+                "rfbnet_VGG_16",
+                "fcos_VGG_16",
+            )
+        ),
+    ],
+)
+def test_every_detector_overfits(detector, voc, tmp_path):
+    overfit(f"configs/PascalVOC-Detection/{detector}.yaml", voc, tmp_path)
+    trained = results(tmp_path)
+    assert trained["AP50"] > 90, trained
 
 
 def test_trains_on_bccds_real_annotations(real_data, tmp_path):

@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""
+Write the page of the model zoo: a row a config with what can be known without training.
+
+    python tools/model_zoo.py              # projects/MutualGuidance/MODEL_ZOO.md
+    python tools/model_zoo.py --time 8     # seconds of a training step of 8 images, to the terminal
+"""
+
+import argparse
+import logging
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.analysis import FlopCountAnalysis
+from detectron2.utils.events import EventStorage
+from tabulate import tabulate
+from torch import nn
+from tqdm import tqdm
+
+from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.engine import load_config
+from mutual_guidance.engine.setup import resolve_device
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "projects" / "MutualGuidance" / "MODEL_ZOO.md"
+FOLDERS = {"PascalVOC-Detection": "PASCAL VOC", "COCO-Detection": "MS COCO"}
+STOCK_SIZE = (800, 1216)  # pixels; Detectron2's shortest edge at a common aspect ratio
+# AP of the paper's Tables 1 and 2 and the supplementary's Table 1, by strategy.
+PAPER = {
+    "PascalVOC-Detection/fssd_R_18": (50.3, 51.8, 51.0, 52.1),
+    "PascalVOC-Detection/fssd_VGG_16": (54.1, 56.0, 54.4, 56.2),
+    "PascalVOC-Detection/retinanet_R_18": (51.1, 53.4, 51.9, 53.5),
+    "PascalVOC-Detection/retinanet_VGG_16": (55.2, 57.4, 56.2, 57.7),
+    "PascalVOC-Detection/rfbnet_VGG_16": (55.6, 57.2, 55.9, 57.9),
+    "PascalVOC-Detection/fcos_R_18": (49.2, None, None, 51.1),
+    "PascalVOC-Detection/fcos_VGG_16": (53.9, None, None, 55.9),
+    "COCO-Detection/fssd_R_18": (26.1, None, None, 27.0),
+    "COCO-Detection/fssd_VGG_16": (31.1, None, None, 32.0),
+    "COCO-Detection/retinanet_R_18": (27.8, None, None, 28.7),
+    "COCO-Detection/retinanet_VGG_16": (32.3, None, None, 33.6),
+    "COCO-Detection/rfbnet_VGG_16": (33.4, None, None, 34.6),
+}
+INTRODUCTION = """# Model zoo
+
+Written by `python tools/model_zoo.py`. Parameters and operations (multiply-adds, counted by fvcore)
+are those of inference at the size given; the paper's AP is of its Tables 1 and 2 and of the
+supplementary's Table 1. The column of our own AP stays empty until it is measured on that data set.
+Every detector trains with any strategy: `MODEL.MUTUAL_GUIDANCE.STRATEGY`.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--time", type=int, metavar="IMAGES", help="time training steps instead")
+    parser.add_argument("--repeats", type=int, default=5, help="steps to take the median of")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)  # fvcore's, about operators without arithmetic
+    configs = [p for folder in FOLDERS for p in sorted((ROOT / "configs" / folder).glob("*.yaml"))]
+    if args.time:
+        print(time_table(configs, args.time, args.repeats))
+    else:
+        PAGE.write_text(page(configs))
+        print(f"Written: {PAGE.relative_to(ROOT)}")
+
+
+def page(configs: list[Path]) -> str:
+    """The page, a table a data set."""
+    rows = {path: zoo_row(path) for path in tqdm(configs, desc="Counting")}
+    headers = ["config", "size", "params (M)", "GMAC", "anchors or points"]
+    headers += [f"paper, {name}" for name in STRATEGIES] + ["ours"]
+    formats = ["g", "g", ".2f", ".1f", "g", *[".1f"] * len(STRATEGIES), ".1f"]
+    parts = [INTRODUCTION]
+    for folder, name in FOLDERS.items():
+        table = [row for path, row in rows.items() if path.parent.name == folder]
+        parts.append(f"## {name}\n{tabulate(table, headers, tablefmt='pipe', floatfmt=formats)}\n")
+    return "\n".join(parts)
+
+
+def zoo_row(path: Path) -> list:
+    """Link, size, parameters, operations, anchors, the paper's AP and a blank."""
+    cfg, model = build(path)
+    model.eval()
+    height, width = input_size(cfg)
+    image = {"image": torch.zeros(3, height, width), "height": height, "width": width}
+    shapes = [model.backbone.output_shape()[f] for f in model.head_in_features]
+    features = [torch.zeros(1, 1, height // s.stride, width // s.stride) for s in shapes]
+    key = f"{path.parent.name}/{path.stem}"
+    return [
+        f"[{path.stem}](../../configs/{key}.yaml)",
+        f"{height}x{width}",
+        sum(p.numel() for p in model.parameters()) / 1e6,
+        FlopCountAnalysis(model, [image]).total() / 1e9,
+        sum(len(a) for a in model.anchor_generator(features)),
+        *PAPER.get(key, (None,) * len(STRATEGIES)),
+        None,
+    ]
+
+
+def time_table(configs: list[Path], num_images: int, repeats: int) -> str:
+    """Seconds of a training step by config and strategy."""
+    rows = []
+    for path in tqdm(configs, desc="Timing"):
+        row = [f"{path.parent.name}/{path.stem}", "", *(None for _ in STRATEGIES)]
+        for i, strategy in enumerate(STRATEGIES):
+            cfg, model = build(path, "MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy)
+            row[1] = sum(p.numel() for p in model.parameters()) / 1e6
+            row[2 + i] = step_seconds(model, input_size(cfg), num_images, repeats)
+        rows.append(row)
+    return tabulate(rows, ["config", "params (M)", *STRATEGIES], tablefmt="pipe", floatfmt=".2f")
+
+
+def step_seconds(model: nn.Module, size: tuple[int, int], num_images: int, repeats: int) -> float:
+    """Median seconds of forward, losses, backward and update."""
+    height, width = size
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    batch = [
+        {"image": torch.rand(3, height, width) * 255, "instances": objects(height, width)}
+        for _ in range(num_images)
+    ]
+    seconds = []
+    with EventStorage():
+        for _ in range(repeats + 1):  # the first one warms up
+            start = time.perf_counter()
+            optimizer.zero_grad()
+            sum(model(batch).values()).backward()
+            optimizer.step()
+            if model.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def objects(height: int, width: int, count: int = 6) -> Instances:
+    """Random ground truths of an image."""
+    corners = torch.rand(count, 2) * 0.6
+    boxes = torch.cat((corners, corners + 0.05 + torch.rand(count, 2) * 0.35), dim=1)
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(boxes * torch.tensor([width, height, width, height]))
+    instances.gt_classes = torch.randint(20, (count,))
+    return instances
+
+
+def build(path: Path, *opts: str) -> tuple[CfgNode, nn.Module]:
+    """Config and model, from random weights."""
+    cfg = load_config(str(path), list(opts))
+    resolve_device(cfg)
+    torch.manual_seed(0)
+    return cfg, build_model(cfg)
+
+
+def input_size(cfg: CfgNode) -> tuple[int, int]:
+    """Height and width in pixels."""
+    side = cfg.INPUT.SQUARE_SIZE
+    return (side, side) if side else STOCK_SIZE
+
+
+if __name__ == "__main__":
+    main()
