@@ -2,7 +2,13 @@ import pytest
 
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import ConfigError, load_config
-from mutual_guidance.engine.setup import resolve_classes, resolve_device, resolve_schedule
+from mutual_guidance.engine.setup import (
+    check_values,
+    check_weights,
+    resolve_classes,
+    resolve_device,
+    resolve_schedule,
+)
 from tests.conftest import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
@@ -58,3 +64,29 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (voc_entry["name"],), (other["name"],)
     with pytest.raises(ConfigError, match="differ in their classes"):
         resolve_classes(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.MUTUAL_GUIDANCE.STRATEGY", "mutual", "unknown strategy 'mutual'; choose one of"),
+        ("MODEL.MUTUAL_GUIDANCE.SIGMA", 1.0, "sigma must be above 1"),
+        ("MODEL.MUTUAL_GUIDANCE.HEAD", "per-level", "must be one of per_level, shared"),
+        ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "must ascend"),
+    ],
+)
+def test_wrong_values_are_refused(key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        check_values(load_config(CONFIG, [key, value]))
+
+
+def test_weights_must_be_there(tmp_path):
+    cfg = load_config(CONFIG, [])
+    with pytest.raises(ConfigError, match="--eval-only needs trained weights"):
+        check_weights(cfg, eval_only=True, resume=False)
+    check_weights(cfg, eval_only=True, resume=True)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "none.pth")
+    with pytest.raises(ConfigError, match=r"no file .*none\.pth"):
+        check_weights(cfg, eval_only=False, resume=False)
+    cfg.MODEL.WEIGHTS = "torchvision://resnet18"
+    check_weights(cfg, eval_only=False, resume=False)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -10,10 +11,12 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..assignment import AnchorMatcher
 from ..config import add_mutual_guidance_config
 from ..data import check_datasets, register_datasets
 
 _LOGGER_NAME = "mutual_guidance"
+_HEADS = ("per_level", "shared")
 logger = logging.getLogger(__name__)
 
 
@@ -31,6 +34,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """
     cfg = load_config(args.config_file, args.opts)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=_LOGGER_NAME)
+    check_values(cfg)
+    check_weights(cfg, args.eval_only, args.resume)
     resolve_device(cfg)
     register_datasets(cfg.DATASETS.REGISTER)
     train_names = () if args.eval_only else cfg.DATASETS.TRAIN
@@ -58,6 +63,30 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     except Exception as error:
         raise ConfigError(f"config {config_file} with {opts or 'no overrides'}: {error}") from error
     return cfg
+
+
+def check_values(cfg: CfgNode) -> None:
+    """Raise ConfigError for values of MODEL.MUTUAL_GUIDANCE that no detector takes."""
+    guidance = cfg.MODEL.MUTUAL_GUIDANCE
+    if guidance.HEAD not in _HEADS:
+        raise ConfigError(
+            f"MODEL.MUTUAL_GUIDANCE.HEAD must be one of {', '.join(_HEADS)}, got {guidance.HEAD!r}"
+        )
+    try:
+        AnchorMatcher(guidance.STRATEGY, guidance.SIGMA, tuple(cfg.MODEL.RETINANET.IOU_THRESHOLDS))
+    except ValueError as error:
+        raise ConfigError(
+            f"MODEL.MUTUAL_GUIDANCE or MODEL.RETINANET.IOU_THRESHOLDS: {error}"
+        ) from error
+
+
+def check_weights(cfg: CfgNode, eval_only: bool, resume: bool) -> None:
+    """Raise ConfigError for weights that are not there."""
+    weights = cfg.MODEL.WEIGHTS
+    if eval_only and not weights and not resume:
+        raise ConfigError("--eval-only needs trained weights: add MODEL.WEIGHTS FILE, or --resume")
+    if weights and "://" not in weights and not os.path.isfile(weights):
+        raise ConfigError(f"MODEL.WEIGHTS: there is no file {weights}")
 
 
 def resolve_device(cfg: CfgNode) -> None:
