@@ -31,14 +31,14 @@ class GroundTruths(NamedTuple):
     def cat(cls, boxes: Sequence[Tensor], classes: Sequence[Tensor]) -> "GroundTruths":
         """Concatenate N tensors (M_i, 4) and N tensors (M_i,)."""
         device = boxes[0].device
-        sizes = [len(b) for b in boxes]
-        firsts = [sum(sizes[:i]) for i in range(len(sizes))]
-        images = [i for i, size in enumerate(sizes) for _ in range(size)]
+        sizes = torch.tensor([len(b) for b in boxes])  # shapes are known to the host
+        images = torch.arange(len(boxes)).repeat_interleave(sizes)
+        firsts = sizes.cumsum(0) - sizes
         return cls(
             boxes=torch.cat([b.reshape(-1, 4) for b in boxes]).float(),
             classes=torch.cat([c.reshape(-1) for c in classes]).long(),
-            images=torch.tensor(images, dtype=torch.int64).to(device, non_blocking=True),
-            firsts=torch.tensor(firsts, dtype=torch.int64).to(device, non_blocking=True),
+            images=images.to(device, non_blocking=True),
+            firsts=firsts.to(device, non_blocking=True),
         )
 
 
