@@ -72,36 +72,45 @@ class Ownership(NamedTuple):
 
 def settle_ownership(
     chunks: Callable[[], Iterable[Pairs]],
-    quality: str,
+    names: Iterable[str],
     gts: GroundTruths,
     num_candidates: int,
     guarantee: bool,
-) -> Ownership:
+) -> dict[str, Ownership]:
     """
-    Give every candidate to one ground truth of its image.
+    Give every candidate to one ground truth of its image, by each of the qualities.
 
     Args:
         chunks: yields the pairs of all ground truths; one ground truth is never in two chunks.
-        quality: name of the quality that decides; the lower index wins a tie.
+        names: of the qualities; the lower index wins a tie.
         num_candidates: R.
         guarantee: let each ground truth claim the candidate where its quality is highest; of
             several claims to one candidate the highest wins.
     """
-    best = gts.images.new_zeros(len(gts.firsts) * num_candidates)
-    claims = gts.images.new_zeros(len(gts.images))
+    num_cells = len(gts.firsts) * num_candidates
+    best = {name: gts.images.new_zeros(num_cells) for name in names}
+    claims = {name: gts.images.new_zeros(len(gts.images)) for name in best}
     for pairs in chunks():
-        values = pairs.qualities[quality]
-        best.scatter_reduce_(0, pairs.cells, pack(values, pairs.gts), "amax")
-        if guarantee:
-            claims.scatter_reduce_(0, pairs.gts, pack(values, pairs.candidates), "amax")
+        for name in best:
+            values = pairs.qualities[name]
+            best[name].scatter_reduce_(0, pairs.cells, pack(values, pairs.gts), "amax")
+            if guarantee:
+                claim = pack(values, pairs.candidates)
+                claims[name].scatter_reduce_(0, pairs.gts, claim, "amax")
     if guarantee:
-        valid = claims >= _SMALLEST
-        claimed = gts.images * num_candidates + unpack_index(claims).masked_fill_(~valid, 0)
-        everyone = torch.arange(len(claims), device=claims.device)
-        # The same quality with the ground truth in the place of the candidate.
-        ranked = pack(unpack_quality(claims), everyone).add_(_GUARANTEED)
-        best.scatter_reduce_(0, claimed, ranked.masked_fill_(~valid, 0), "amax")
-    return Ownership(best)
+        for name in best:
+            _settle_claims_(best[name], claims[name], gts, num_candidates)
+    return {name: Ownership(packed) for name, packed in best.items()}
+
+
+def _settle_claims_(best: Tensor, claims: Tensor, gts: GroundTruths, num_candidates: int) -> None:
+    """Raise the winning claims (M,) above all else in ``best`` (N * R,), in place."""
+    valid = claims >= _SMALLEST
+    claimed = gts.images * num_candidates + unpack_index(claims).masked_fill_(~valid, 0)
+    everyone = torch.arange(len(claims), device=claims.device)
+    # The same quality with the ground truth in the place of the candidate.
+    ranked = pack(unpack_quality(claims), everyone).add_(_GUARANTEED)
+    best.scatter_reduce_(0, claimed, ranked.masked_fill_(~valid, 0), "amax")
 
 
 def assign(
@@ -120,10 +129,8 @@ def assign(
         strategy: the quality of each task. rule: the numbers of the static rule.
         num_classes: K, the label of background.
     """
-    ownerships = {
-        name: settle_ownership(chunks, name, gts, num_candidates, rule.guarantee)
-        for name in dict.fromkeys((rule.counted, *strategy))
-    }
+    names = dict.fromkeys((rule.counted, *strategy))
+    ownerships = settle_ownership(chunks, names, gts, num_candidates, rule.guarantee)
     num_images, num_gts = len(gts.firsts), len(gts.images)
     cls_labels = gts.images.new_full((num_images * num_candidates,), num_classes)
     cls_gt_inds = torch.full_like(cls_labels, -1)
