@@ -1,0 +1,33 @@
+import importlib.util
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    spec = importlib.util.spec_from_file_location("model_zoo", REPOSITORY / "tools/model_zoo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_figure_of_the_paper_has_its_config(zoo):
+    missing = [key for key in zoo.PAPER if not (REPOSITORY / "configs" / f"{key}.yaml").is_file()]
+    assert missing == []
+
+
+def test_a_row(zoo):
+    row = zoo.zoo_row(REPOSITORY / "configs" / "PascalVOC-Detection" / "fssd_R_18.yaml")
+    link, size, parameters, giga, anchors, *paper, ours = row
+    assert "fssd_R_18" in link and size == "320x320" and anchors == 12750
+    assert parameters == pytest.approx(16.28, rel=0.01) and giga > 1
+    assert paper == [50.3, 51.8, 51.0, 52.1] and ours is None
+
+
+def test_the_page_lists_every_config(zoo):
+    page = zoo.PAGE.read_text()
+    for folder in zoo.FOLDERS:
+        for path in (REPOSITORY / "configs" / folder).glob("*.yaml"):
+            assert f"configs/{folder}/{path.name}" in page

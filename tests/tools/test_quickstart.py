@@ -1,0 +1,46 @@
+import importlib.util
+import json
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def quickstart(tmp_path, monkeypatch):
+    """The script, with its runs recorded instead of made."""
+    spec = importlib.util.spec_from_file_location("quickstart", REPOSITORY / "tools/quickstart.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.commands = []
+
+    def run(*command):
+        module.commands.append(command)
+        if command[0] == "train_net.py":
+            folder = tmp_path / command[command.index("OUTPUT_DIR") + 1]
+            folder.mkdir(parents=True)
+            metrics = {"AP": 1.0, "AP50": 2.0, "AP75": 3.0, "AP-ring": 4.0}
+            (folder / "evaluation.json").write_text(json.dumps({"x": {"bbox": metrics}}))
+
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "run", run)
+    return module
+
+
+def test_one_table_and_json_for_all_strategies(quickstart, tmp_path, monkeypatch, capsys):
+    argv = ["quickstart.py", "--strategies", "static", "mutual_guidance"]
+    monkeypatch.setattr("sys.argv", argv)
+    quickstart.main()
+    results = json.loads((tmp_path / "output/quickstart/results.json").read_text())
+    assert results == dict.fromkeys(argv[2:], {"AP": 1.0, "AP50": 2.0, "AP75": 3.0})
+    table = capsys.readouterr().out
+    assert "| strategy" in table and "ring" in table and "output/quickstart" in table
+    trained = [c for c in quickstart.commands if c[0] == "train_net.py"]
+    assert len(trained) == 2 and all("--resume" in c for c in trained)
+
+
+def test_unknown_strategy_is_refused(quickstart, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["quickstart.py", "--strategies", "mutual"])
+    with pytest.raises(SystemExit):
+        quickstart.main()
+    assert quickstart.commands == []
