@@ -363,7 +363,7 @@ def run_case(case: Case) -> dict[str, Any]:
         median = float(np.median(times))
         profiled = case.device.startswith("cuda") and median < SLOWEST_PROFILED_S
         kernels = count_kernels(call) if profiled else None
-    q1, q3 = np.percentile(times, (25, 75))
+    q1, q3 = np.percentile(times, (25, 75)).tolist()
     return {
         "status": "ok",
         "median_ms": median * 1e3,

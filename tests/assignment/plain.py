@@ -1,0 +1,128 @@
+"""
+The anchor contract as published matchers are written: float32 PyTorch, images and ground truths
+one after the other, a pairwise IoU matrix an image.
+
+It is what tools/benchmark_matcher.py measures the package against, and shares nothing with it.
+
+Shape symbols: N images, R anchors, M ground truths of an image, K classes. Boxes are XYXY
+in pixels.
+"""
+
+import torch
+from torch import Tensor
+
+QUALITIES_OF_STRATEGY = {  # what ranks the anchors for (classification, localisation)
+    "static": ("prior", "prior"),
+    "localize_to_classify": ("regressed", "prior"),
+    "classify_to_localize": ("prior", "amplified"),
+    "mutual_guidance": ("regressed", "amplified"),
+}
+
+
+def match_anchors(
+    strategy: str,
+    sigma: float,
+    iou_thresholds: tuple[float, float],
+    anchors: Tensor,
+    gt_boxes: list[Tensor],
+    gt_classes: list[Tensor],
+    pred_boxes: Tensor | None,
+    pred_logits: Tensor | None,
+    num_classes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """
+    Label the anchors (R, 4) of N images; the arguments are those of the package's matcher.
+
+    Returns:
+        cls_labels (N, R) int64, cls_gt_inds (N, R) int64, loc_mask (N, R) bool and
+        loc_gt_inds (N, R) int64.
+    """
+    labels_per_image = []
+    for i in range(len(gt_boxes)):
+        boxes, classes = gt_boxes[i].float(), gt_classes[i]
+        prior = pairwise_iou(boxes, anchors.float())
+        qualities = {"prior": prior}
+        if pred_boxes is not None:
+            qualities["regressed"] = pairwise_iou(boxes, pred_boxes[i].float())
+        if pred_logits is not None:
+            scores = pred_logits[i][:, classes].float().sigmoid().t()  # (M, R)
+            qualities["amplified"] = prior ** ((sigma - scores) / sigma)
+        labels_per_image.append(
+            label_image(*settle_all(qualities, strategy), iou_thresholds, classes, num_classes)
+        )
+    return tuple(torch.stack(labels) for labels in zip(*labels_per_image, strict=True))
+
+
+def pairwise_iou(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
+    """IoU of every ground truth (M, 4) with every box (R, 4): (M, R)."""
+    top_left = torch.max(gt_boxes[:, None, :2], boxes[:, :2])  # (M, R, 2)
+    bottom_right = torch.min(gt_boxes[:, None, 2:], boxes[:, 2:])
+    inter = (bottom_right - top_left).clamp(min=0).prod(dim=2)
+    gt_areas = (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(dim=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    return inter / (gt_areas[:, None] + areas - inter)
+
+
+def settle_all(qualities: dict[str, Tensor], strategy: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The settled prior, classification quality and localisation quality, all (M, R)."""
+    names = ("prior", *QUALITIES_OF_STRATEGY[strategy])
+    settled = {name: settle(qualities[name]) for name in set(names)}
+    return tuple(settled[name] for name in names)
+
+
+def settle(quality: Tensor) -> Tensor:
+    """Guarantee and ownership: a new matrix (M, R) with one ground truth an anchor."""
+    settled = torch.zeros_like(quality)
+    if len(quality) == 0:
+        return settled
+    owned_quality, owners = quality.max(dim=0)
+    settled.scatter_(0, owners[None], owned_quality[None])
+
+    claim_quality, claimed = (claims.tolist() for claims in quality.max(dim=1))
+    winners = {}  # anchor -> ground truth
+    for m in range(len(quality)):
+        if claim_quality[m] > 0:
+            rival = winners.get(claimed[m])
+            if rival is None or claim_quality[m] > claim_quality[rival]:
+                winners[claimed[m]] = m
+    settled[:, list(winners)] = 0.0
+    settled[list(winners.values()), list(winners)] = 1.0
+    return settled
+
+
+def label_image(
+    prior: Tensor,
+    cls_quality: Tensor,
+    loc_quality: Tensor,
+    iou_thresholds: tuple[float, float],
+    gt_classes: Tensor,
+    num_classes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Labels (R,) of one image from its settled qualities (M, R)."""
+    num_anchors = prior.shape[1]
+    cls_labels = gt_classes.new_full((num_anchors,), num_classes, dtype=torch.int64)
+    cls_gt_inds = torch.full_like(cls_labels, -1)
+    loc_gt_inds = torch.full_like(cls_labels, -1)
+    low, high = iou_thresholds
+    num_pos = (prior >= high).sum(dim=1).tolist()
+    num_any = (prior >= low).sum(dim=1).tolist()
+    for m in range(len(prior)):
+        if num_any[m] == 0:
+            continue
+        cls_best = best_anchors(cls_quality[m], num_any[m])
+        cls_labels[cls_best] = -1
+        cls_labels[cls_best[: num_pos[m]]] = gt_classes[m]
+        cls_gt_inds[cls_best[: num_pos[m]]] = m
+        loc_gt_inds[best_anchors(loc_quality[m], num_pos[m])] = m
+    return cls_labels, cls_gt_inds, loc_gt_inds >= 0, loc_gt_inds
+
+
+def best_anchors(quality: Tensor, count: int) -> Tensor:
+    """
+    Up to ``count`` anchors of the highest qualities above 0, best first.
+
+    The lower index wins a tie, which ``topk`` alone does not promise.
+    """
+    candidates = quality.nonzero().squeeze(1)
+    order = quality[candidates].argsort(descending=True, stable=True)
+    return candidates[order[:count]]
