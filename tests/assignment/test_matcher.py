@@ -227,3 +227,21 @@ def test_image_without_ground_truth_is_background():
     got = call([torch.zeros(0, 4)], [torch.zeros(0)], strategy="static", num_classes=3)
     assert (got.cls_labels == 3).all() and not got.loc_mask.any()
     assert (got.cls_gt_inds == -1).all() and (got.loc_gt_inds == -1).all()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_chunks_do_not_decide_ties(seed):
+    # A regular grid and constant scores: many equal priors, whose amplified qualities must stay
+    # equal wherever they stand in a tensor (float32 powers of PyTorch's CPU kernels would not).
+    centres = torch.cartesian_prod(torch.arange(2.0, 32, 4), torch.arange(2.0, 32, 4))
+    anchors = torch.cat((centres - 5, centres + 5), dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    gt_boxes = [random_boxes(generator, 7, EXTENT, 4, 16) // 2 * 2 + 1 for _ in range(3)]
+    gt_boxes = [torch.cat((b[:, :2], torch.maximum(b[:, 2:], b[:, :2] + 2)), 1) for b in gt_boxes]
+    gt_classes = [torch.zeros(7, dtype=torch.int64) for _ in gt_boxes]
+    logits = torch.full((3, len(anchors), 1), 0.3)
+    args = (anchors, gt_boxes, gt_classes, None, logits)
+    whole = AnchorMatcher("classify_to_localize")(*args)
+    row_by_row = AnchorMatcher("classify_to_localize", memory_budget=1)(*args)
+    for a, b in zip(whole, row_by_row, strict=True):
+        assert torch.equal(a, b)

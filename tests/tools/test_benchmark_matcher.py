@@ -32,6 +32,7 @@ def tool(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(script, "SCENARIOS", {"voc": tiny, "sweep_5": tiny})
     monkeypatch.setattr(script, "WARM_UP", tiny)
     monkeypatch.setattr(script, "in_process", lambda function, case, timeout: function(case))
+    monkeypatch.setattr(script, "map_large_blocks", lambda: None)  # stays for all later tests
     return script
 
 

@@ -17,16 +17,15 @@ from .ragged import (
     GroundTruths,
     best_in_group,
     count_in_group,
-    pack,
-    unpack_index,
-    unpack_quality,
+    packed_bits,
+    packed_index,
+    quality_bits,
+    replace_index,
 )
 from .strategies import Strategy
 
 # Packed values are below it, except for FCOS's rule, which guarantees nothing.
 _GUARANTEED = 2**62
-# Packed values of a quality above 0 are not below it.
-_SMALLEST = 2**32
 
 
 class Assignment(NamedTuple):
@@ -44,7 +43,7 @@ class Pairs(NamedTuple):
     gts: Tensor  # (P,) int64 in [0, M), ascending
     candidates: Tensor  # (P,) int64 in [0, R)
     cells: Tensor  # (P,) int64 in [0, N * R): the candidate in its image
-    qualities: dict[str, Tensor]  # name -> (P,) float32, >= 0
+    qualities: dict[str, Tensor]  # name -> (P,) int64, packed with the ground truth
 
 
 class Rule(NamedTuple):
@@ -63,11 +62,12 @@ class Ownership(NamedTuple):
     # _GUARANTEED where it is the owner's best and no other's.
     best: Tensor
 
-    def final_quality(self, pairs: Pairs, quality: Tensor) -> Tensor:
-        """The quality of each pair after guarantee and ownership (P,)."""
+    def final_bits(self, pairs: Pairs, quality: str) -> Tensor:
+        """The quality of each pair after guarantee and ownership, as bits (P,)."""
         best = self.best.index_select(0, pairs.cells)
-        raised = quality.masked_fill(best >= _GUARANTEED, 1.0)
-        return raised.masked_fill_(unpack_index(best) != pairs.gts, 0.0)
+        packed = pairs.qualities[quality]
+        owned = packed_bits(packed).mul_(best == packed)
+        return owned.masked_fill_(best == packed + _GUARANTEED, quality_bits(1.0))
 
 
 def settle_ownership(
@@ -92,10 +92,10 @@ def settle_ownership(
     claims = {name: gts.images.new_zeros(len(gts.images)) for name in best}
     for pairs in chunks():
         for name in best:
-            values = pairs.qualities[name]
-            best[name].scatter_reduce_(0, pairs.cells, pack(values, pairs.gts), "amax")
+            packed = pairs.qualities[name]
+            best[name].scatter_reduce_(0, pairs.cells, packed, "amax")
             if guarantee:
-                claim = pack(values, pairs.candidates)
+                claim = replace_index(packed, pairs.gts, pairs.candidates)
                 claims[name].scatter_reduce_(0, pairs.gts, claim, "amax")
     if guarantee:
         for name in best:
@@ -105,12 +105,12 @@ def settle_ownership(
 
 def _settle_claims_(best: Tensor, claims: Tensor, gts: GroundTruths, num_candidates: int) -> None:
     """Raise the winning claims (M,) above all else in ``best`` (N * R,), in place."""
-    valid = claims >= _SMALLEST
-    claimed = gts.images * num_candidates + unpack_index(claims).masked_fill_(~valid, 0)
+    valid = packed_bits(claims) > 0
+    candidates = packed_index(claims)
+    claimed = (gts.images * num_candidates + candidates).masked_fill_(~valid, 0)
     everyone = torch.arange(len(claims), device=claims.device)
-    # The same quality with the ground truth in the place of the candidate.
-    ranked = pack(unpack_quality(claims), everyone).add_(_GUARANTEED)
-    best.scatter_reduce_(0, claimed, ranked.masked_fill_(~valid, 0), "amax")
+    raised = replace_index(claims, candidates, everyone).add_(_GUARANTEED)
+    best.scatter_reduce_(0, claimed, raised.masked_fill_(~valid, 0), "amax")
 
 
 def assign(
@@ -136,10 +136,12 @@ def assign(
     cls_gt_inds = torch.full_like(cls_labels, -1)
     loc_gt_inds = torch.full_like(cls_labels, -1)
     for pairs in chunks():
-        final = {n: o.final_quality(pairs, pairs.qualities[n]) for n, o in ownerships.items()}
+        final = {n: o.final_bits(pairs, n) for n, o in ownerships.items()}
         counted = final[rule.counted]
-        num_pos = count_in_group(counted >= rule.positive_threshold, pairs.gts, num_gts)
-        num_any = count_in_group(counted >= rule.ignore_threshold, pairs.gts, num_gts)
+        num_pos = count_in_group(
+            counted >= quality_bits(rule.positive_threshold), pairs.gts, num_gts
+        )
+        num_any = count_in_group(counted >= quality_bits(rule.ignore_threshold), pairs.gts, num_gts)
         positive, considered = best_in_group(
             final[strategy.classification], pairs.gts, (num_pos, num_any)
         )

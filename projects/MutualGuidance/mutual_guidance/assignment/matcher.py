@@ -13,7 +13,7 @@ from torch import Tensor
 from .assign import Assignment, Pairs, Rule, assign
 from .geometry import Anchors, Points, overlap
 from .quality import amplify, box_iou
-from .ragged import GroundTruths
+from .ragged import GroundTruths, pack
 from .strategies import STRATEGIES, Strategy
 
 # Bytes of temporaries that a cell of the ground truths x candidates matrix costs at worst, when
@@ -321,7 +321,8 @@ class _PairFinder:
             scores = logits.double().sigmoid().nan_to_num(nan=0.0)
             amplified = amplify(qualities["prior"].double(), scores, self.sigma)
             qualities["amplified"] = amplified.float()
-        return Pairs(gts, candidates, cells, qualities)
+        packed = {name: pack(quality, gts) for name, quality in qualities.items()}
+        return Pairs(gts, candidates, cells, packed)
 
     def _faults(self, num_classes: int) -> Tensor:
         """Which ground truths are degenerate, not finite or of no class: (M,) bool."""

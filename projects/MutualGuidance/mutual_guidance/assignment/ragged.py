@@ -5,6 +5,7 @@ Shape symbols: N images, R candidates (anchors or points) an image, M ground tru
 batch, P pairs of a ground truth and a candidate.
 """
 
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,44 +45,50 @@ class GroundTruths(NamedTuple):
 
 def pack(quality: Tensor, index: Tensor) -> Tensor:
     """Quality (float32, >= 0 and not NaN) and index as one int64, at least 0."""
-    return (_bits(quality) << _INDEX_BITS).add_(_MAX_INDEX).sub_(index)
+    bits = quality.contiguous().view(torch.int32).long()
+    return (bits << _INDEX_BITS).add_(_MAX_INDEX).sub_(index)
 
 
-def unpack_index(packed: Tensor) -> Tensor:
-    """The index of packed values; one out of all range where nothing was packed."""
+def packed_bits(packed: Tensor) -> Tensor:
+    """The bits of the packed quality, int64; 0 where it is 0 or nothing was packed."""
+    return packed >> _INDEX_BITS
+
+
+def packed_index(packed: Tensor) -> Tensor:
+    """The packed index; one out of all range where nothing was packed."""
     return _MAX_INDEX - (packed & _MAX_INDEX)
 
 
-def unpack_quality(packed: Tensor) -> Tensor:
-    """The quality of packed values; 0 where nothing was packed."""
-    return (packed >> _INDEX_BITS).int().view(torch.float32)
+def replace_index(packed: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """The same qualities packed with other indices."""
+    return packed + (old - new)
 
 
-def _bits(quality: Tensor) -> Tensor:
-    return quality.contiguous().view(torch.int32).long()
+def quality_bits(quality: float) -> int:
+    """The bits of one quality, to compare with :func:`packed_bits`."""
+    return struct.unpack("i", struct.pack("f", quality))[0]
 
 
-def best_in_group(quality: Tensor, group: Tensor, counts: Sequence[Tensor]) -> list[Tensor]:
+def best_in_group(bits: Tensor, group: Tensor, counts: Sequence[Tensor]) -> list[Tensor]:
     """
     The best elements of each group.
 
     Args:
-        quality: (P,) float32, >= 0; 0 is never among the best, a tie goes to the earlier element.
+        bits: (P,) int64, of qualities; 0 is never among the best, a tie goes to the earlier one.
         group: (P,) int64 in [0, G), ascending.
         counts: tensors (G,) int64, how many of each group are wanted.
 
     Returns:
         For each of the counts a mask (P,).
     """
-    descending = (group << _INDEX_BITS).add_(_MAX_QUALITY_BITS).sub_(_bits(quality))
+    descending = (group << _INDEX_BITS).add_(_MAX_QUALITY_BITS).sub_(bits)
     order = descending.argsort(stable=True)
-    place = torch.empty_like(order).scatter_(
-        0, order, torch.arange(len(order), device=order.device)
-    )
-    ones = torch.ones_like(group, dtype=torch.bool)
-    sizes = count_in_group(ones, group, len(counts[0]))
+    # Groups stay together in the order, so a place tells the rank within the group.
+    places = torch.arange(len(order), device=order.device)
+    place = torch.empty_like(order).scatter_(0, order, places)
+    sizes = count_in_group(torch.ones_like(group, dtype=torch.bool), group, len(counts[0]))
     firsts = sizes.cumsum(0) - sizes
-    some = quality > 0
+    some = bits > 0
     return [(place < (firsts + count).index_select(0, group)) & some for count in counts]
 
 
