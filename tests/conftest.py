@@ -6,11 +6,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 import mutual_guidance.modeling  # noqa: F401  registers the detectors
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def make_instances(boxes, classes, side=128):
+    """Ground truths (XYXY, pixels) of a square image."""
+    instances = Instances((side, side))
+    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+    return instances
 
 
 @pytest.fixture(autouse=True)

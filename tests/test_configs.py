@@ -3,11 +3,10 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
 
 from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, PointMatcher
 from mutual_guidance.engine import load_config
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, make_instances
 
 CONFIGS = sorted(
     str(path.relative_to(REPOSITORY / "configs"))
@@ -29,16 +28,9 @@ def build(config):
     return build_model(cfg)
 
 
-def instances(boxes, classes):
-    result = Instances((SIDE, SIDE))
-    result.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    result.gt_classes = torch.tensor(classes, dtype=torch.int64)
-    return result
-
-
 def half_empty_batch():
     """One image with a huge and a tiny object, one without any."""
-    gts = [instances([[0, 0, SIDE, SIDE], [40, 40, 42, 43]], [0, 2]), instances([], [])]
+    gts = [make_instances([[0, 0, SIDE, SIDE], [40, 40, 42, 43]], [0, 2]), make_instances([], [])]
     return [{"image": torch.rand(3, SIDE, SIDE) * 255, "instances": gt} for gt in gts]
 
 

@@ -3,11 +3,11 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch import RetinaNet
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, pairwise_iou
 
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.engine import load_config
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, make_instances
 
 SIDE = 128
 
@@ -21,13 +21,6 @@ def build(*opts):
     return build_model(cfg)
 
 
-def instances(boxes, classes):
-    result = Instances((SIDE, SIDE))
-    result.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    result.gt_classes = torch.tensor(classes, dtype=torch.int64)
-    return result
-
-
 def batch(*gts):
     return [{"image": torch.randint(256, (3, SIDE, SIDE)).float(), "instances": gt} for gt in gts]
 
@@ -36,7 +29,7 @@ def random_instances(generator, count):
     corners = torch.rand(count, 2, generator=generator) * 80
     sides = torch.rand(count, 2, generator=generator) * 70 + 8
     boxes = torch.cat((corners, (corners + sides).clamp(max=SIDE)), dim=1)
-    return instances(boxes.tolist(), torch.randint(3, (count,), generator=generator).tolist())
+    return make_instances(boxes.tolist(), torch.randint(3, (count,), generator=generator).tolist())
 
 
 def is_tie(gt, anchors):
@@ -80,7 +73,9 @@ def test_static_labels_equal_detectron2s():
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_training_step(strategy, storage):
     model = build("MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy)
-    losses = model(batch(instances([[8, 8, 60, 80], [2, 2, 4, 4]], [0, 2]), instances([], [])))
+    losses = model(
+        batch(make_instances([[8, 8, 60, 80], [2, 2, 4, 4]], [0, 2]), make_instances([], []))
+    )
     assert set(losses) == {"loss_cls", "loss_box_reg"}
     sum(losses.values()).backward()
     assert all(torch.isfinite(v) for v in losses.values())
@@ -91,13 +86,13 @@ def test_training_step(strategy, storage):
 def test_detectron2s_box_losses_and_shared_head(loss_type, storage):
     model = build("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", loss_type,
                   "MODEL.MUTUAL_GUIDANCE.HEAD", "shared")  # fmt: skip
-    losses = model(batch(instances([[8, 8, 60, 80]], [1])))
+    losses = model(batch(make_instances([[8, 8, 60, 80]], [1])))
     assert all(torch.isfinite(v) for v in losses.values())
     assert type(model.head).__name__ == "RetinaNetHead"
 
 
 def test_batch_without_objects(storage):
-    losses = build()(batch(instances([], []), instances([], [])))
+    losses = build()(batch(make_instances([], []), make_instances([], [])))
     assert losses["loss_box_reg"] == 0 and torch.isfinite(losses["loss_cls"])
 
 
@@ -106,7 +101,7 @@ def test_losses_by_hand(storage):
     features = [torch.zeros(1, 1, SIDE // s, SIDE // s) for s in (8, 16, 32)]
     anchors = model.anchor_generator(features)
     num_anchors = len(Boxes.cat(anchors))
-    gt = instances([[16, 16, 48, 48]], [1])
+    gt = make_instances([[16, 16, 48, 48]], [1])
     logits = [torch.zeros(1, len(a), 3) for a in anchors]
     deltas = [torch.zeros(1, len(a), 4) for a in anchors]
     assignment = model.label_anchors(anchors, [gt], torch.cat(logits, 1), torch.cat(deltas, 1))

@@ -4,8 +4,6 @@ The pyramids of FSSD and of the paper's RetinaNet.
 Shape symbols: N images, C channels, Hi and Wi the height and width of level i.
 """
 
-import math
-
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -13,11 +11,11 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import conv_norm_relu
+from .layers import Pyramid, conv_norm_relu
 from .vgg import VGG16
 
 
-class FSSDPyramid(Backbone):
+class FSSDPyramid(Pyramid):
     """
     Feature fusion of FSSD (https://arxiv.org/abs/1712.00960): the maps of the trunk are reduced by
     1x1 convolutions, upsampled to the finest, concatenated and fused by a 3x3 convolution; further
@@ -38,9 +36,9 @@ class FSSDPyramid(Backbone):
             out_channels: C of every level.
             num_levels: levels from the finest map's stride on, each of twice the stride.
         """
-        super().__init__()
         shapes = bottom_up.output_shape()
-        stride = shapes[in_features[0]].stride
+        strides = [shapes[in_features[0]].stride * 2**i for i in range(num_levels)]
+        super().__init__([out_channels] * num_levels, strides)
         self.bottom_up = bottom_up
         self.in_features = list(in_features)
         self.reduce = nn.ModuleList(
@@ -51,19 +49,6 @@ class FSSDPyramid(Backbone):
             conv_norm_relu(out_channels, out_channels, 3, stride=2, norm=norm)
             for _ in range(num_levels - 1)
         )
-        first_level = int(math.log2(stride))
-        self._shapes = {
-            f"p{first_level + i}": ShapeSpec(channels=out_channels, stride=stride * 2**i)
-            for i in range(num_levels)
-        }
-
-    @property
-    def size_divisibility(self) -> int:
-        """Height and width of the input must be multiples of this (Detectron2 pads to it)."""
-        return max(shape.stride for shape in self._shapes.values())
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._shapes)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """
@@ -76,7 +61,7 @@ class FSSDPyramid(Backbone):
         Raises:
             ValueError: H or W is not a multiple of :attr:`size_divisibility`.
         """
-        check_divisible(x, self.size_divisibility)
+        self.check_divisible(x)
         maps = self.bottom_up(x)
         maps = [conv(maps[f]) for conv, f in zip(self.reduce, self.in_features, strict=True)]
         size = maps[0].shape[-2:]
@@ -84,10 +69,10 @@ class FSSDPyramid(Backbone):
         levels = [level]
         for conv in self.downsample:
             levels.append(conv(levels[-1]))
-        return dict(zip(self._shapes, levels, strict=True))
+        return self.named(levels)
 
 
-class TopDownPyramid(Backbone):
+class TopDownPyramid(Pyramid):
     """
     A top-down path over another pyramid (https://arxiv.org/abs/1612.03144, Fig. 3), here with
     normalisation and ReLU after every convolution.
@@ -99,8 +84,8 @@ class TopDownPyramid(Backbone):
             bottom_up: a pyramid whose levels differ by a stride of 2, the finest first.
             out_channels: C of every level.
         """
-        super().__init__()
         shapes = bottom_up.output_shape()
+        super().__init__([out_channels] * len(shapes), [s.stride for s in shapes.values()])
         self.bottom_up = bottom_up
         self.lateral = nn.ModuleList(
             conv_norm_relu(s.channels, out_channels, 1, norm=norm) for s in shapes.values()
@@ -108,16 +93,6 @@ class TopDownPyramid(Backbone):
         self.output = nn.ModuleList(
             conv_norm_relu(out_channels, out_channels, 3, norm=norm) for _ in shapes
         )
-        self._shapes = {
-            name: ShapeSpec(channels=out_channels, stride=s.stride) for name, s in shapes.items()
-        }
-
-    @property
-    def size_divisibility(self) -> int:
-        return self.bottom_up.size_divisibility
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._shapes)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Same interface as :meth:`FSSDPyramid.forward`."""
@@ -128,17 +103,7 @@ class TopDownPyramid(Backbone):
             merged.append(lateral + F.interpolate(merged[-1], size=lateral.shape[-2:]))
         merged.reverse()
         levels = [conv(m) for conv, m in zip(self.output, merged, strict=True)]
-        return dict(zip(self._shapes, levels, strict=True))
-
-
-def check_divisible(x: Tensor, divisor: int) -> None:
-    """Raise ValueError unless the last two dimensions of ``x`` are multiples of ``divisor``."""
-    height, width = x.shape[-2:]
-    if height % divisor or width % divisor:
-        raise ValueError(
-            f"input of {height}x{width} pixels: this pyramid needs multiples of {divisor}; "
-            "pad or resize the image (INPUT.SQUARE_SIZE)"
-        )
+        return self.named(levels)
 
 
 def _fssd_pyramid(cfg, bottom_up: Backbone) -> FSSDPyramid:

@@ -10,8 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .fssd import check_divisible
-from .layers import conv_norm_relu
+from .layers import Pyramid, conv_norm_relu
 from .vgg import VGG16
 
 Size = int | tuple[int, int]
@@ -105,7 +104,7 @@ def _linear(in_channels: int, out_channels: int, norm: str, *, kernel_size: int 
     )
 
 
-class RFBPyramid(Backbone):
+class RFBPyramid(Pyramid):
     """
     RFBNet's levels: the fused fine map through RFB-s; from the coarse map RFB, RFB of stride 2 and,
     with fewer channels, RFB of stride 2 for each further level.
@@ -119,16 +118,17 @@ class RFBPyramid(Backbone):
             bottom_up: the trunk. in_features: its fine map and its coarse one, of twice the stride.
             num_levels: levels from the fine map's stride on, each of twice the stride, at least 4.
         """
-        super().__init__()
         shapes = bottom_up.output_shape()
         fine, coarse = (shapes[f] for f in in_features)
         half = fine.channels // 2
+        channels = [coarse.channels, 512, 512, *[256] * (num_levels - 3)]
+        strides = [fine.stride * 2**i for i in range(num_levels)]
+        super().__init__([512, *channels[1:]], strides)
         self.bottom_up = bottom_up
         self.in_features = list(in_features)
         self.reduce_fine = conv_norm_relu(fine.channels, half, 1, norm=norm)
         self.reduce_coarse = conv_norm_relu(coarse.channels, half, 1, norm=norm)
         self.fine = rfb_s(2 * half, 512, norm)
-        channels = [coarse.channels, 512, 512, *[256] * (num_levels - 3)]
         blocks = [
             rfb(channels[0], channels[1], norm),
             rfb(channels[1], channels[2], norm, stride=2),
@@ -138,23 +138,10 @@ class RFBPyramid(Backbone):
             for i in range(2, num_levels - 1)
         ]
         self.coarse = nn.ModuleList(blocks)
-        strides = [fine.stride * 2**i for i in range(num_levels)]
-        self._shapes = {
-            f"p{s.bit_length() - 1}": ShapeSpec(channels=c, stride=s)
-            for s, c in zip(strides, [512, *channels[1:]], strict=True)
-        }
-
-    @property
-    def size_divisibility(self) -> int:
-        """Height and width of the input must be multiples of this (Detectron2 pads to it)."""
-        return max(shape.stride for shape in self._shapes.values())
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._shapes)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Same interface as :meth:`FSSDPyramid.forward`; channels differ between levels."""
-        check_divisible(x, self.size_divisibility)
+        self.check_divisible(x)
         maps = self.bottom_up(x)
         fine, coarse = (maps[f] for f in self.in_features)
         upsampled = F.interpolate(self.reduce_coarse(coarse), size=fine.shape[-2:])
@@ -162,7 +149,7 @@ class RFBPyramid(Backbone):
         for block in self.coarse:
             coarse = block(coarse)
             levels.append(coarse)
-        return dict(zip(self._shapes, levels, strict=True))
+        return self.named(levels)
 
 
 @BACKBONE_REGISTRY.register()
