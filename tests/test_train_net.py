@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, VOCWriter
 
 CONFIG = "configs/Shapes/retinanet_R_18.yaml"
 
 
-def train_net(*args, ok=True):
+def train_net(*args, ok=True, **variables):
     """Run train_net.py with two threads and return its output."""
     command = [sys.executable, "train_net.py", *map(str, args)]
-    env = {**os.environ, "OMP_NUM_THREADS": os.getenv("OMP_NUM_THREADS", "2")}
+    env = {**os.environ, "OMP_NUM_THREADS": os.getenv("OMP_NUM_THREADS", "2"), **variables}
     done = subprocess.run(
         command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=400
     )
@@ -110,6 +110,22 @@ def test_trains_on_detectron2s_builtin_coco(real_data, tmp_path):
         "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", tmp_path,
     )  # fmt: skip
     assert {"AP", "AP50", "AP75", "APs", "APm", "APl"} <= results(tmp_path).keys()
+
+
+def test_trains_on_detectron2s_builtin_voc(tmp_path):
+    voc = VOCWriter(tmp_path / "VOC2007")
+    for split in ("trainval", "test"):
+        for i in range(2):
+            voc.add(f"{split}{i}", [("boat", (9, 9, 50, 40))], split=split)
+    log = train_net(
+        "--config-file", CONFIG, "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 2,
+        "SOLVER.IMS_PER_BATCH", 2, "DATASETS.REGISTER", "[]",
+        "DATASETS.TRAIN", "('voc_2007_trainval',)", "DATASETS.TEST", "('voc_2007_test',)",
+        "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", tmp_path / "out",
+        DETECTRON2_DATASETS=str(tmp_path),
+    )  # fmt: skip
+    assert "11-point metric" in log
+    assert results(tmp_path / "out")["AP-boat"] is not None
 
 
 @pytest.mark.parametrize(

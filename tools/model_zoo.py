@@ -4,6 +4,7 @@ Write the page of the model zoo: a row a config with what can be known without t
 
     python tools/model_zoo.py              # projects/MutualGuidance/MODEL_ZOO.md
     python tools/model_zoo.py --time 8     # seconds of a training step of 8 images, to the terminal
+    python tools/model_zoo.py --time 8 configs/COCO-Detection/fcos_R_18.yaml
 """
 
 import argparse
@@ -58,11 +59,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--time", type=int, metavar="IMAGES", help="time training steps instead")
     parser.add_argument("--repeats", type=int, default=5, help="steps to take the median of")
+    parser.add_argument("configs", nargs="*", type=Path, help="with --time: these instead of all")
     args = parser.parse_args()
+    if args.configs and not args.time:
+        parser.error("the page lists all configs: name some with --time only")
     logging.disable(logging.WARNING)  # fvcore's, about operators without arithmetic
     configs = [p for folder in FOLDERS for p in sorted((ROOT / "configs" / folder).glob("*.yaml"))]
     if args.time:
-        print(time_table(configs, args.time, args.repeats))
+        print(time_table(args.configs or configs, args.time, args.repeats))
     else:
         PAGE.write_text(page(configs))
         print(f"Written: {PAGE.relative_to(ROOT)}")
