@@ -9,7 +9,7 @@ STRATEGIES ?= mutual_guidance
 env:
 	$(PYTHON) tools/env.py
 
-# Train, evaluate and draw on a small data set.
+# Draw a small data set, then train and evaluate on it.
 quickstart:
 	$(PYTHON) tools/env.py tools/quickstart.py --strategies $(STRATEGIES)
 

@@ -70,8 +70,7 @@ def check_datasets(names: list[str]) -> None:
     table = fault_table(faults)
     if any(f.structural for f in faults):
         raise DatasetError(f"the data sets {', '.join(names)} cannot be used as they are:\n{table}")
-    counts = Counter(f.reason.split(" [")[0] for f in faults)
-    logger.warning(f"Dropped {len(faults)} degenerate boxes {dict(counts)}:\n{table}")
+    logger.warning(f"Dropped {len(faults)} degenerate boxes:\n{table}")
 
 
 def dataset_root(root: str) -> str:
