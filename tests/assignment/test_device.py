@@ -77,6 +77,16 @@ def test_the_host_waits_once_a_call_for_points(strategy, transfers):
     assert watch.waits == [] and len(transfers) == 1
 
 
+def test_logits_may_have_any_layout():
+    boxes, classes, pred_boxes, logits = crowded_batch(64)
+    matcher = AnchorMatcher()
+    expected = matcher(grid_anchors(), boxes, classes, pred_boxes, logits)
+    transposed = logits.transpose(1, 2).contiguous().transpose(1, 2)
+    assert not transposed.is_contiguous()
+    labels = matcher(grid_anchors(), boxes, classes, pred_boxes, transposed)
+    assert all(map(torch.equal, labels, expected))
+
+
 def test_no_tensor_is_padded_to_the_most_crowded_image():
     # 1 of 64 images has 256 objects, the others 1: padding would make 64 x 256 x 64 cells.
     generator = torch.Generator().manual_seed(0)

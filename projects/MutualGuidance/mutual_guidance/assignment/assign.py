@@ -15,17 +15,20 @@ from torch import Tensor
 
 from .ragged import (
     GroundTruths,
-    best_in_group,
     count_in_group,
+    is_index,
+    mark_best,
+    pack,
     packed_bits,
     packed_index,
     quality_bits,
+    rank_in_group,
     replace_index,
 )
 from .strategies import Strategy
 
-# Packed values are below it, except for FCOS's rule, which guarantees nothing.
-_GUARANTEED = 2**62
+# Above every packed quality, except of FCOS's rule, which guarantees nothing.
+_CLAIM = 2**62
 
 
 class Assignment(NamedTuple):
@@ -41,6 +44,7 @@ class Pairs(NamedTuple):
     """Some ground truths with all the candidates that matter to them."""
 
     gts: Tensor  # (P,) int64 in [0, M), ascending
+    sizes: Tensor  # (M,) int64, pairs of each ground truth
     candidates: Tensor  # (P,) int64 in [0, R)
     cells: Tensor  # (P,) int64 in [0, N * R): the candidate in its image
     qualities: dict[str, Tensor]  # name -> (P,) int64, packed with the ground truth
@@ -55,28 +59,13 @@ class Rule(NamedTuple):
     positive_threshold: float  # N_p: candidates at or above it
 
 
-class Ownership(NamedTuple):
-    """To which ground truth each candidate counts, by one quality."""
-
-    # (N * R,) int64: packed quality and ground truth of the owner, 0 for nobody, and raised by
-    # _GUARANTEED where it is the owner's best and no other's.
-    best: Tensor
-
-    def final_bits(self, pairs: Pairs, quality: str) -> Tensor:
-        """The quality of each pair after guarantee and ownership, as bits (P,)."""
-        best = self.best.index_select(0, pairs.cells)
-        packed = pairs.qualities[quality]
-        owned = packed_bits(packed).mul_(best == packed)
-        return owned.masked_fill_(best == packed + _GUARANTEED, quality_bits(1.0))
-
-
 def settle_ownership(
     chunks: Callable[[], Iterable[Pairs]],
     names: Iterable[str],
     gts: GroundTruths,
     num_candidates: int,
     guarantee: bool,
-) -> dict[str, Ownership]:
+) -> dict[str, Tensor]:
     """
     Give every candidate to one ground truth of its image, by each of the qualities.
 
@@ -85,7 +74,10 @@ def settle_ownership(
         names: of the qualities; the lower index wins a tie.
         num_candidates: R.
         guarantee: let each ground truth claim the candidate where its quality is highest; of
-            several claims to one candidate the highest wins.
+            several claims to one candidate the highest wins, and its quality there becomes 1.
+
+    Returns:
+        name -> (N * R,) int64, the quality of each candidate packed with its owner; 0 for nobody.
     """
     num_cells = len(gts.firsts) * num_candidates
     best = {name: gts.images.new_zeros(num_cells) for name in names}
@@ -100,17 +92,29 @@ def settle_ownership(
     if guarantee:
         for name in best:
             _settle_claims_(best[name], claims[name], gts, num_candidates)
-    return {name: Ownership(packed) for name, packed in best.items()}
+    return best
 
 
 def _settle_claims_(best: Tensor, claims: Tensor, gts: GroundTruths, num_candidates: int) -> None:
-    """Raise the winning claims (M,) above all else in ``best`` (N * R,), in place."""
+    """Make the winners of the claims (M,) the owners, with quality 1, in ``best`` (N * R,)."""
     valid = packed_bits(claims) > 0
     candidates = packed_index(claims)
     claimed = (gts.images * num_candidates + candidates).masked_fill_(~valid, 0)
     everyone = torch.arange(len(claims), device=claims.device)
-    raised = replace_index(claims, candidates, everyone).add_(_GUARANTEED)
+    raised = replace_index(claims, candidates, everyone).add_(_CLAIM)
     best.scatter_reduce_(0, claimed, raised.masked_fill_(~valid, 0), "amax")
+    # Every claim to a candidate now writes the same winner.
+    winners = packed_index(best.index_select(0, claimed))
+    settled = pack(torch.ones_like(winners, dtype=torch.float32), winners)
+    best.scatter_reduce_(
+        0, claimed, settled.masked_fill_(~valid, torch.iinfo(torch.int64).max), "amin"
+    )
+
+
+def owned_bits(best: Tensor, pairs: Pairs) -> Tensor:
+    """The quality (P,), as bits, of each pair whose ground truth owns the candidate; else 0."""
+    best = best.index_select(0, pairs.cells)
+    return packed_bits(best).mul_(is_index(best, pairs.gts))
 
 
 def assign(
@@ -130,22 +134,23 @@ def assign(
         num_classes: K, the label of background.
     """
     names = dict.fromkeys((rule.counted, *strategy))
-    ownerships = settle_ownership(chunks, names, gts, num_candidates, rule.guarantee)
+    ownership = settle_ownership(chunks, names, gts, num_candidates, rule.guarantee)
     num_images, num_gts = len(gts.firsts), len(gts.images)
     cls_labels = gts.images.new_full((num_images * num_candidates,), num_classes)
     cls_gt_inds = torch.full_like(cls_labels, -1)
     loc_gt_inds = torch.full_like(cls_labels, -1)
     for pairs in chunks():
-        final = {n: o.final_bits(pairs, n) for n, o in ownerships.items()}
+        final = {name: owned_bits(best, pairs) for name, best in ownership.items()}
         counted = final[rule.counted]
-        num_pos = count_in_group(
-            counted >= quality_bits(rule.positive_threshold), pairs.gts, num_gts
+        rank = rank_in_group(pairs.gts, pairs.sizes)
+        first_pos, first_any = (
+            rank < count_in_group(counted >= quality_bits(threshold), pairs.gts, num_gts)[pairs.gts]
+            for threshold in (rule.positive_threshold, rule.ignore_threshold)
         )
-        num_any = count_in_group(counted >= quality_bits(rule.ignore_threshold), pairs.gts, num_gts)
-        positive, considered = best_in_group(
-            final[strategy.classification], pairs.gts, (num_pos, num_any)
+        positive, considered = mark_best(
+            final[strategy.classification], pairs.gts, (first_pos, first_any)
         )
-        (trained,) = best_in_group(final[strategy.localisation], pairs.gts, (num_pos,))
+        (trained,) = mark_best(final[strategy.localisation], pairs.gts, (first_pos,))
 
         local = pairs.gts - gts.firsts.index_select(0, gts.images).index_select(0, pairs.gts)
         classes = gts.classes.index_select(0, pairs.gts)

@@ -276,8 +276,8 @@ class _PairFinder:
         starts = range(0, len(self.gts.images), step)
         ranges = [slice(i, min(i + step, len(self.gts.images))) for i in starts]
         masks = [self._may_match(rows) for rows in ranges[:1]]
-        counts = [mask.sum() for mask in masks]
-        counts += [self._may_match(rows).sum() for rows in ranges[1:]]
+        counts = [_count_rows(mask).sum() for mask in masks]
+        counts += [_count_rows(self._may_match(rows)).sum() for rows in ranges[1:]]
         *sizes, num_faults = torch.stack([*counts, self._faults(num_classes).sum()]).tolist()
         if num_faults:
             self._raise_fault(num_classes)
@@ -304,8 +304,13 @@ class _PairFinder:
         return mask
 
     def _pairs(self, rows: slice, mask: Tensor, size: int) -> Pairs:
-        gts, candidates = _nonzero(mask, size)
+        in_chunk = _count_rows(mask)
+        gts = torch.arange(len(mask), device=mask.device)
+        gts = gts.repeat_interleave(in_chunk, output_size=size)
+        candidates = _nonzero(mask, size).sub_(gts, alpha=len(self.geometry))
         gts += rows.start
+        sizes = in_chunk.new_zeros(len(self.gts.images))
+        sizes[rows] = in_chunk
         images = self.gts.images.index_select(0, gts)
         cells = images * len(self.geometry) + candidates
         boxes = self.gt_boxes.index_select(1, gts)
@@ -315,14 +320,14 @@ class _PairFinder:
             qualities["regressed"] = box_iou(regressed, boxes)
         if self.pred_logits is not None:
             classes = self.gts.classes.index_select(0, gts)
-            logits = self.pred_logits.flatten(0, 1)[cells, classes]
+            logits = _select(self.pred_logits, cells, classes)
             # In float64, since in float32 PyTorch's vector and scalar kernels differ in the last
             # bit: an element's quality would depend on its place in the tensor, hence the chunks.
             scores = logits.double().sigmoid().nan_to_num(nan=0.0)
             amplified = amplify(qualities["prior"].double(), scores, self.sigma)
             qualities["amplified"] = amplified.float()
         packed = {name: pack(quality, gts) for name, quality in qualities.items()}
-        return Pairs(gts, candidates, cells, packed)
+        return Pairs(gts, sizes, candidates, cells, packed)
 
     def _faults(self, num_classes: int) -> Tensor:
         """Which ground truths are degenerate, not finite or of no class: (M,) bool."""
@@ -340,12 +345,23 @@ class _PairFinder:
         )
 
 
-def _nonzero(mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Row and column of the ``size`` true cells, without waiting to learn how many they are."""
-    cells = mask.flatten()
+def _count_rows(mask: Tensor) -> Tensor:
+    """True cells of each row of a mask (m, R): (m,) int64."""
+    # In int32, since PyTorch would first copy the mask as int64.
+    return mask.sum(dim=1, dtype=torch.int32).long()
+
+
+def _nonzero(mask: Tensor, size: int) -> Tensor:
+    """The ``size`` true cells of the flat mask, without waiting to learn how many they are."""
+    mask = mask.flatten()
     try:
-        cells = torch.nonzero_static(cells, size=size).squeeze(1)
+        return torch.nonzero_static(mask, size=size).squeeze(1)
     except NotImplementedError:  # on CUDA before PyTorch 2.7
-        cells = cells.nonzero().squeeze(1)
-    num_columns = max(mask.shape[1], 1)
-    return cells // num_columns, cells % num_columns
+        return mask.nonzero().squeeze(1)
+
+
+def _select(logits: Tensor, cells: Tensor, classes: Tensor) -> Tensor:
+    """Of logits (N, R, K) those of cells (P,) in [0, N * R) and classes (P,)."""
+    if logits.is_contiguous():  # as it is when it comes from a model, and faster
+        return logits.view(-1).index_select(0, cells * logits.shape[2] + classes)
+    return logits.flatten(0, 1)[cells, classes]

@@ -59,6 +59,11 @@ def packed_index(packed: Tensor) -> Tensor:
     return _MAX_INDEX - (packed & _MAX_INDEX)
 
 
+def is_index(packed: Tensor, index: Tensor) -> Tensor:
+    """Whether that index was packed."""
+    return (packed & _MAX_INDEX) == _MAX_INDEX - index
+
+
 def replace_index(packed: Tensor, old: Tensor, new: Tensor) -> Tensor:
     """The same qualities packed with other indices."""
     return packed + (old - new)
@@ -69,27 +74,30 @@ def quality_bits(quality: float) -> int:
     return struct.unpack("i", struct.pack("f", quality))[0]
 
 
-def best_in_group(bits: Tensor, group: Tensor, counts: Sequence[Tensor]) -> list[Tensor]:
+def rank_in_group(group: Tensor, sizes: Tensor) -> Tensor:
+    """Place (P,) of each element in its group; group (P,) in [0, G) ascends, sizes is (G,)."""
+    firsts = sizes.cumsum(0) - sizes
+    return torch.arange(len(group), device=group.device) - firsts.index_select(0, group)
+
+
+def mark_best(bits: Tensor, group: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
     """
     The best elements of each group.
 
     Args:
         bits: (P,) int64, of qualities; 0 is never among the best, a tie goes to the earlier one.
-        group: (P,) int64 in [0, G), ascending.
-        counts: tensors (G,) int64, how many of each group are wanted.
+        group: (P,) int64, ascending.
+        wanted: masks (P,) of the places of each group that are wanted, the best being its first.
 
     Returns:
-        For each of the counts a mask (P,).
+        For each of ``wanted`` the mask (P,) of the elements that take those places.
     """
-    descending = (group << _INDEX_BITS).add_(_MAX_QUALITY_BITS).sub_(bits)
-    order = descending.argsort(stable=True)
-    # Groups stay together in the order, so a place tells the rank within the group.
-    places = torch.arange(len(order), device=order.device)
-    place = torch.empty_like(order).scatter_(0, order, places)
-    sizes = count_in_group(torch.ones_like(group, dtype=torch.bool), group, len(counts[0]))
-    firsts = sizes.cumsum(0) - sizes
+    # Groups stay together in this order, so that places of a group before and after coincide.
+    order = (group << _INDEX_BITS).add_(_MAX_QUALITY_BITS).sub_(bits).argsort(stable=True)
     some = bits > 0
-    return [(place < (firsts + count).index_select(0, group)) & some for count in counts]
+    return [
+        torch.empty_like(some).scatter_(0, order, places).logical_and_(some) for places in wanted
+    ]
 
 
 def count_in_group(mask: Tensor, group: Tensor, num_groups: int) -> Tensor:
