@@ -1,22 +1,24 @@
 """Train and evaluate a detector: the one entry point of the project (see --help)."""
 
+import argparse
+import shlex
 import sys
 
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
 
 from mutual_guidance.checkpoint import Checkpointer
-from mutual_guidance.data import DatasetError
-from mutual_guidance.engine import ConfigError, Trainer, setup
+from mutual_guidance.engine import USER_ERRORS, Interrupted, Trainer, launch, setup
 
 
-def main(args) -> None:
-    """Run in every process."""
+def run(args: argparse.Namespace) -> None:
+    """Train or evaluate, in one of the processes."""
     cfg = setup(args)
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        Checkpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
-            cfg.MODEL.WEIGHTS, resume=args.resume
-        )
+        checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+        checkpointer.needs_all_weights = True
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         Trainer.test(cfg, model)
         return
     trainer = Trainer(cfg)
@@ -24,16 +26,18 @@ def main(args) -> None:
     trainer.train()
 
 
-if __name__ == "__main__":
-    args = default_argument_parser().parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Run, and end with one sentence where the user can help it."""
     try:
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except (ConfigError, DatasetError) as error:
+        run(args)
+    except USER_ERRORS as error:
         sys.exit(f"error: {error}")
+    except Interrupted as stop:
+        if comm.is_main_process():
+            command = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
+            print(f"Stopped by {stop.signal.name}. Go on with:\n  {command}", file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser().parse_args())

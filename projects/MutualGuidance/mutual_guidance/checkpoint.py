@@ -1,11 +1,16 @@
-"""Checkpoints, torchvision's ImageNet weights included."""
+"""Checkpoints: written whole or not at all, read without executing anything."""
 
+import logging
 import os
+import pickle
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import IO, Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling.backbone import ResNet
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathHandler, PathManager
 from torch import Tensor, hub, nn
 from torchvision.models import get_model_weights
@@ -22,6 +27,8 @@ _RESNET_NAMES = (
     (r"bn(\d)", r"conv\1.norm"),
 )
 _CLASSIFIER = re.compile(r"^(fc|classifier)\.")
+_CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
+logger = logging.getLogger(__name__)
 
 
 class TorchvisionHandler(PathHandler):
@@ -48,14 +55,199 @@ class TorchvisionHandler(PathHandler):
 PathManager.register_handler(TorchvisionHandler(), allow_override=True)
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or does not fit; the message names the file."""
+
+
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's, which also recognises torchvision's ResNet and VGG weights and renames them."""
+    """
+    Detectron2's, with files that are replaced as a whole, a resume that passes over torn ones, and
+    torchvision's ResNet and VGG weights recognised and renamed.
+    """
+
+    # Whether loading must give the model every weight, as before evaluation.
+    needs_all_weights = False
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """
+        Save everything to ``name``.pth.
+
+        Raises:
+            CheckpointError: it cannot be written; what was there before is untouched.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info(f"Saving checkpoint to {path}")
+        try:
+            replace_file(path, lambda f: torch.save(data, f))
+            self.tag_last_checkpoint(f"{name}.pth")
+        # PyTorch's writer wraps the system's error.
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be written: {error}; make room, then go on with --resume"
+            ) from error
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """As Detectron2's, in one piece."""
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        replace_file(path, lambda f: f.write(last_filename_basename.encode()))
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """
+        Resume from the newest checkpoint of the folder that loads, or load the weights ``path``.
+
+        Raises:
+            CheckpointError: there are checkpoints and none loads, or the weights are of another
+                architecture.
+        """
+        if resume:
+            # The main process decides, since the others may see the folder later.
+            newest = comm.all_gather(self._newest_that_loads() if comm.is_main_process() else None)
+            if newest[0]:
+                return self.load(newest[0])
+            logger.info(f"No checkpoint in {self.save_dir}: starting anew")
+        return self.load(path, checkpointables=[])
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is any, torn ones included."""
+        return bool(checkpoint_files(self.save_dir))
+
+    def _newest_that_loads(self) -> str | None:
+        faults = []
+        for path in checkpoint_files(self.save_dir):
+            fault = self._why_not(path)
+            if fault is None:
+                logger.info(f"Resuming from {path}, the newest checkpoint that loads")
+                return path
+            faults.append(f"{path}: {fault}")
+            logger.warning(f"Passed over {faults[-1]}")
+        if faults:
+            raise CheckpointError(
+                "no checkpoint can be resumed from: " + "; ".join(faults) + "; "
+                "remove them to start anew, or choose another OUTPUT_DIR"
+            )
+        return None
+
+    def _why_not(self, path: str) -> str | None:
+        """Why the run cannot be resumed from a file, or None."""
+        try:
+            data = self._torch_load(path)
+        except CheckpointError as error:
+            return f"torn or unreadable ({type(error.__cause__).__name__})"
+        missing = [key for key in ("model", *self.checkpointables) if key not in data]
+        if missing:
+            return f"without {', '.join(missing)}"
+        return misfit(data["model"], self.model)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(".pkl"):
+            return load_pickled_arrays(filename)
+        if not filename.endswith((".pth", ".pt")):
+            raise CheckpointError(f"{filename} must end in .pth, .pt or .pkl to be loaded")
         loaded = super()._load_file(filename)
         if is_torchvision(loaded["model"]):
             loaded["model"] = rename_torchvision(loaded["model"], self.model)
         return loaded
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        try:
+            return torch.load(f, map_location="cpu", weights_only=True)
+        except Exception as error:  # torn files and pickled code fail in many ways
+            reason = str(error).split(". ")[0]
+            raise CheckpointError(f"{f} holds no weights that can be loaded: {reason}") from error
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        super()._log_incompatible_keys(incompatible)
+        wrong = [*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)]
+        allowed = 0 if self.needs_all_weights else len(self.model.state_dict()) - 1
+        if len(wrong) > allowed:
+            raise CheckpointError(
+                f"the checkpoint is of another architecture: it lacks {len(wrong)} of the model's "
+                f"{len(self.model.state_dict())} weights, as {wrong[0]}"
+            )
+
+
+def checkpoint_files(folder: str) -> list[str]:
+    """Checkpoints of a run, the newest first: that of the end, then by iteration."""
+    names = [_CHECKPOINT.fullmatch(n) for n in os.listdir(folder)] if os.path.isdir(folder) else []
+    found = sorted((m[1] == "final", m[1], m[0]) for m in names if m)
+    return [os.path.join(folder, name) for *_, name in reversed(found)]
+
+
+def misfit(state_dict: dict[str, Tensor], model: nn.Module) -> str | None:
+    """How the weights do not cover the model's, or None where they do."""
+    expected = model.state_dict()
+    wrong = [
+        name
+        for name, value in expected.items()
+        if name not in state_dict or state_dict[name].shape != value.shape
+    ]
+    if not wrong:
+        return None
+    return f"of another architecture: {len(wrong)} of {len(expected)} weights differ, as {wrong[0]}"
+
+
+def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file so that, whatever happens, ``path`` is the old or the new one, whole."""
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as f:
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds containers and NumPy arrays and calls nothing else."""
+
+    _ALLOWED = frozenset(
+        {
+            ("collections", "OrderedDict"),
+            ("_codecs", "encode"),
+            ("numpy", "dtype"),
+            ("numpy", "ndarray"),
+            *(
+                (f"numpy.{core}.multiarray", name)
+                for core in ("core", "_core")
+                for name in ("_reconstruct", "scalar")
+            ),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in weights")
+        return super().find_class(module, name)
+
+
+def load_pickled_arrays(path: str) -> dict[str, Any]:
+    """
+    Weights of Detectron2's model zoo, a pickle of NumPy arrays.
+
+    Raises:
+        CheckpointError: anything else is in it; nothing of it is executed.
+    """
+    try:
+        with open(path, "rb") as f:
+            data = _ArrayUnpickler(f, encoding="latin1").load()
+        if "model" not in data:
+            raise pickle.UnpicklingError('no "model" in it')
+    except (pickle.UnpicklingError, EOFError, TypeError) as error:
+        raise CheckpointError(f"{path} is not of Detectron2's model zoo: {error}") from error
+    return data
 
 
 def is_torchvision(state_dict: dict[str, Tensor]) -> bool:

@@ -8,6 +8,9 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # "auto" is a GPU where there is one, else the CPU.
     cfg.MODEL.DEVICE = "auto"
 
+    # Memory layout of the convolutions: NHWC, which is faster on some hardware.
+    cfg.MODEL.CHANNELS_LAST = False
+
     cfg.MODEL.MUTUAL_GUIDANCE = CN()
     # Label assignment: static, localize_to_classify, classify_to_localize or mutual_guidance.
     cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY = "mutual_guidance"
@@ -72,3 +75,8 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # Images a batch for which SOLVER.BASE_LR is meant; it is scaled linearly to
     # SOLVER.IMS_PER_BATCH. 0 takes BASE_LR as it is.
     cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0
+    # With SOLVER.AMP.ENABLED: float16 (on a GPU) or bfloat16. Assignment stays in float32.
+    cfg.SOLVER.AMP.PRECISION = "float16"
+    # Decay of a moving average of the weights that is kept and evaluated beside them, in [0, 1); 0
+    # keeps none.
+    cfg.SOLVER.EMA_DECAY = 0.0

@@ -1,6 +1,18 @@
 """Training and evaluation."""
 
-from .setup import ConfigError, load_config, setup
+from .errors import USER_ERRORS, ConfigError
+from .interrupt import Interrupted
+from .launch import launch
+from .setup import load_config, setup
 from .trainer import RESULTS_FILE, Trainer
 
-__all__ = ["RESULTS_FILE", "ConfigError", "Trainer", "load_config", "setup"]
+__all__ = [
+    "RESULTS_FILE",
+    "USER_ERRORS",
+    "ConfigError",
+    "Interrupted",
+    "Trainer",
+    "launch",
+    "load_config",
+    "setup",
+]

@@ -1,8 +1,10 @@
 """From the command line to a config that can run."""
 
 import argparse
+import difflib
 import logging
 import os
+import re
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -14,14 +16,13 @@ from detectron2.utils.logger import setup_logger
 from ..assignment import AnchorMatcher
 from ..config import add_mutual_guidance_config
 from ..data import check_datasets, register_datasets
+from .errors import ConfigError
+from .output import check_output, check_shared_memory
+from .step import PRECISIONS
 
 _LOGGER_NAME = "mutual_guidance"
 _HEADS = ("per_level", "shared")
 logger = logging.getLogger(__name__)
-
-
-class ConfigError(RuntimeError):
-    """A config that cannot run; the message says which key to mend."""
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -33,6 +34,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ConfigError, DatasetError: before any long work.
     """
     cfg = load_config(args.config_file, args.opts)
+    check_output(cfg.OUTPUT_DIR, is_new_run=not (args.eval_only or args.resume))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=_LOGGER_NAME)
     check_values(cfg)
     check_weights(cfg, args.eval_only, args.resume)
@@ -43,6 +45,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     resolve_classes(cfg)
     if not args.eval_only:
         resolve_schedule(cfg)
+        check_shared_memory(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     return cfg
@@ -57,16 +60,36 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     """
     cfg = get_cfg()
     add_mutual_guidance_config(cfg)
+    known = _all_keys(cfg)
     try:
         cfg.merge_from_file(config_file, allow_unsafe=False)
         cfg.merge_from_list(opts)
     except Exception as error:
-        raise ConfigError(f"config {config_file} with {opts or 'no overrides'}: {error}") from error
+        hint = _nearest_keys(str(error), known)
+        raise ConfigError(
+            f"config {config_file} with {opts or 'no overrides'}: {error}{hint}"
+        ) from error
     return cfg
 
 
+def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in cfg.items():
+        keys.append(prefix + key)
+        if isinstance(value, CfgNode):
+            keys += _all_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def _nearest_keys(message: str, known: list[str]) -> str:
+    """A suggestion for the key that yacs's message calls non-existent."""
+    unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", message)
+    near = difflib.get_close_matches(unknown[1], known) if unknown else []
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def check_values(cfg: CfgNode) -> None:
-    """Raise ConfigError for values of MODEL.MUTUAL_GUIDANCE that no detector takes."""
+    """Raise ConfigError for values of the project's keys that cannot be used."""
     guidance = cfg.MODEL.MUTUAL_GUIDANCE
     if guidance.HEAD not in _HEADS:
         raise ConfigError(
@@ -78,6 +101,14 @@ def check_values(cfg: CfgNode) -> None:
         raise ConfigError(
             f"MODEL.MUTUAL_GUIDANCE or MODEL.RETINANET.IOU_THRESHOLDS: {error}"
         ) from error
+    solver = cfg.SOLVER
+    if solver.AMP.PRECISION not in PRECISIONS:
+        raise ConfigError(
+            f"SOLVER.AMP.PRECISION must be one of {', '.join(PRECISIONS)}, "
+            f"got {solver.AMP.PRECISION!r}"
+        )
+    if not 0 <= solver.EMA_DECAY < 1:
+        raise ConfigError(f"SOLVER.EMA_DECAY must be in [0, 1), got {solver.EMA_DECAY}")
 
 
 def check_weights(cfg: CfgNode, eval_only: bool, resume: bool) -> None:
@@ -100,6 +131,9 @@ def resolve_device(cfg: CfgNode) -> None:
         raise ConfigError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; use auto or cpu"
         )
+    amp = cfg.SOLVER.AMP
+    if amp.ENABLED and cfg.MODEL.DEVICE == "cpu" and amp.PRECISION == "float16":
+        raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU; on the CPU use bfloat16")
 
 
 def resolve_classes(cfg: CfgNode) -> None:

@@ -1,4 +1,4 @@
-"""Detectron2's DefaultTrainer with the project's data, evaluators and reports."""
+"""Detectron2's DefaultTrainer with the project's data, evaluators, interruptions and reports."""
 
 import json
 import logging
@@ -6,36 +6,105 @@ import math
 import os
 import weakref
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model
+from detectron2.engine.hooks import EvalHook, LRScheduler
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from ..checkpoint import Checkpointer
-from ..data import build_mapper
+from ..data import build_mapper, build_train_loader
 from ..evaluation import build_evaluator
+from .ema import EMAHook, build_ema
+from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
+from .step import build_step
 
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "evaluation.json"
+EMA_RESULTS_FILE = "evaluation_ema.json"
 
 
 class Trainer(DefaultTrainer):
     """Trains and evaluates what the config describes."""
 
-    def build_hooks(self):
-        # Here, since the hooks that DefaultTrainer builds hold on to the checkpointer.
-        self.checkpointer = Checkpointer(
-            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
-        return super().build_hooks()
+    def __init__(self, cfg: CfgNode) -> None:
+        """As DefaultTrainer's, which would put a model of the CPU on a GPU for many processes."""
+        TrainerBase.__init__(self)
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.data_seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = build_train_loader(cfg, self.data_seed)
+        on_gpu = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
+        ddp_model = create_ddp_model(model, broadcast_buffers=False, **on_gpu)
+        self._trainer = build_step(cfg, ddp_model, loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.ema = build_ema(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
+        if self.ema is not None:
+            self.checkpointer.add_checkpointable("ema", self.ema)
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list:
+        hooks = super().build_hooks()
+        if self.ema is not None:
+            kinds = [type(hook) for hook in hooks]
+            hooks.insert(kinds.index(EvalHook), EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_ema))
+            ema = EMAHook(self.ema, self.checkpointer.model, self.cfg.OUTPUT_DIR)
+            hooks.insert(kinds.index(LRScheduler) + 1, ema)  # before the checkpoint is written
+        return hooks
+
+    def train(self) -> None:
+        """
+        Train to the end, or until SIGTERM or SIGINT.
+
+        Raises:
+            Interrupted: after a signal; a checkpoint has been written.
+        """
+        with note_signals():
+            super().train()
+
+    def after_step(self) -> None:
+        try:
+            super().after_step()
+        except Interrupted as stop:  # in the middle of an evaluation
+            self._stop(stop.signal)
+        signal = signal_of_any_process()
+        if signal is not None and self.iter + 1 < self.max_iter:
+            self._stop(signal)
+
+    def _stop(self, signal: int) -> None:
+        self.checkpointer.save(f"model_{self.iter:07d}")
+        comm.synchronize()  # the launcher ends the others with the first
+        raise Interrupted(signal)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As Detectron2's; the stream of images goes on where it was, too."""
+        super().resume_or_load(resume)
+        first, seed = self.start_iter, self.data_seed
+        self._trainer.reset_data_loader(lambda: build_train_loader(self.cfg, seed, first))
+
+    def state_dict(self) -> dict:
+        return {**super().state_dict(), "data_seed": self.data_seed}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict)
+        self.data_seed = state_dict["data_seed"]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        model = super().build_model(cfg)
+        return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+        return build_train_loader(cfg, max(cfg.SEED, 0))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -45,7 +114,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name)
+        return DatasetEvaluators([build_evaluator(cfg, dataset_name), StopOnSignal()])
 
     @classmethod
     def test(cls, cfg: CfgNode, model, evaluators=None) -> dict:
@@ -54,16 +123,28 @@ class Trainer(DefaultTrainer):
         ``evaluation.json`` to the output folder: {data set: {"bbox": {metric: percent}}}.
         """
         results = super().test(cfg, model, evaluators)
-        if comm.is_main_process():
-            names = cfg.DATASETS.TEST
-            by_dataset = {names[0]: results} if len(names) == 1 else results
-            for name, result in by_dataset.items():
-                logger.info(f"Results on {name}:\n{results_table(result['bbox'])}")
-            path = os.path.join(cfg.OUTPUT_DIR, RESULTS_FILE)
-            with PathManager.open(path, "w") as f:
-                json.dump(_nan_to_none(by_dataset), f, indent=2, allow_nan=False)
-            logger.info(f"Results saved to {path}")
+        report(cfg, results, RESULTS_FILE)
         return results
+
+    def _test_ema(self) -> dict:
+        logger.info("Evaluating the moving average of the weights")
+        results = super().test(self.cfg, self.ema.module)
+        report(self.cfg, results, EMA_RESULTS_FILE)
+        return {"ema": results}
+
+
+def report(cfg: CfgNode, results: dict, file: str) -> None:
+    """Log one table a data set and write the results to a file of the output folder."""
+    if not comm.is_main_process():
+        return
+    names = cfg.DATASETS.TEST
+    by_dataset = {names[0]: results} if len(names) == 1 else results
+    for name, result in by_dataset.items():
+        logger.info(f"Results on {name}:\n{results_table(result['bbox'])}")
+    path = os.path.join(cfg.OUTPUT_DIR, file)
+    with PathManager.open(path, "w") as f:
+        json.dump(_nan_to_none(by_dataset), f, indent=2, allow_nan=False)
+    logger.info(f"Results saved to {path}")
 
 
 def results_table(metrics: dict[str, float]) -> str:

@@ -1,0 +1,34 @@
+"""An exponential moving average of the weights."""
+
+from detectron2.engine import HookBase
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..checkpoint import Checkpointer
+
+
+def build_ema(model: nn.Module, decay: float) -> AveragedModel:
+    """The average of the weights and of BatchNorm's statistics; at first it is the weights."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+class EMAHook(HookBase):
+    """
+    Takes the weights of every iteration into the average, which becomes ``model_ema_final.pth``
+    at the end of training: a checkpoint of its own, for everything that loads weights.
+    """
+
+    def __init__(self, ema: AveragedModel, model: nn.Module, folder: str) -> None:
+        """
+        Args:
+            ema: the average. model: what is trained, not wrapped by DistributedDataParallel.
+            folder: where checkpoints go.
+        """
+        self.ema = ema
+        self.model = model
+        self.folder = folder
+
+    def after_step(self) -> None:
+        self.ema.update_parameters(self.model)
+        if self.trainer.iter + 1 == self.trainer.max_iter:
+            Checkpointer(self.ema.module, self.folder).save("model_ema_final")

@@ -1,0 +1,19 @@
+"""What ends a command with one sentence instead of a traceback."""
+
+from ..checkpoint import CheckpointError
+from ..data import DatasetError
+
+
+class ConfigError(RuntimeError):
+    """A config that cannot run; the message says which key to mend."""
+
+
+class OutputError(RuntimeError):
+    """An output folder that cannot be used; the message says why."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss that is infinite or NaN; the message names the iteration and the images."""
+
+
+USER_ERRORS = (CheckpointError, ConfigError, DatasetError, NonFiniteLoss, OutputError)

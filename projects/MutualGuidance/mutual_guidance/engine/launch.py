@@ -1,0 +1,66 @@
+"""One process or many: started by Detectron2's launch, or by torchrun."""
+
+import argparse
+import os
+import signal
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import launch as launch_processes
+from detectron2.engine.launch import DEFAULT_TIMEOUT
+from detectron2.utils import comm
+from torch import multiprocessing
+
+
+def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """
+    Run ``main(args)`` in every process.
+
+    Under torchrun this is one of the processes already, and a restarted one resumes. Otherwise
+    ``args.num_gpus`` processes are started on each of ``args.num_machines`` machines. Processes
+    talk over NCCL where there is a GPU, else over gloo.
+
+    Raises:
+        SystemExit: a started process ended so; the code is its own.
+    """
+    if dist.is_torchelastic_launched():
+        if int(os.environ["TORCHELASTIC_RESTART_COUNT"]) > 0:
+            args.resume = True
+        join_group()
+        main(args)
+        dist.destroy_process_group()
+        return
+    if args.num_gpus * args.num_machines > 1:
+        _pass_on_signals()
+    try:
+        launch_processes(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except multiprocessing.ProcessExitedException as error:
+        raise SystemExit(error.exit_code) from error
+
+
+def join_group() -> None:
+    """Join the process group that torchrun's environment variables describe."""
+    has_gpu = torch.cuda.is_available()
+    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=DEFAULT_TIMEOUT)
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    if has_gpu:
+        torch.cuda.set_device(comm.get_local_rank())
+
+
+def _pass_on_signals() -> None:
+    """The children stop by themselves, and end this process with their code."""
+
+    def pass_on(number: int, frame: object) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)

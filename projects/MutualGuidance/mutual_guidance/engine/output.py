@@ -1,0 +1,68 @@
+"""The folder and the shared memory that a run needs, checked before it starts."""
+
+import fcntl
+import os
+import shutil
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..checkpoint import checkpoint_files
+from .errors import ConfigError, OutputError
+
+_LOCK_FILE = ".lock"
+_SHARED_MEMORY = "/dev/shm"
+# By folder; open while the process lives, which is what holds the lock.
+_locks = {}
+
+
+def check_output(folder: str, is_new_run: bool) -> None:
+    """
+    Make the folder, and hold it until the process ends: two runs would overwrite each other.
+
+    Raises:
+        OutputError: it cannot be written to, another run holds it, or a new run would mix with
+            the checkpoints of an earlier one.
+    """
+    if not comm.is_main_process():
+        return
+    if is_new_run and checkpoint_files(folder):
+        raise OutputError(
+            f"{folder} holds the checkpoints of an earlier run: add --resume to go on with it, or "
+            "choose another OUTPUT_DIR"
+        )
+    if os.path.realpath(folder) in _locks:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = open(os.path.join(folder, _LOCK_FILE), "a")  # noqa: SIM115
+    except OSError as error:
+        raise OutputError(
+            f"OUTPUT_DIR {folder} cannot be written to ({error.strerror}); choose another"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise OutputError(
+            f"another run is writing to {folder}; wait for it, or choose another OUTPUT_DIR"
+        ) from error
+    _locks[os.path.realpath(folder)] = lock
+
+
+def check_shared_memory(cfg: CfgNode) -> None:
+    """
+    Raise ConfigError where the batches of the loader's workers do not fit into shared memory,
+    which would kill the workers.
+    """
+    if not cfg.DATALOADER.NUM_WORKERS or not os.path.isdir(_SHARED_MEMORY):
+        return
+    side = cfg.INPUT.SQUARE_SIZE or cfg.INPUT.MAX_SIZE_TRAIN
+    batch = 3 * side**2 * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    prefetched = 2 * batch * cfg.DATALOADER.NUM_WORKERS * comm.get_local_size()
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if prefetched > free:
+        raise ConfigError(
+            f"{_SHARED_MEMORY} has {free >> 20} MiB free, but the batches of "
+            f"DATALOADER.NUM_WORKERS {cfg.DATALOADER.NUM_WORKERS} take {prefetched >> 20} MiB: "
+            "enlarge it (in Docker with --ipc=host or --shm-size) or set DATALOADER.NUM_WORKERS 0"
+        )

@@ -1,0 +1,56 @@
+import fcntl
+from collections import namedtuple
+
+import pytest
+
+from mutual_guidance.engine import load_config
+from mutual_guidance.engine.errors import ConfigError, OutputError
+from mutual_guidance.engine.output import check_output, check_shared_memory
+from tests.runs import CONFIG
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    with open(tmp_path / ".lock", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="another run is writing to"):
+            check_output(str(tmp_path), is_new_run=True)
+    check_output(str(tmp_path), is_new_run=True)
+    check_output(str(tmp_path), is_new_run=True)  # the same process may
+
+
+def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
+    (tmp_path / "model_0000009.pth").touch()
+    with pytest.raises(OutputError, match="add --resume to go on with it"):
+        check_output(str(tmp_path), is_new_run=True)
+    check_output(str(tmp_path), is_new_run=False)
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/run cannot be written to \(Not a directory\)"):
+        check_output(str(tmp_path / "file" / "run"), is_new_run=True)
+
+
+def test_read_only_folder(tmp_path, monkeypatch):
+    def refuse(*args):  # what open does there, unless root asks
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OutputError, match=r"cannot be written to \(Permission denied\)"):
+        check_output(str(tmp_path), is_new_run=True)
+
+
+def test_too_little_shared_memory(monkeypatch):
+    # 16 images of 3 x 64 x 64 bytes, 2 prefetched by 4 workers: 1.5 MiB
+    opts = ["INPUT.SQUARE_SIZE", 64, "SOLVER.IMS_PER_BATCH", 16, "DATALOADER.NUM_WORKERS", 4]
+    cfg = load_config(CONFIG, opts)
+    monkeypatch.setattr("os.path.isdir", lambda path: True)
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1 << 20))
+    with pytest.raises(ConfigError, match="has 1 MiB free, .* or set DATALOADER.NUM_WORKERS 0"):
+        check_shared_memory(cfg)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2 << 20))
+    check_shared_memory(cfg)
+    cfg.DATALOADER.NUM_WORKERS = 0
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(0))
+    check_shared_memory(cfg)

@@ -1,0 +1,192 @@
+"""Short trainings within the process of the tests."""
+
+import json
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+from detectron2.engine.defaults import default_setup
+from detectron2.utils.events import EventStorage
+
+from mutual_guidance.assignment import AnchorMatcher
+from mutual_guidance.checkpoint import Checkpointer
+from mutual_guidance.data import register_datasets
+from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.engine.errors import NonFiniteLoss
+from mutual_guidance.engine.setup import check_values, resolve_classes, resolve_device
+from mutual_guidance.engine.step import load_batch
+from tests.runs import CONFIG, draw_four_images
+
+ITERATIONS = 6
+
+
+class Losses(HookBase):
+    """Every loss as it was, not smoothed."""
+
+    def __init__(self):
+        self.values = []
+
+    def after_step(self):
+        names = sorted(n for n in self.trainer.storage.histories() if "loss" in n)
+        latest = self.trainer.storage.latest()
+        self.values.append([latest[name] for name in names])
+
+
+class Crash(HookBase):
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def after_step(self):
+        if self.trainer.iter == self.iteration:
+            raise ZeroDivisionError
+
+
+@pytest.fixture
+def make_cfg(voc, voc_entry, tmp_path):
+    draw_four_images(voc)
+    register_datasets([voc_entry])
+
+    def make(folder, *opts):
+        name = f"('{voc_entry['name']}',)"
+        cfg = load_config(
+            CONFIG,
+            [
+                "DATASETS.TRAIN", name, "DATASETS.TEST", name, "OUTPUT_DIR", str(tmp_path / folder),
+                "INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True, "SOLVER.EPOCHS", 0.0,
+                "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.IMS_PER_BATCH", 2,
+                "SOLVER.CHECKPOINT_PERIOD", 100, "SOLVER.WARMUP_ITERS", 2,
+                "DATALOADER.NUM_WORKERS", 0, *opts,
+            ],
+        )  # fmt: skip
+        check_values(cfg)
+        resolve_device(cfg)
+        resolve_classes(cfg)
+        default_setup(cfg, None)
+        return cfg
+
+    return make
+
+
+def run(cfg, *hooks, resume=False):
+    """Train; the losses of each iteration."""
+    trainer, losses = Trainer(cfg), Losses()
+    trainer.register_hooks([losses, *hooks])
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return losses.values
+
+
+def weights(folder, name="model_final"):
+    return torch.load(folder / f"{name}.pth", weights_only=True)
+
+
+def same(a, b):
+    """Nested states equal bit for bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+def crash(cfg, iteration):
+    """Train until a crash after that iteration; the losses until then."""
+    losses = Losses()
+    with pytest.raises(ZeroDivisionError):
+        run(cfg, losses, Crash(iteration))
+    return losses.values
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(make_cfg, tmp_path):
+    opts = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.CHECKPOINT_PERIOD", 4)
+    straight = run(make_cfg("whole", *opts))
+    assert crash(make_cfg("torn", *opts), 4) == straight[:5]
+    assert run(make_cfg("torn", *opts), resume=True) == straight[4:]  # after the checkpoint of 3
+    whole, torn = weights(tmp_path / "whole"), weights(tmp_path / "torn")
+    assert same(whole, torn) and {"model", "ema", "trainer"} <= whole.keys()
+
+
+def test_a_random_seed_is_kept_with_the_run(make_cfg):
+    cfg = make_cfg("torn", "SEED", -1)
+    trainer = Trainer(cfg)
+    trainer.checkpointer.save("model_0000001")
+    other = Trainer(make_cfg("torn", "SEED", -1))
+    assert other.data_seed != trainer.data_seed
+    other.resume_or_load(resume=True)
+    assert other.data_seed == trainer.data_seed
+
+
+def test_both_weights_are_evaluated(make_cfg, tmp_path):
+    cfg = make_cfg("ema", "SOLVER.EMA_DECAY", 0.5)
+    run(cfg)
+    final = weights(tmp_path / "ema")
+    average = weights(tmp_path / "ema", "model_ema_final")["model"]
+    assert not same(final["model"], average)
+    assert same(average, {n[7:]: v for n, v in final["ema"].items() if n.startswith("module.")})
+    for file in ("evaluation.json", "evaluation_ema.json"):
+        (metrics,) = json.loads((tmp_path / "ema" / file).read_text()).values()
+        assert "AP75" in metrics["bbox"]
+    lines = (tmp_path / "ema" / "metrics.json").read_text().splitlines()
+    assert {"bbox/AP", "ema/bbox/AP"} <= json.loads(lines[-1]).keys()
+
+
+class Average(HookBase):
+    """A moving average by its definition, of the one parameter."""
+
+    def __init__(self, decay):
+        self.decay = decay
+        self.value = None
+
+    def after_step(self):
+        now = next(self.trainer.model.parameters()).detach().clone()
+        first = self.value is None
+        self.value = now if first else self.decay * self.value + (1 - self.decay) * now
+
+
+def test_moving_average_by_its_definition(make_cfg, tmp_path):
+    average = Average(0.5)
+    run(make_cfg("ema", "SOLVER.EMA_DECAY", 0.5), average)
+    saved = next(iter(weights(tmp_path / "ema", "model_ema_final")["model"].values()))
+    torch.testing.assert_close(saved, average.value)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make_cfg, tmp_path):
+    class Poison(HookBase):
+        def before_step(self):
+            if self.trainer.iter == 3:
+                self.trainer.model.head.bbox_pred[0].bias.data.fill_(float("inf"))
+
+    cfg = make_cfg("bad")
+    with pytest.raises(NonFiniteLoss, match=r"in iteration 3 .*loss_box_reg.* on .*\.jpg"):
+        run(cfg, Poison())
+    (path,) = (tmp_path / "bad").glob("nonfinite_0000003_rank0.pth")
+    # The batch and the weights show the same in a new process.
+    model = Trainer.build_model(cfg)
+    Checkpointer(model).load(str(path))
+    with torch.no_grad(), EventStorage():
+        losses = model(load_batch(str(path)))
+    assert not torch.stack(list(losses.values())).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16"),
+        ("MODEL.CHANNELS_LAST", True),
+    ],
+)
+def test_variants_train_as_the_plain_run_does(make_cfg, opts, monkeypatch):
+    seen = set()
+    call = AnchorMatcher.__call__
+
+    def watched(self, anchors, boxes, classes, pred_boxes, pred_logits):
+        seen.add((pred_boxes.dtype, pred_logits.dtype))
+        return call(self, anchors, boxes, classes, pred_boxes, pred_logits)
+
+    plain = run(make_cfg("plain"))
+    monkeypatch.setattr(AnchorMatcher, "__call__", watched)
+    variant = run(make_cfg("variant", *opts))
+    # Two steps, after which the labels may differ and the runs part.
+    torch.testing.assert_close(variant[:2], plain[:2], rtol=0.05, atol=0.02)
+    half = torch.bfloat16 if "SOLVER.AMP.ENABLED" in opts else torch.float32
+    assert seen == {(torch.float32, half)}
