@@ -10,9 +10,9 @@ from tests.conftest import REPOSITORY
 CONFIG = "configs/Shapes/retinanet_R_18.yaml"
 
 
-def train_net(*args, ok=True, **variables):
+def train_net(*args, ok=True, launcher=(), **variables):
     """Run train_net.py with two threads and return its output."""
-    command = [sys.executable, "train_net.py", *map(str, args)]
+    command = [sys.executable, *launcher, "train_net.py", *map(str, args)]
     env = {**os.environ, "OMP_NUM_THREADS": os.getenv("OMP_NUM_THREADS", "2"), **variables}
     done = subprocess.run(
         command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=400

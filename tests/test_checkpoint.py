@@ -1,3 +1,8 @@
+import os
+import pickle
+import resource
+import signal
+
 import pytest
 import torch
 import torchvision
@@ -5,7 +10,13 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
 
-from mutual_guidance.checkpoint import Checkpointer, TorchvisionHandler
+from mutual_guidance.checkpoint import (
+    Checkpointer,
+    CheckpointError,
+    TorchvisionHandler,
+    checkpoint_files,
+    replace_file,
+)
 from mutual_guidance.engine import load_config
 from mutual_guidance.modeling import VGG16
 from tests.conftest import REPOSITORY
@@ -96,3 +107,147 @@ def test_cached_weights_are_used(monkeypatch, tmp_path):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"cached")
     assert TorchvisionHandler()._get_local_path("torchvision://resnet18") == str(file)
+
+
+def small_model():
+    return nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+
+
+class Counter:
+    """Something to keep beside the model."""
+
+    def __init__(self):
+        self.value = 0
+
+    def state_dict(self):
+        return {"value": self.value}
+
+    def load_state_dict(self, state):
+        self.value = state["value"]
+
+
+def saved_run(folder, iterations):
+    """A checkpointer whose model has the iteration as its first weight, and a file for each."""
+    checkpointer = Checkpointer(small_model(), str(folder), trainer=Counter())
+    for iteration in iterations:
+        checkpointer.model[0].weight.data.fill_(iteration)
+        checkpointer.save(f"model_{iteration:07d}")
+    return checkpointer
+
+
+def tear(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def test_resume_takes_the_newest_that_loads(tmp_path, caplog):
+    saved_run(tmp_path, [1, 2, 3, 4])
+    tear(tmp_path / "model_0000004.pth")
+    torch.save({"model": small_model().state_dict()}, tmp_path / "model_0000003.pth")
+    with caplog.at_level("INFO"):
+        checkpointer = saved_run(tmp_path, [])
+        checkpointer.resume_or_load("", resume=True)
+    assert checkpointer.model[0].weight[0, 0] == 2
+    assert "Passed over" in caplog.text and "model_0000004.pth: torn" in caplog.text
+    assert "model_0000003.pth: without trainer" in caplog.text
+    assert "Resuming from" in caplog.text and "model_0000002.pth" in caplog.text
+
+
+def test_resume_prefers_the_end_and_counts_numerically(tmp_path):
+    for name in ("model_9999999", "model_10000000", "model_ema_final", "model_final", "other"):
+        (tmp_path / f"{name}.pth").touch()
+    names = [path.rsplit("/", 1)[1] for path in checkpoint_files(str(tmp_path))]
+    assert names == ["model_final.pth", "model_10000000.pth", "model_9999999.pth"]
+
+
+def test_no_checkpoint_that_loads_is_an_error_and_none_at_all_is_not(tmp_path):
+    checkpointer = saved_run(tmp_path, [1])
+    tear(tmp_path / "model_0000001.pth")
+    with pytest.raises(CheckpointError, match=r"model_0000001\.pth: torn.*remove them"):
+        checkpointer.resume_or_load("", resume=True)
+    (tmp_path / "model_0000001.pth").unlink()
+    checkpointer.resume_or_load("", resume=True)
+
+
+def test_disk_full_leaves_the_old_checkpoint(tmp_path):
+    checkpointer = saved_run(tmp_path, [1])
+    before = (tmp_path / "model_0000001.pth").read_bytes()
+    # A file may not grow beyond its old size, as on a full disk.
+    checkpointer.model.add_module("more", nn.Linear(500, 500))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before), limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot be written: .*go on with --resume"):
+            checkpointer.save("model_0000001")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert (tmp_path / "model_0000001.pth").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
+
+
+def test_crash_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(f):
+        f.write(b"ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(str(path), write)
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_weights_of_another_architecture(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({"model": nn.Conv2d(3, 8, 3).state_dict()}, path)
+    with pytest.raises(CheckpointError, match="another architecture: it lacks 4 of the model's 4"):
+        Checkpointer(small_model()).load(str(path))
+
+    state = small_model().state_dict()
+    del state["1.weight"]
+    torch.save({"model": state}, path)
+    Checkpointer(small_model()).load(str(path))  # a start for training
+    checkpointer = Checkpointer(small_model())
+    checkpointer.needs_all_weights = True
+    with pytest.raises(CheckpointError, match=r"it lacks 1 of the model's 4 weights, as 1\.weight"):
+        checkpointer.load(str(path))
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.pkl"])
+def test_weights_of_a_stranger_execute_nothing(tmp_path, name):
+    path, trap = tmp_path / name, tmp_path / "trap"
+    data = {"model": {"a": Evil(trap)}, "__author__": "stranger"}
+    torch.save(data, path) if name.endswith("pth") else path.write_bytes(pickle.dumps(data))
+    with pytest.raises(CheckpointError, match=name):
+        Checkpointer(small_model()).load(str(path))
+    assert not trap.exists()
+
+
+def test_weights_of_detectron2s_model_zoo(tmp_path):
+    path = tmp_path / "zoo.pkl"
+    model = small_model()
+    arrays = {name: value.numpy() for name, value in model.state_dict().items()}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2"}))
+    loaded = small_model()
+    Checkpointer(loaded).load(str(path))
+    assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
+
+
+def test_unknown_kinds_of_files_are_refused(tmp_path):
+    path = tmp_path / "weights.pyth"
+    path.write_bytes(pickle.dumps({}))
+    with pytest.raises(CheckpointError, match=r"must end in \.pth, \.pt or \.pkl"):
+        Checkpointer(small_model()).load(str(path))

@@ -17,8 +17,14 @@ CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 def test_missing_file_and_wrong_keys_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         load_config(str(tmp_path / "nowhere.yaml"), [])
-    with pytest.raises(ConfigError, match="STRATEGIE"):
+    with pytest.raises(
+        ConfigError, match=r"GUIDANCE\.STRATEGIE; did you mean MODEL\.MUTUAL_GUIDANCE\.STRATEGY"
+    ):
         load_config(CONFIG, ["MODEL.MUTUAL_GUIDANCE.STRATEGIE", "static"])
+    path = tmp_path / "misspelt.yaml"
+    path.write_text("SOLVER:\n  BASE_LRR: 0.1\n")
+    with pytest.raises(ConfigError, match=r"misspelt\.yaml .*SOLVER\.BASE_LRR; did you mean"):
+        load_config(str(path), [])
     with pytest.raises(ConfigError, match="IMS_PER_BATCH"):
         load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", "many"])
 
@@ -38,6 +44,14 @@ def test_device(monkeypatch):
     cfg.MODEL.DEVICE = "cuda"
     with pytest.raises(ConfigError, match="finds no GPU"):
         resolve_device(cfg)
+
+
+def test_float16_needs_a_gpu():
+    cfg = load_config(CONFIG, ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", True])
+    with pytest.raises(ConfigError, match="float16 needs a GPU; on the CPU use bfloat16"):
+        resolve_device(cfg)
+    cfg.SOLVER.AMP.PRECISION = "bfloat16"
+    resolve_device(cfg)
 
 
 def test_classes_and_schedule_follow_the_data(voc, voc_entry):
@@ -73,6 +87,8 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("MODEL.MUTUAL_GUIDANCE.SIGMA", 1.0, "sigma must be above 1"),
         ("MODEL.MUTUAL_GUIDANCE.HEAD", "per-level", "must be one of per_level, shared"),
         ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "must ascend"),
+        ("SOLVER.AMP.PRECISION", "float8", "must be one of float16, bfloat16, got 'float8'"),
+        ("SOLVER.EMA_DECAY", 1.0, r"must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_wrong_values_are_refused(key, value, message):

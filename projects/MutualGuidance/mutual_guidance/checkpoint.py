@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, read without executing anything."""
 
 import logging
+import math
 import os
 import pickle
 import re
@@ -172,9 +173,14 @@ class Checkpointer(DetectionCheckpointer):
 
 def checkpoint_files(folder: str) -> list[str]:
     """Checkpoints of a run, the newest first: that of the end, then by iteration."""
-    names = [_CHECKPOINT.fullmatch(n) for n in os.listdir(folder)] if os.path.isdir(folder) else []
-    found = sorted((m[1] == "final", m[1], m[0]) for m in names if m)
-    return [os.path.join(folder, name) for *_, name in reversed(found)]
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    iterations = {m[0]: m[1] for m in map(_CHECKPOINT.fullmatch, names) if m}
+    newest_first = sorted(
+        iterations,
+        key=lambda name: math.inf if iterations[name] == "final" else int(iterations[name]),
+        reverse=True,
+    )
+    return [os.path.join(folder, name) for name in newest_first]
 
 
 def misfit(state_dict: dict[str, Tensor], model: nn.Module) -> str | None:

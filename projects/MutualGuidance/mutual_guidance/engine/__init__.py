@@ -1,6 +1,6 @@
 """Training and evaluation."""
 
-from .errors import USER_ERRORS, ConfigError
+from .errors import USER_ERRORS, ConfigError, NonFiniteLoss
 from .interrupt import Interrupted
 from .launch import launch
 from .setup import load_config, setup
@@ -11,6 +11,7 @@ __all__ = [
     "USER_ERRORS",
     "ConfigError",
     "Interrupted",
+    "NonFiniteLoss",
     "Trainer",
     "launch",
     "load_config",

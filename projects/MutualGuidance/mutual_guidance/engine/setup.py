@@ -65,9 +65,11 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
         cfg.merge_from_file(config_file, allow_unsafe=False)
         cfg.merge_from_list(opts)
     except Exception as error:
-        hint = _nearest_keys(str(error), known)
+        # The text of a KeyError is quoted.
+        reason = error.args[0] if isinstance(error, KeyError) else error
         raise ConfigError(
-            f"config {config_file} with {opts or 'no overrides'}: {error}{hint}"
+            f"config {config_file} with {opts or 'no overrides'}: {reason}"
+            f"{_nearest_keys(str(reason), known)}"
         ) from error
     return cfg
 

@@ -122,15 +122,27 @@ class Trainer(DefaultTrainer):
         As Detectron2's; the main process also logs one table a data set and writes
         ``evaluation.json`` to the output folder: {data set: {"bbox": {metric: percent}}}.
         """
+        share_buffers(model)
         results = super().test(cfg, model, evaluators)
         report(cfg, results, RESULTS_FILE)
         return results
 
     def _test_ema(self) -> dict:
         logger.info("Evaluating the moving average of the weights")
+        share_buffers(self.ema.module)
         results = super().test(self.cfg, self.ema.module)
         report(self.cfg, results, EMA_RESULTS_FILE)
         return {"ema": results}
+
+
+def share_buffers(model: torch.nn.Module) -> None:
+    """
+    Give every process the BatchNorm statistics of the main one, which are those of checkpoints:
+    each process has its own from training.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def report(cfg: CfgNode, results: dict, file: str) -> None:

@@ -1,0 +1,123 @@
+"""Several processes on the CPU, over gloo."""
+
+import pytest
+import torch
+from detectron2.engine import launch as launch_processes
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+
+from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.engine.setup import resolve_classes, resolve_device
+from tests.conftest import VOCWriter
+from tests.runs import CONFIG, own_set, results, train_net
+
+BATCH = 8
+
+
+def draw(voc):
+    """Eight images with one to three objects, some classes rare."""
+    for i in range(BATCH):
+        boxes = [("red", (2 + i, 3, 30 + i, 40)), ("blue", (34, 30 + i, 62, 60))][: 1 + i % 2]
+        voc.add(f"i{i}", [*boxes, ("green", (5, 44, 20, 60))] if i % 3 == 0 else boxes)
+
+
+def make_cfg(root, opts):
+    entry = {"name": "own", "format": "voc", "root": str(root), "split": "train"}
+    cfg = load_config(
+        CONFIG,
+        [
+            "DATASETS.REGISTER", f"[{entry}]", "DATASETS.TRAIN", "('own',)", "DATASETS.TEST",
+            "('own',)", "INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True,
+            "SOLVER.IMS_PER_BATCH", BATCH, "DATALOADER.NUM_WORKERS", 0, "MODEL.FSSD.OUT_CHANNELS",
+            32, "SEED", 5, *opts,
+        ],
+    )  # fmt: skip
+    resolve_device(cfg)
+    register_datasets(cfg.DATASETS.REGISTER)
+    check_datasets(cfg.DATASETS.TRAIN)
+    resolve_classes(cfg)
+    return cfg
+
+
+def first_gradients(root, path, opts):
+    """Save the gradients of the first iteration; run in every process."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    trainer = Trainer(make_cfg(root, opts))
+    step = trainer._trainer
+    with EventStorage():
+        sum(step.model(next(step._data_loader_iter)).values()).backward()
+    gradients = {n: p.grad for n, p in trainer.checkpointer.model.named_parameters()}
+    torch.save(gradients, f"{path}.{comm.get_world_size()}.{comm.get_rank()}")
+
+
+FCOS = ("MODEL.META_ARCHITECTURE", "GuidedFCOS", "MODEL.FCOS.IN_FEATURES", ["p3", "p4", "p5"])
+FROZEN = ("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FSSD.NORM", "FrozenBN")
+# As SyncBN, whose PyTorch version needs a GPU.
+SYNCHRONISED = ("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.FSSD.NORM", "naiveSyncBN")
+
+
+@pytest.mark.parametrize(
+    ("config_opts", "norm"),
+    [
+        ((), FROZEN),
+        (
+            ("MODEL.META_ARCHITECTURE", "GuidedFCOS", "MODEL.FCOS.IN_FEATURES", ["p3", "p4", "p5"]),
+            FROZEN,
+        ),
+        ((), SYNCHRONISED),
+    ],
+    ids=["retinanet", "fcos", "sync_bn"],
+)
+def test_two_processes_give_the_gradients_of_one(tmp_path, config_opts, norm):
+    voc = VOCWriter(tmp_path / "voc")
+    draw(voc)
+    opts = (*config_opts, *norm)
+    args = (voc.root, tmp_path / "gradients", opts)
+    first_gradients(*args)
+    launch_processes(first_gradients, 2, dist_url="auto", args=args)
+    one = torch.load(tmp_path / "gradients.1.0")
+    for rank in range(2):
+        two = torch.load(tmp_path / f"gradients.2.{rank}")
+        assert one.keys() == two.keys()
+        for name, gradient in one.items():
+            torch.testing.assert_close(two[name], gradient, rtol=2e-3, atol=2e-5, msg=name)
+
+
+def test_two_processes_train_and_evaluate_as_one(voc, tmp_path):
+    draw(voc)
+    opts = [
+        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.EPOCHS", 0.0,
+        "SOLVER.MAX_ITER", 12, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.WARMUP_ITERS", 2,
+        "MODEL.FSSD.OUT_CHANNELS", 32,
+    ]  # fmt: skip
+    two = tmp_path / "two"
+    train_net("--num-gpus", 2, "--dist-url", "auto", *opts, "OUTPUT_DIR", two)
+    one = tmp_path / "one"
+    weights = ["MODEL.WEIGHTS", two / "model_final.pth", "OUTPUT_DIR", one]
+    train_net("--eval-only", *opts, *weights)
+    assert results(one) == results(two)
+
+
+def test_errors_of_many_processes_are_one_sentence(voc, tmp_path):
+    draw(voc)
+    (voc.root / "Annotations" / "i3.xml").write_text("<annotation>")
+    log = train_net(
+        "--num-gpus", 2, "--dist-url", "auto", "--config-file", CONFIG, *own_set(voc),
+        "OUTPUT_DIR", tmp_path / "out", ok=False,
+    )  # fmt: skip
+    assert log.count("error: ") == 1 and "i3.xml" in log and "Traceback" not in log
+
+
+def test_torchrun_is_recognised(voc, tmp_path):
+    draw(voc)
+    out = tmp_path / "out"
+    log = train_net(
+        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.EPOCHS", 0.0,
+        "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 4, "MODEL.FSSD.OUT_CHANNELS", 32,
+        "OUTPUT_DIR", out,
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+    )  # fmt: skip
+    assert "World size: 2" in log and (out / "model_final.pth").exists()
+    assert "Making batched data loader with batch_size=2" in log

@@ -1,0 +1,114 @@
+"""Trainings that are killed, asked to stop, and resumed."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.conftest import REPOSITORY
+from tests.runs import CONFIG, draw_four_images, own_set, train_net
+
+ITERATIONS = 40
+
+
+@pytest.fixture
+def arguments(voc):
+    """Of train_net.py, but for the output folder."""
+    draw_four_images(voc)
+    return [
+        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
+        "INPUT.SSD_AUGMENTATION", True, "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", ITERATIONS,
+        "SOLVER.IMS_PER_BATCH", 2, "SOLVER.CHECKPOINT_PERIOD", 8, "SOLVER.WARMUP_ITERS", 5,
+        "MODEL.FSSD.OUT_CHANNELS", 32,
+    ]  # fmt: skip
+
+
+def start(arguments, out, launcher=()):
+    """Start a training in a process group of its own."""
+    command = [sys.executable, *launcher, "train_net.py", *map(str, arguments)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "OUTPUT_DIR", str(out)], cwd=REPOSITORY, env=env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(path, process, seconds=200):
+    """Until the file is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()[-3000:]
+        assert time.monotonic() < end, f"no {path}"
+        time.sleep(0.05)
+
+
+def final(folder):
+    return torch.load(folder / "model_final.pth", weights_only=True)
+
+
+def assert_same_run(folder, other):
+    a, b = final(folder), final(other)
+    assert a["trainer"]["iteration"] == b["trainer"]["iteration"] == ITERATIONS - 1
+    assert all(map(torch.equal, a["model"].values(), b["model"].values()))
+    momenta = [s["trainer"]["_trainer"]["optimizer"]["state"] for s in (a, b)]
+    for x, y in zip(*(m.values() for m in momenta), strict=True):
+        assert torch.equal(x["momentum_buffer"], y["momentum_buffer"])
+
+
+@pytest.fixture
+def straight(arguments, tmp_path):
+    """The output of the run that nothing interrupts."""
+    folder = tmp_path / "straight"
+    train_net(*arguments, "OUTPUT_DIR", folder, OMP_NUM_THREADS="1")
+    return folder
+
+
+def test_kill_9_and_resume_is_the_uninterrupted_run(arguments, straight, tmp_path):
+    out = tmp_path / "killed"
+    process = start(arguments, out)
+    wait_for(out / "model_0000007.pth", process)
+    time.sleep(random.uniform(0, 1))
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    log = train_net("--resume", *arguments, "OUTPUT_DIR", out, OMP_NUM_THREADS="1")
+    assert "the newest checkpoint that loads" in log
+    assert_same_run(out, straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_path, number):
+    out = tmp_path / "out"
+    process = start(arguments, out)
+    wait_for(out / "metrics.json", process)
+    while not (out / "metrics.json").stat().st_size:
+        time.sleep(0.01)
+    process.send_signal(number)
+    log, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, log[-2000:]
+    assert f"Stopped by {number.name}. Go on with:\n  python train_net.py --config-file" in log
+    assert log.rstrip().endswith("--resume") and "Traceback" not in log
+    stopped = max(out.glob("model_0*.pth"))
+    iteration = int(re.search(r"\d+", stopped.name)[0])
+    state = torch.load(stopped, weights_only=True)
+    assert state["trainer"]["iteration"] == iteration
+    assert stopped.name in (out / "last_checkpoint").read_text()
+
+
+@pytest.mark.slow
+def test_torchrun_goes_on_by_itself_after_a_worker_is_killed(arguments, tmp_path):
+    out = tmp_path / "out"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = start(arguments, out, [*launcher, "--max-restarts", "1"])
+    wait_for(out / "model_0000007.pth", process)
+    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+    log, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, log[-3000:]
+    assert "the newest checkpoint that loads" in log
+    assert final(out)["trainer"]["iteration"] == ITERATIONS - 1
