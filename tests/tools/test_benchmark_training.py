@@ -1,0 +1,25 @@
+import json
+import subprocess
+import sys
+
+from tests.conftest import REPOSITORY
+from tests.runs import CONFIG, draw_four_images, own_set
+
+
+def test_measures_loader_model_and_both(voc, tmp_path):
+    draw_four_images(voc)
+    path = tmp_path / "speed.json"
+    command = [
+        sys.executable, "tools/benchmark_training.py", "--config-file", CONFIG, "--workers", "0",
+        "1", "--batches", "2", "--output", path, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
+        "SOLVER.IMS_PER_BATCH", 2, "MODEL.FSSD.OUT_CHANNELS", 32,
+    ]  # fmt: skip
+    done = subprocess.run(
+        [str(c) for c in command], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "workers |" in done.stdout and "| mutual_guidance" in done.stdout
+    result = json.loads(path.read_text())
+    assert result["loader"].keys() == result["both"].keys() == {"0", "1"}
+    for figures in result["step"].values():
+        assert figures["images_per_second"] > 0 and 0 < figures["assignment_share"] < 1

@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""
+Images a second of the training loader alone, of the model alone and of both, and the share of a
+training step that each strategy's assignment takes.
+
+    python tools/benchmark_training.py --config-file configs/COCO-Detection/fssd_R_18.yaml \\
+        --workers 0 1 2 SOLVER.IMS_PER_BATCH 8
+
+measures on the config's training set and device and prints two tables; --output writes the figures
+as JSON. The loader's images are read from the disk's cache after a first pass.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import EventStorage
+from detectron2.utils.logger import setup_logger
+from tabulate import tabulate
+from torch import nn
+from tqdm import tqdm
+
+from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.data import build_train_loader, check_datasets, register_datasets
+from mutual_guidance.engine import USER_ERRORS, Trainer, load_config
+from mutual_guidance.engine.setup import check_values, resolve_classes, resolve_device
+from mutual_guidance.engine.step import build_step
+
+WARM_UP = 2  # batches
+
+
+class Timed:
+    """Something callable that adds up how long its calls take."""
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+        self.seconds = 0.0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        synchronize()
+        start = time.perf_counter()
+        result = self.function(*args, **kwargs)
+        synchronize()
+        self.seconds += time.perf_counter() - start
+        return result
+
+
+def synchronize() -> None:
+    """Wait for the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--batches", type=int, default=10, help="measured for every figure")
+    parser.add_argument(
+        "--strategies", nargs="+", choices=list(STRATEGIES), default=["static", "mutual_guidance"]
+    )
+    parser.add_argument("--output", help="a JSON file")
+    parser.add_argument("opts", nargs="*", help="KEY VALUE pairs of the config")
+    options = parser.parse_intermixed_args()
+    setup_logger(name="mutual_guidance")
+    cfg = prepare(options.config_file, options.opts)
+
+    loaders = {w: measure_loader(cfg, w, options.batches) for w in tqdm(options.workers, "loader")}
+    batches = list(itertools.islice(build_train_loader(cfg, 0), WARM_UP + options.batches))
+    steps = {s: measure_step(cfg, s, batches) for s in tqdm(options.strategies, "model")}
+    both = {w: measure_both(cfg, w, options.batches) for w in tqdm(options.workers, "both")}
+    model_speed = steps[options.strategies[0]]["images_per_second"]
+    print_tables(loaders, steps, both, model_speed)
+    if options.output:
+        result = {
+            "command": " ".join(sys.argv),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {device_name(cfg)}",
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "images_a_batch": cfg.SOLVER.IMS_PER_BATCH,
+            "loader": loaders,
+            "step": steps,
+            "both": both,
+        }
+        with open(options.output, "w") as f:
+            json.dump(result, f, indent=2)
+
+
+def prepare(config_file: str, opts: list[str]) -> CfgNode:
+    """The checked config, with random weights and the classes of its data."""
+    cfg = load_config(config_file, [*opts, "MODEL.WEIGHTS", "", "OUTPUT_DIR", ""])
+    check_values(cfg)
+    resolve_device(cfg)
+    register_datasets(cfg.DATASETS.REGISTER)
+    check_datasets(cfg.DATASETS.TRAIN)
+    cfg.DATASETS.TEST = ()
+    resolve_classes(cfg)
+    return cfg
+
+
+def measure_loader(cfg: CfgNode, workers: int, count: int) -> float:
+    """Images a second."""
+    batches = iter(build_train_loader(with_workers(cfg, workers), 0))
+    # What the workers have prefetched meanwhile is not on the clock of a long enough run.
+    for _ in range(WARM_UP + 2 * workers):
+        next(batches)
+    start = time.perf_counter()
+    images = sum(len(next(batches)) for _ in range(count))
+    return images / (time.perf_counter() - start)
+
+
+def measure_step(cfg: CfgNode, strategy: str, batches: list[list[dict]]) -> dict[str, float]:
+    """Images a second and the share of assignment, of training steps on batches in memory."""
+    cfg = cfg.clone()
+    cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY = strategy
+    trainer, model = make_trainer(cfg, itertools.cycle(batches))
+    matcher = "point_matcher" if hasattr(model, "point_matcher") else "anchor_matcher"
+    timed = Timed(getattr(model, matcher))
+    setattr(model, matcher, timed)
+    seconds, shares = [], []
+    with EventStorage() as storage:
+        for trainer.iter in range(len(batches)):
+            storage.iter, timed.seconds, start = trainer.iter, 0.0, time.perf_counter()
+            trainer.run_step()
+            synchronize()
+            seconds.append(time.perf_counter() - start)
+            shares.append(timed.seconds / seconds[-1])
+    median = statistics.median(seconds[WARM_UP:])
+    return {
+        "images_per_second": cfg.SOLVER.IMS_PER_BATCH / median,
+        "assignment_share": statistics.median(shares[WARM_UP:]),
+    }
+
+
+def measure_both(cfg: CfgNode, workers: int, count: int) -> float:
+    """Images a second of training from the disk."""
+    cfg = with_workers(cfg, workers)
+    trainer, _ = make_trainer(cfg, build_train_loader(cfg, 0))
+    with EventStorage() as storage:
+        for trainer.iter in range(WARM_UP + count):
+            if trainer.iter == WARM_UP:
+                synchronize()
+                start = time.perf_counter()
+            storage.iter = trainer.iter
+            trainer.run_step()
+    synchronize()
+    return count * cfg.SOLVER.IMS_PER_BATCH / (time.perf_counter() - start)
+
+
+def make_trainer(cfg: CfgNode, loader: Iterable) -> tuple[Any, nn.Module]:
+    torch.manual_seed(0)
+    model = Trainer.build_model(cfg)
+    return build_step(cfg, model, loader, Trainer.build_optimizer(cfg, model)), model
+
+
+def with_workers(cfg: CfgNode, workers: int) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.DATALOADER.NUM_WORKERS = workers
+    return cfg
+
+
+def device_name(cfg: CfgNode) -> str:
+    return torch.cuda.get_device_name() if cfg.MODEL.DEVICE.startswith("cuda") else "no GPU"
+
+
+def print_tables(loaders: dict, steps: dict, both: dict, model_speed: float) -> None:
+    rows = [(w, loaders[w], loaders[w] / model_speed, both[w]) for w in loaders]
+    headers = ("workers", "loader (images/s)", "loader / model alone", "training (images/s)")
+    print("\n" + tabulate(rows, headers, "pipe", floatfmt=("d", ".1f", ".1f", ".1f")))
+    rows = [(s, v["images_per_second"], 100 * v["assignment_share"]) for s, v in steps.items()]
+    headers = ("strategy", "model alone (images/s)", "assignment (% of the step)")
+    print("\n" + tabulate(rows, headers, "pipe", floatfmt=".1f"))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except USER_ERRORS as error:
+        sys.exit(f"error: {error}")
