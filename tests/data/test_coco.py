@@ -35,8 +35,11 @@ def test_reads_and_maps_categories(content, tmp_path):
     assert faults == [] and records[0]["annotations"][0]["category_id"] == 1
 
 
-def test_degenerate_boxes_are_dropped(content, tmp_path):
-    records, faults = load(extra(content, bbox=[2, 3, 0, 5]), tmp_path)
+@pytest.mark.parametrize(
+    "bbox", [[2, 3, 0, 5], [float("nan"), 3, 4, 5], [2, 3, float("inf"), 5], [2, 3, 1e30, 5]]
+)
+def test_degenerate_boxes_are_dropped(content, tmp_path, bbox):
+    records, faults = load(extra(content, bbox=bbox), tmp_path)
     assert len(records[0]["annotations"]) == 1
     assert "annotation 2" in faults[0].file and not faults[0].structural
 
@@ -47,12 +50,20 @@ def test_degenerate_boxes_are_dropped(content, tmp_path):
         ({"category_id": 4}, "unknown category 4"),
         ({"image_id": 9}, "no image 9"),
         ({"bbox": [1, 2]}, "bbox"),
+        ({"bbox": ["1", "2", "3", "4"]}, "bbox"),
+        ({"bbox": None}, "bbox"),
         ({"id": 1}, "duplicate id 1 in annotations"),
     ],
 )
 def test_structural_faults(content, tmp_path, changes, reason):
     records, faults = load(extra(content, **changes), tmp_path)
     assert records == [] and any(reason in f.reason and f.structural for f in faults)
+
+
+def test_categories_of_one_name_are_refused(content, tmp_path):
+    content["categories"].append({"id": 8, "name": "cat"})
+    _, (fault,) = load(content, tmp_path)
+    assert fault.reason == "duplicate name cat in categories" and fault.structural
 
 
 def test_missing_image(content, tmp_path):

@@ -4,9 +4,11 @@ import pytest
 import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
+from PIL import Image
 
-from mutual_guidance.data import build_mapper
+from mutual_guidance.data import DatasetError, build_mapper
 from mutual_guidance.data.augmentation import ExpandTransform, RandomExpand
+from mutual_guidance.data.images import image_size
 from mutual_guidance.engine import load_config
 from tests.conftest import REPOSITORY
 
@@ -91,6 +93,85 @@ def test_crowd_regions_are_left_out(record):
     record["annotations"][0]["iscrowd"] = 1
     for _ in range(20):
         assert 0 not in mapper()(record)["instances"].gt_classes
+
+
+def test_boxes_beyond_the_image_are_clipped(record):
+    record["annotations"][0]["bbox"] = [-50.0, -50.0, 300.0, 300.0]
+    for augmented in (True, False):
+        boxes = mapper(SSD_AUGMENTATION=augmented)(record)["instances"].gt_boxes.tensor
+        assert boxes.min() >= 0 and boxes.max() <= SIZE
+
+
+def test_five_thousand_boxes(record):
+    corners = np.random.rand(5000, 2) * (140, 100)
+    record["annotations"] = [
+        {"bbox": [x, y, x + 20, y + 20], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+        for x, y in corners
+    ]
+    assert len(mapper(SSD_AUGMENTATION=False)(record)["instances"]) == 5000
+    assert len(mapper()(record)["instances"]) > 0
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_every_kind_of_image_becomes_rgb(record, tmp_path, mode):
+    path = str(tmp_path / f"image.{'jpg' if mode == 'CMYK' else 'png'}")
+    Image.open(record["file_name"]).convert(mode).save(path)
+    assert image_size(path) == (160, 120)
+    output = mapper()({**record, "file_name": path})
+    assert output["image"].shape == (3, SIZE, SIZE) and len(output["instances"]) > 0
+
+
+def test_turned_image_is_read_upright(record, tmp_path):
+    upright = Image.open(record["file_name"])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    path = str(tmp_path / "turned.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    assert image_size(path) == (160, 120)
+    plain = mapper(SSD_AUGMENTATION=False, is_train=False)
+    expected = plain(record)["image"]
+    assert torch.equal(plain({**record, "file_name": path})["image"], expected)
+
+
+def test_image_of_one_pixel(record, tmp_path):
+    path = str(tmp_path / "pixel.png")
+    cv2.imwrite(path, np.full((1, 1, 3), 7, np.uint8))
+    annotations = [{**record["annotations"][0], "bbox": [0.0, 0.0, 1.0, 1.0]}]
+    pixel = {**record, "file_name": path, "width": 1, "height": 1, "annotations": annotations}
+    for _ in range(20):
+        output = mapper()(pixel)
+        assert output["image"].shape == (3, SIZE, SIZE) and len(output["instances"]) == 1
+
+
+def test_image_of_12000_pixels_a_side(record, tmp_path, monkeypatch):
+    largest = []
+    apply = ExpandTransform.apply_image
+    monkeypatch.setattr(
+        ExpandTransform,
+        "apply_image",
+        lambda self, image: largest.append(apply(self, image).size) or apply(self, image),
+    )
+    image = np.full((12_000, 12_000), 90, np.uint8)
+    image[3_000:6_000, 4_000:8_000] = 250
+    path = str(tmp_path / "huge.png")
+    cv2.imwrite(path, image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert image_size(path) == (12_000, 12_000)
+    annotations = [{**record["annotations"][0], "bbox": [4_000.0, 3_000.0, 8_000.0, 6_000.0]}]
+    huge = {**record, "file_name": path, "width": 12_000, "height": 12_000}
+    mapped = mapper()
+    while not largest:
+        output = mapped({**huge, "annotations": annotations})
+        assert output["image"].shape == (3, SIZE, SIZE) and len(output["instances"]) == 1
+    # Shrunk to 8 * 96 pixels before the expansion to at most 4 times as many a side.
+    assert max(largest) <= (4 * 8 * SIZE) ** 2 * 3
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_image_that_turned_bad_is_named(record, augmented):
+    with open(record["file_name"], "r+b") as f:
+        f.truncate(100)
+    with pytest.raises(DatasetError, match=r"image\.png cannot be used: .*truncated"):
+        mapper(SSD_AUGMENTATION=augmented)(record)
 
 
 def test_expansion(record):

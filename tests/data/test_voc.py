@@ -1,7 +1,7 @@
 import pytest
 
 from mutual_guidance.data import DatasetError, load_voc
-from mutual_guidance.data.voc import collect_classes
+from mutual_guidance.data.voc import collect_classes, read_annotation
 
 CLASSES = ["red", "green", "blue"]
 
@@ -21,7 +21,10 @@ def test_reads_boxes_as_detectron2_does(voc):
 
 
 def test_degenerate_boxes_are_dropped_and_told(voc):
-    boxes = [(5, 5, 5, 9), (9, 5, 5, 9), (70, 1, 80, 9), (1, 1, 9, 9), ("nan", 1, 9, 9)]
+    boxes = [
+        (5, 5, 5, 9), (9, 5, 5, 9), (70, 1, 80, 9), (1, 1, 9, 9), ("nan", 1, 9, 9),
+        (1, 1, 1e30, 9), (1, 1, 9, "inf"), (-900, 1, 9, 9),
+    ]  # fmt: skip
     voc.add("a", [])
     objects = "".join(
         f"<object><name>red</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax>"
@@ -32,7 +35,7 @@ def test_degenerate_boxes_are_dropped_and_told(voc):
     path.write_text(path.read_text().replace("</annotation>", objects + "</annotation>"))
     records, faults = load_voc(str(voc.root), "train", CLASSES)
     assert [a["bbox"] for a in records[0]["annotations"]] == [[0.0, 0.0, 9.0, 9.0]]
-    assert len(faults) == 4 and not any(f.structural for f in faults)
+    assert len(faults) == 7 and not any(f.structural for f in faults)
     assert all(str(path) == f.file for f in faults)
 
 
@@ -61,6 +64,23 @@ def test_structural_faults(voc):
     assert "entities" in told["bomb.xml"]
     assert "unknown class 'purple'" in told["fine.xml"]
     assert "duplicate id fine" in told["train.txt"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    "declarations",
+    [
+        '<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">',
+        '<!ENTITY b SYSTEM "file:///etc/hostname">',
+        '<!ENTITY % b SYSTEM "file:///etc/hostname"> %b;',
+    ],
+)
+def test_entities_are_refused_unexpanded(tmp_path, declarations, encoding):
+    path = tmp_path / "a.xml"
+    text = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [{declarations}]><a>&b;</a>'
+    path.write_text(text, encoding=encoding)
+    with pytest.raises(ValueError, match="declares XML entities"):
+        read_annotation(str(path))
 
 
 def test_missing_layout_is_named(tmp_path, voc):

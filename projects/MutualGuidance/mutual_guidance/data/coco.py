@@ -2,13 +2,12 @@
 
 import json
 import os
-from collections import Counter
 
 from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from .faults import DatasetError, Fault, box_fault
+from .faults import DatasetError, Fault, box_fault, repeated
 from .images import size_fault
 
 
@@ -70,12 +69,12 @@ def _read_json(path: str) -> dict:
 
 
 def _check_ids(content: dict, path: str) -> list[Fault]:
-    """Ids that stand twice."""
+    """Ids, and names of categories, that stand twice."""
+    keys = [(section, "id") for section in ("images", "annotations", "categories")]
     return [
-        Fault(path, f"duplicate id {i} in {section}", True)
-        for section in ("images", "annotations", "categories")
-        for i, count in Counter(entry["id"] for entry in content[section]).items()
-        if count > 1
+        Fault(path, f"duplicate {key} {value} in {section}", True)
+        for section, key in (*keys, ("categories", "name"))
+        for value in repeated(entry[key] for entry in content[section])
     ]
 
 
@@ -92,7 +91,7 @@ def _check_annotations(content: dict, path: str) -> list[Fault]:
         elif annotation["category_id"] not in categories:
             reason = f"{where}: unknown category {annotation['category_id']}"
             faults.append(Fault(path, reason, True))
-        elif len(annotation["bbox"]) != 4:
+        elif not _is_box(annotation["bbox"]):
             faults.append(Fault(path, f"{where}: bbox {annotation['bbox']}", True))
         else:
             box = _xyxy(annotation["bbox"])
@@ -100,6 +99,12 @@ def _check_annotations(content: dict, path: str) -> list[Fault]:
             if reason:
                 faults.append(Fault(f"{path} ({where})", reason, False))
     return faults
+
+
+def _is_box(bbox: object) -> bool:
+    """Whether it is a list of four numbers."""
+    is_list = isinstance(bbox, list) and len(bbox) == 4
+    return is_list and all(type(v) in (int, float) for v in bbox)
 
 
 def _xyxy(bbox: list[float]) -> list[float]:

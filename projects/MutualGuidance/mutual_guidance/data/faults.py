@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from tabulate import tabulate
@@ -12,6 +12,11 @@ _MAX_ROWS = 30
 
 class DatasetError(RuntimeError):
     """A data set that cannot be trained or evaluated on; the message says what to mend."""
+
+
+def repeated(names: Iterable[Hashable]) -> list[Hashable]:
+    """What stands more than once, sorted."""
+    return sorted((n for n, count in Counter(names).items() if count > 1), key=str)
 
 
 class Fault(NamedTuple):
@@ -31,6 +36,8 @@ def box_fault(box: Sequence[float], width: float, height: float) -> str | None:
         return f"zero-area or inverted box {list(box)}"
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         return f"box {list(box)} outside the {width}x{height} image"
+    if x0 < -width or y0 < -height or x1 > 2 * width or y1 > 2 * height:
+        return f"box {list(box)} reaches more than a {width}x{height} image beyond the image"
     return None
 
 

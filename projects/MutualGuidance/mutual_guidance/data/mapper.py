@@ -1,6 +1,8 @@
 """From a data set dict to the input of a model, with SSD's random crop."""
 
 import copy
+import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,9 +12,14 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from fvcore.transforms.transform import CropTransform
+from PIL.Image import DecompressionBombError
 
 from .augmentation import build_augmentations
+from .faults import DatasetError
 
+# Longest side of an image before augmentation, in sides of the square that comes out of it. An
+# expansion has 16 times the pixels, and no crop, at least 0.3 of a side long, loses detail.
+_MAX_SIDE = 8
 # Boxes narrower or lower than this share of the image are dropped after augmentation.
 _MIN_SIDE = 0.01
 
@@ -24,8 +31,27 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
         "image_format": cfg.INPUT.FORMAT,
     }
     if is_train and cfg.INPUT.SQUARE_SIZE and cfg.INPUT.SSD_AUGMENTATION:
-        return SSDMapper(fallback=[T.Resize(cfg.INPUT.SQUARE_SIZE)], **args)
-    return DatasetMapper(is_train=is_train, **args)
+        return SSDMapper(square_size=cfg.INPUT.SQUARE_SIZE, **args)
+    return PlainMapper(is_train=is_train, **args)
+
+
+def _naming_the_image(call: Callable) -> Callable:
+    """Let what goes wrong with an image say which one it is."""
+
+    @functools.wraps(call)
+    def named(self, dataset_dict: dict) -> dict:
+        try:
+            return call(self, dataset_dict)
+        except (OSError, SyntaxError, ValueError, DecompressionBombError) as error:
+            raise DatasetError(f"{dataset_dict['file_name']} cannot be used: {error}") from error
+
+    return named
+
+
+class PlainMapper(DatasetMapper):
+    """Detectron2's mapper. Raises DatasetError, with the file, for an image that cannot be read."""
+
+    __call__ = _naming_the_image(DatasetMapper.__call__)
 
 
 class SSDMapper(DatasetMapper):
@@ -33,27 +59,33 @@ class SSDMapper(DatasetMapper):
     Detectron2's training mapper with SSD's sampling (https://arxiv.org/abs/1512.02325, Sec. 2.2):
     a crop with a minimum IoU, in which a box stays if its centre is inside, then the other
     augmentations. Boxes below 1 % of the image's width or height are dropped; where none is left
-    the unaugmented image is taken.
+    the unaugmented image is taken. Images of more than 8 times the square's side are shrunk first,
+    so that an expansion of the largest fits into memory.
     """
 
-    def __init__(self, *, fallback: list[T.Augmentation], **kwargs) -> None:
+    def __init__(self, *, square_size: int, **kwargs) -> None:
         """
         Args:
-            fallback: what is done to an unaugmented image.
+            square_size: side in pixels of the square that the augmentations end with.
             kwargs: see :class:`DatasetMapper`.
         """
         super().__init__(is_train=True, **kwargs)
         self.crop = T.MinIoURandomCrop()
-        self.fallback = T.AugmentationList(fallback)
+        self.fallback = T.AugmentationList([T.Resize(square_size)])
+        self.max_side = _MAX_SIDE * square_size
+        self.shrink = T.AugmentationList([T.ResizeShortestEdge(self.max_side, self.max_side)])
 
+    @_naming_the_image
     def __call__(self, dataset_dict: dict) -> dict:
-        """See :class:`DatasetMapper`."""
+        """See :class:`DatasetMapper`; raises DatasetError for an image that cannot be read."""
         dataset_dict = copy.deepcopy(dataset_dict)
         image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
         utils.check_image_size(dataset_dict, image)
         annotations = [a for a in dataset_dict.pop("annotations") if not a.get("iscrowd", 0)]
         boxes = _absolute_boxes(annotations)
         classes = np.array([a["category_id"] for a in annotations], dtype=np.int64)
+        if max(image.shape[:2]) > self.max_side:
+            image, boxes = _transform(self.shrink, image, boxes)
 
         augmented, new_boxes, kept = self._augment(image, boxes)
         if len(boxes) and not kept.any():
@@ -75,7 +107,8 @@ class SSDMapper(DatasetMapper):
         """Image, its boxes (M, 4) and which of them stay (M,)."""
         crop = self.crop.get_transform(image, boxes)
         kept = np.ones(len(boxes), dtype=bool)
-        if isinstance(crop, CropTransform):
+        # Of an image of a few pixels nothing may be left.
+        if isinstance(crop, CropTransform) and min(crop.w, crop.h) > 0:
             kept = _centres_inside(boxes, crop)
             image, boxes = crop.apply_image(image), _clip(crop.apply_box(boxes), crop.h, crop.w)
         image, boxes = _transform(self.augmentations, image, boxes)

@@ -3,14 +3,13 @@
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from xml.parsers import expat
 
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from .faults import DatasetError, Fault, box_fault
-from .images import size_fault
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+from .faults import DatasetError, Fault, box_fault, repeated
+from .images import IMAGE_SUFFIXES, size_fault
 
 
 def load_voc(
@@ -58,7 +57,7 @@ def load_voc(
                 "annotations": objects,
             }
         )
-    faults += [Fault(_split_path(root, split), f"duplicate id {i}", True) for i in _duplicates(ids)]
+    faults += [Fault(_split_path(root, split), f"duplicate id {i}", True) for i in repeated(ids)]
     return records, faults
 
 
@@ -109,19 +108,29 @@ def read_annotation(path: str) -> dict:
         raise ValueError("annotation is missing")
     with open(path, "rb") as f:
         text = f.read()
-    if b"<!ENTITY" in text:
-        raise ValueError("annotation declares XML entities, which no data set needs")
     try:
+        _refuse_entities(text)
         tree = ET.fromstring(text)
         return {
             "width": int(tree.findtext("size/width")),
             "height": int(tree.findtext("size/height")),
             "objects": [_read_object(o) for o in tree.findall("object")],
         }
-    except ET.ParseError as error:
+    except (ET.ParseError, expat.ExpatError) as error:
         raise ValueError(f"annotation is not XML ({error})") from error
     except (TypeError, ValueError) as error:
-        raise ValueError(f"annotation lacks a tag or a number in it is wrong ({error})") from error
+        raise ValueError(f"annotation cannot be used as it is ({error})") from error
+
+
+def _refuse_entities(text: bytes) -> None:
+    """Raise ValueError where a declaration of an entity stands, in any encoding, unexpanded."""
+
+    def refuse(*declaration) -> None:
+        raise ValueError("it declares XML entities, which no data set needs")
+
+    parser = expat.ParserCreate()
+    parser.EntityDeclHandler = refuse
+    parser.Parse(text, True)
 
 
 def _read_object(element: ET.Element) -> dict:
@@ -174,12 +183,5 @@ def _index_images(folder: str) -> dict[str, str]:
     return {
         stem: os.path.join(folder, stem + suffix)
         for stem, suffix in stems
-        if suffix.lower() in _IMAGE_SUFFIXES
+        if suffix.lower() in IMAGE_SUFFIXES
     }
-
-
-def _duplicates(ids: Sequence[str]) -> list[str]:
-    seen, twice = set(), set()
-    for i in ids:
-        (twice if i in seen else seen).add(i)
-    return sorted(twice)
