@@ -60,3 +60,10 @@ def test_unknown_name_suggests_the_nearest():
 def test_builtin_set_that_is_not_there(monkeypatch):
     with pytest.raises(DatasetError, match="set DETECTRON2_DATASETS"):
         check_datasets(["voc_2007_test"])
+
+
+def test_set_without_any_object_is_refused(voc, voc_entry):
+    voc.add("a", [])
+    register_datasets([voc_entry])
+    with pytest.raises(DatasetError, match="has no usable object"):
+        check_datasets([voc_entry["name"]])

@@ -3,20 +3,21 @@
 import difflib
 import logging
 import os
-from collections import Counter
 from functools import partial
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .coco import load_coco
-from .faults import DatasetError, Fault, fault_table
+from .faults import DatasetError, Fault, fault_table, repeated
 from .voc import collect_classes, load_voc
+from .yolo import load_yolo, read_names
 
 logger = logging.getLogger(__name__)
 
 _KEYS = {
     "voc": ({"name", "format", "root", "split"}, {"classes"}),
     "coco": ({"name", "format", "root", "annotations", "images"}, set()),
+    "yolo": ({"name", "format", "root", "images"}, {"classes"}),
 }
 # By name: the entry that registered it, and what loading it gave.
 _entries: dict[str, dict] = {}
@@ -65,6 +66,8 @@ def check_datasets(names: list[str]) -> None:
             faults += _load(name)[1]
         else:
             _check_builtin(name)
+    if not any(f.structural for f in faults):
+        _check_not_empty(names)
     if not faults:
         return
     table = fault_table(faults)
@@ -91,10 +94,9 @@ def _check_entry(entry: dict) -> None:
             f"DATASETS.REGISTER: missing keys {sorted(missing)}, unknown keys {sorted(unknown)}, "
             f"in {entry}"
         )
-    classes = entry.get("classes", [])
-    repeated = sorted(c for c, count in Counter(classes).items() if count > 1)
-    if repeated:
-        raise DatasetError(f"DATASETS.REGISTER: classes {repeated} stand twice, in {entry}")
+    twice = repeated(entry.get("classes", []))
+    if twice:
+        raise DatasetError(f"DATASETS.REGISTER: classes {twice} stand twice, in {entry}")
 
 
 def _set_metadata(entry: dict) -> None:
@@ -103,14 +105,12 @@ def _set_metadata(entry: dict) -> None:
     root = dataset_root(entry["root"])
     if entry["format"] == "voc":
         metadata.set(evaluator_type="pascal_voc", dirname=root, split=entry["split"])
-        if "classes" in entry:
-            metadata.set(thing_classes=list(entry["classes"]))
     else:
-        metadata.set(
-            evaluator_type="coco",
-            json_file=os.path.join(root, entry["annotations"]),
-            image_root=os.path.join(root, entry["images"]),
-        )
+        metadata.set(evaluator_type="coco", image_root=os.path.join(root, entry["images"]))
+    if entry["format"] == "coco":
+        metadata.set(json_file=os.path.join(root, entry["annotations"]))
+    if "classes" in entry:
+        metadata.set(thing_classes=list(entry["classes"]))
 
 
 def _usable_records(name: str) -> list[dict]:
@@ -125,15 +125,27 @@ def _load(name: str) -> tuple[list[dict], list[Fault]]:
     """Records and faults; read once a process."""
     if name in _loaded:
         return _loaded[name]
-    metadata = MetadataCatalog.get(name)
-    if _entries[name]["format"] == "coco":
+    entry, metadata = _entries[name], MetadataCatalog.get(name)
+    root, kind = dataset_root(entry["root"]), entry["format"]
+    if kind == "coco":
         _loaded[name] = load_coco(metadata.json_file, metadata.image_root, name)
         return _loaded[name]
     if "thing_classes" not in metadata.as_dict():
-        metadata.set(thing_classes=collect_classes(metadata.dirname))
-        logger.info(f"Classes of {name}, from its annotations: {metadata.thing_classes}")
-    _loaded[name] = load_voc(metadata.dirname, metadata.split, metadata.thing_classes)
+        find_classes = collect_classes if kind == "voc" else read_names
+        metadata.set(thing_classes=find_classes(root))
+        logger.info(f"Classes of {name}, as found below {root}: {metadata.thing_classes}")
+    if kind == "voc":
+        _loaded[name] = load_voc(root, metadata.split, metadata.thing_classes)
+    else:
+        _loaded[name] = load_yolo(root, entry["images"], metadata.thing_classes)
     return _loaded[name]
+
+
+def _check_not_empty(names: list[str]) -> None:
+    """Raise DatasetError for a data set of ours without a usable object."""
+    for name in names:
+        if name in _entries and not any(r["annotations"] for r in _load(name)[0]):
+            raise DatasetError(f"data set {name} has no usable object: nothing to learn or to find")
 
 
 def _check_builtin(name: str) -> None:

@@ -13,5 +13,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     if kind == "pascal_voc":
         return PascalVOCEvaluator(dataset_name)
     if kind == "coco":
-        return COCOEvaluator(dataset_name, ("bbox",), output_dir=cfg.OUTPUT_DIR)
+        return COCOEvaluator(
+            dataset_name, ("bbox",), output_dir=cfg.OUTPUT_DIR, allow_cached_coco=False
+        )
     raise ValueError(f"data set {dataset_name} is of type {kind!r}; coco and pascal_voc work")
