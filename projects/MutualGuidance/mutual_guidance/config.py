@@ -63,11 +63,13 @@ def add_mutual_guidance_config(cfg: CN) -> None:
 
     # Data sets to register, each a mapping:
     #   name: as in DATASETS.TRAIN and DATASETS.TEST
-    #   format: voc or coco
+    #   format: voc, coco or yolo
     #   root: folder; relative ones are below $DETECTRON2_DATASETS (default: datasets)
     #   split: (voc) file below ImageSets/Main, without its .txt
-    #   classes: (voc) names in order; without it they are collected from the annotations
-    #   annotations, images: (coco) file and folder, relative to root
+    #   classes: (voc, yolo) names in order; without it they are collected from the annotations
+    #     (voc) or read from names in data.yaml below the root (yolo)
+    #   annotations: (coco) JSON file, relative to root
+    #   images: (coco, yolo) folder, relative to root
     cfg.DATASETS.REGISTER = []
 
     # Length of the training in epochs. 0 leaves it to SOLVER.MAX_ITER.
