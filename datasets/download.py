@@ -1,0 +1,246 @@
+"""Download archives, check and unpack them, count what came out: shared by prepare_*.py.
+
+Whatever interrupts it, giving the same command again goes on: a download resumes where it stopped,
+and a folder has its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import stat
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+TRIES = 5  # in a row without a new byte
+WAIT = 1.0  # seconds before the second try; doubles with every further one
+TIMEOUT = 60.0  # seconds without an answer
+CHUNK = 2**20  # bytes
+
+
+class PrepareError(RuntimeError):
+    """A data set that cannot be had; the message says why and what to do."""
+
+
+class Archive(NamedTuple):
+    """A file to download."""
+
+    url: str  # below the base
+    md5: str
+
+
+class Part(NamedTuple):
+    """A folder of a data set."""
+
+    folder: str  # below the root
+    archives: tuple[Archive, ...]
+    inside: str  # where the folder is within the archives
+    count: Callable[[Path], dict[str, int]]
+    expected: dict[str, int]  # what count finds in the whole folder
+
+
+def main(description: str, base: str, parts: Sequence[Part], argv: list[str] | None = None) -> None:
+    """The command line of a prepare_*.py; ``base`` is the URL of the official server."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    names = [part.folder for part in parts]
+    root = os.getenv("DETECTRON2_DATASETS", "datasets")
+    parser.add_argument("--root", type=Path, default=root, help="folder of the data sets")
+    parser.add_argument("--parts", nargs="+", choices=names, default=names, help="folders to make")
+    parser.add_argument("--url-base", default=base, help="a mirror of the official server")
+    args = parser.parse_args(argv)
+    try:
+        for part in parts:
+            if part.folder in args.parts:
+                made = prepare(part, args.root, args.url_base)
+                found = ", ".join(f"{count:,} {what}" for what, count in part.expected.items())
+                print(f"{args.root / part.folder}: {'made' if made else 'already there'}, {found}")
+    except (PrepareError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: give the same command again to go on.")
+
+
+def prepare(part: Part, root: Path, base: str) -> bool:
+    """
+    Make sure that the folder of ``part`` is below ``root``, whole.
+
+    Returns:
+        Whether it was made; False if it was there.
+
+    Raises:
+        PrepareError: a download or an archive failed, or the numbers of files are not the expected.
+    """
+    folder = root / part.folder
+    if folder.exists():
+        check_counts(part, folder)
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    archives = [fetch(base.rstrip("/") + "/" + a.url, root, a.md5) for a in part.archives]
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for archive in archives:
+        unpack(archive, partial)
+    check_counts(part, partial / part.inside)
+    (partial / part.inside).rename(folder)
+    shutil.rmtree(partial)
+    for archive in archives:
+        archive.unlink()
+    return True
+
+
+def check_counts(part: Part, folder: Path) -> None:
+    """Raise PrepareError unless the folder has what it is expected to have."""
+    found = part.count(folder)
+    wrong = [
+        f"{found[k]:,} {k} instead of {n:,}" for k, n in part.expected.items() if found[k] != n
+    ]
+    if wrong:
+        raise PrepareError(f"{folder} has {', '.join(wrong)}: move it away and run this again")
+
+
+def fetch(url: str, folder: Path, md5: str) -> Path:
+    """
+    Download a file into ``folder``, going on with what an earlier call has left.
+
+    Raises:
+        PrepareError: the server does not answer or refuses, or the file has another checksum.
+    """
+    path = folder / PurePosixPath(url).name
+    partial = path.with_name(path.name + ".part")
+    if not path.exists():
+        _download(url, partial)
+        partial.rename(path)
+    actual = _md5(path)
+    if actual != md5:
+        path.unlink()
+        raise PrepareError(
+            f"{path} has md5 {actual} instead of {md5} and was removed: run this again, or name "
+            "another server with --url-base"
+        )
+    return path
+
+
+def _download(url: str, partial: Path) -> None:
+    """Receive the whole file, with new tries as long as each brings something."""
+    failures = 0
+    while True:
+        before = _size(partial)
+        try:
+            _receive(url, partial)
+            return
+        except (OSError, HTTPException) as error:
+            refused = isinstance(error, HTTPError) and error.code < 500
+            failures = 1 if _size(partial) > before else failures + 1
+            if refused or failures >= TRIES:
+                raise PrepareError(
+                    f"{url}: {error}; {_size(partial):,} bytes of it are kept: give the same "
+                    "command again to go on, or name another server with --url-base"
+                ) from error
+            time.sleep(WAIT * 2 ** (failures - 1))
+
+
+def _receive(url: str, partial: Path) -> None:
+    """One request for what is missing. Raises OSError where the connection ends early."""
+    start = _size(partial)
+    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urlopen(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code == 416 and start:  # nothing is missing, or it is another file: see md5
+            return
+        raise
+    with response:
+        if response.status != 206:  # the server sends all of it
+            start = 0
+        length = response.headers["Content-Length"]
+        total = None if length is None else start + int(length)
+        _require_space(partial.parent, int(length or 0))
+        bar = tqdm(
+            desc=partial.stem, total=total, initial=start, unit="B", unit_scale=True, disable=None
+        )
+        with bar, open(partial, "ab" if start else "wb") as f:
+            while chunk := response.read(CHUNK):
+                f.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and _size(partial) < total:
+        raise OSError(f"the connection ended after {_size(partial):,} of {total:,} bytes")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """
+    Unpack a tar or zip file, progress shown.
+
+    Raises:
+        PrepareError: it is torn, or has a member that would land outside of ``folder``, a link out
+            of it, or a device.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            _unpack_zip(archive, folder)
+        else:
+            _unpack_tar(archive, folder)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise PrepareError(f"{archive} cannot be unpacked: {error}") from error
+
+
+def _unpack_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        members = file.infolist()
+        _require_space(folder.parent, sum(m.file_size for m in members))
+        for member in tqdm(members, desc=f"Unpacking {archive.name}", disable=None):
+            path = PurePosixPath(member.filename.replace("\\", "/"))
+            is_link = stat.S_ISLNK(member.external_attr >> 16)
+            if path.is_absolute() or ".." in path.parts or is_link:
+                raise zipfile.BadZipFile(f"{member.filename!r} leads outside or is a link")
+            file.extract(member, folder)
+
+
+def _unpack_tar(archive: Path, folder: Path) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise PrepareError(
+            "this Python cannot unpack tar files safely: use 3.10.12, 3.11.4, 3.12 or newer"
+        )
+    with tarfile.open(archive) as file:
+        members = file.getmembers()
+        _require_space(folder.parent, sum(m.size for m in members))
+        for member in tqdm(members, desc=f"Unpacking {archive.name}", disable=None):
+            file.extract(member, folder, filter="data")
+
+
+def _require_space(folder: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise PrepareError(
+            f"{folder} has {free / 1e9:.1f} GB free, {num_bytes / 1e9:.1f} GB are needed: make "
+            "room, or choose another --root"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    bar = tqdm(
+        desc=f"Checking {path.name}", total=_size(path), unit="B", unit_scale=True, disable=None
+    )
+    with bar, open(path, "rb") as f:
+        while chunk := f.read(CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
