@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Mutual Guidance in a Detectron2 model of your own: here, a subclass of its RetinaNet.
+
+    python examples/detectron2_model.py     # the losses of one drawn batch
+
+The class is all that it takes. It is registered, so that META_ARCHITECTURE names it in a config.
+(For a RetinaNet or FCOS as Detectron2 has it, no class is needed: name GuidedRetinaNet or
+GuidedFCOS of mutual_guidance.modeling.)
+"""
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+from mutual_guidance.assignment import AnchorMatcher
+from mutual_guidance.modeling.meta_arch.common import decode_boxes, gt_tensors, matched_boxes
+
+
+@META_ARCH_REGISTRY.register()
+class OwnRetinaNet(RetinaNet):
+    def forward_training(self, images, features, predictions, gt_instances):
+        logits, deltas = self._transpose_dense_predictions(predictions, [self.num_classes, 4])
+        anchors = self.anchor_generator(features)
+        gt_boxes, gt_classes = gt_tensors(gt_instances)
+        with torch.no_grad():
+            all_anchors = Boxes.cat(anchors)
+            boxes = decode_boxes(self.box2box_transform, all_anchors, torch.cat(deltas, dim=1))
+            scores = torch.cat(logits, dim=1)
+            labels = AnchorMatcher()(all_anchors.tensor, gt_boxes, gt_classes, boxes, scores)
+        # Detectron2's losses of both tasks with the labels of each, of which one counts. Its moving
+        # average of the number of positives moves twice an iteration by that.
+        loc_labels = torch.where(labels.loc_mask, 0, self.num_classes)
+        targets = matched_boxes(gt_boxes, labels.loc_gt_inds)
+        of_cls = self.losses(anchors, logits, list(labels.cls_labels), deltas, targets)
+        of_loc = self.losses(anchors, logits, list(loc_labels), deltas, targets)
+        return {"loss_cls": of_cls["loss_cls"], "loss_box_reg": of_loc["loss_box_reg"]}
+
+
+def config() -> CfgNode:
+    """A RetinaNet on a ResNet-18, from random weights."""
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "OwnRetinaNet"
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.DEPTH = 18
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[size, size * 1.5] for size in (32, 64, 128, 256, 512)]
+    return cfg
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    model = build_model(config()).train()
+    instances = Instances((128, 128))
+    instances.gt_boxes = Boxes(torch.tensor([[10.0, 10.0, 70.0, 90.0], [50.0, 40.0, 120.0, 80.0]]))
+    instances.gt_classes = torch.tensor([3, 7])
+    image = torch.randint(0, 256, (3, 128, 128), dtype=torch.float32)
+    with EventStorage():
+        losses = model([{"image": image, "instances": instances}])
+    print(", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
+
+
+if __name__ == "__main__":
+    main()

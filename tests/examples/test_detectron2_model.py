@@ -1,0 +1,66 @@
+import ast
+import functools
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch import RetinaNet
+
+from mutual_guidance.assignment import AnchorMatcher
+from tests.conftest import REPOSITORY, make_instances
+
+
+@pytest.fixture(scope="module")
+def example():
+    path = REPOSITORY / "examples" / "detectron2_model.py"
+    spec = importlib.util.spec_from_file_location("detectron2_model", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def model(example):
+    torch.manual_seed(0)
+    return build_model(example.config()).train()
+
+
+def batch():
+    boxes = [[10, 10, 70, 90], [50, 40, 120, 81]]
+    return [
+        {"image": torch.rand(3, 128, 128) * 255, "instances": make_instances(boxes, [3, 7])},
+        {"image": torch.rand(3, 128, 128) * 255, "instances": make_instances([], [])},
+    ]
+
+
+def test_the_class_has_under_20_lines(example):
+    source = Path(example.__file__).read_text()
+    (own,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    lines = source.splitlines()[own.lineno - 1 : own.end_lineno]
+    assert len([line for line in lines if not line.lstrip().startswith("#")]) < 20
+
+
+def test_both_tasks_are_trained(model, storage):
+    losses = model(batch())
+    assert all(loss.item() > 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    for layer in (model.head.cls_score, model.head.bbox_pred):
+        assert layer.weight.grad.isfinite().all() and layer.weight.grad.abs().sum() > 0
+
+
+def test_static_labels_give_detectron2s_own_losses(example, model, storage, monkeypatch):
+    monkeypatch.setattr(example, "AnchorMatcher", functools.partial(AnchorMatcher, "static"))
+    inputs = batch()
+    model.loss_normalizer = 100
+    ours = model(inputs)
+    after_two = model.loss_normalizer
+
+    model.loss_normalizer = 100
+    monkeypatch.setattr(example.OwnRetinaNet, "forward_training", RetinaNet.forward_training)
+    own = model(inputs)
+    assert ours["loss_cls"].item() == pytest.approx(own["loss_cls"].item(), rel=1e-5)
+    # The moving average moved twice before the second loss was divided by it.
+    scaled = own["loss_box_reg"].item() * model.loss_normalizer / after_two
+    assert ours["loss_box_reg"].item() == pytest.approx(scaled, rel=1e-5)
