@@ -62,6 +62,13 @@ def test_builtin_set_that_is_not_there(monkeypatch):
         check_datasets(["voc_2007_test"])
 
 
+def test_images_of_a_builtin_set_are_checked(tmp_path, monkeypatch):
+    entry = {"file_name": str(tmp_path / "a.jpg"), "width": 4, "height": 4, "annotations": []}
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: [entry])
+    with pytest.raises(DatasetError, match=r"a\.jpg .* image is missing"):
+        check_datasets(["voc_2007_test"])
+
+
 def test_set_without_any_object_is_refused(voc, voc_entry):
     voc.add("a", [])
     register_datasets([voc_entry])

@@ -132,3 +132,9 @@ def test_inference_does_not_depend_on_the_strategy():
         with torch.no_grad():
             outputs.append(model(image)[0]["instances"].scores)
     assert len(outputs[0]) > 0 and all(torch.equal(outputs[0], o) for o in outputs[1:])
+
+
+def test_five_thousand_objects_in_an_image(storage):
+    gts = random_instances(torch.Generator().manual_seed(0), 5000)
+    losses = build()(batch(gts))
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())

@@ -6,9 +6,11 @@ import os
 from functools import partial
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from tqdm import tqdm
 
 from .coco import load_coco
 from .faults import DatasetError, Fault, fault_table, repeated
+from .images import size_fault
 from .voc import collect_classes, load_voc
 from .yolo import load_yolo, read_names
 
@@ -65,7 +67,7 @@ def check_datasets(names: list[str]) -> None:
         if name in _entries:
             faults += _load(name)[1]
         else:
-            _check_builtin(name)
+            faults += _check_builtin(name)
     if not any(f.structural for f in faults):
         _check_not_empty(names)
     if not faults:
@@ -148,11 +150,18 @@ def _check_not_empty(names: list[str]) -> None:
             raise DatasetError(f"data set {name} has no usable object: nothing to learn or to find")
 
 
-def _check_builtin(name: str) -> None:
+def _check_builtin(name: str) -> list[Fault]:
+    """The faults of the images of a data set that Detectron2 reads."""
     try:
-        DatasetCatalog.get(name)
+        records = DatasetCatalog.get(name)
     except FileNotFoundError as error:
         raise DatasetError(
             f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "
             f"that holds the data sets (now {os.getenv('DETECTRON2_DATASETS', 'datasets')!r})"
         ) from error
+    faults = []
+    for record in tqdm(records, desc=f"Checking {name}", leave=False):
+        reason = size_fault(record["file_name"], record["width"], record["height"])
+        if reason:
+            faults.append(Fault(record["file_name"], reason, True))
+    return faults
