@@ -40,7 +40,7 @@ def test_degenerate_boxes_are_dropped_and_told(voc):
 
 
 def test_structural_faults(voc):
-    for name in ("fine", "no_xml", "torn", "no_image", "empty_image", "other_size", "bomb"):
+    for name in ("fine", "no_xml", "torn", "no_image", "empty_image", "other_size", "bomb", "no_size"):
         voc.add(name, [("red", (1, 1, 9, 9))])
     voc.add("fine", [("purple", (1, 1, 9, 9))])  # a duplicate id and an unknown class
     annotations, images = voc.root / "Annotations", voc.root / "JPEGImages"
@@ -50,6 +50,7 @@ def test_structural_faults(voc):
     (images / "empty_image.jpg").write_bytes(b"")
     text = (annotations / "other_size.xml").read_text()
     (annotations / "other_size.xml").write_text(text.replace("<width>64", "<width>65"))
+    (annotations / "no_size.xml").write_text("<annotation></annotation>")
     (annotations / "bomb.xml").write_text(
         '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;">]><annotation>&z;</annotation>'
     )
@@ -62,6 +63,7 @@ def test_structural_faults(voc):
     assert "cannot be read" in told["empty_image.jpg"]
     assert "64x64, its annotation says 65x64" in told["other_size.jpg"]
     assert "entities" in told["bomb.xml"]
+    assert "cannot be used" in told["no_size.xml"]
     assert "unknown class 'purple'" in told["fine.xml"]
     assert "duplicate id fine" in told["train.txt"]
 

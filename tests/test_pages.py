@@ -1,0 +1,43 @@
+"""What the pages promise: tests that exist, links that lead somewhere, examples that run."""
+
+import re
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PAGES = sorted((REPOSITORY / "docs").glob("*.md")) + [REPOSITORY / "datasets" / "README.md"]
+
+
+def test_every_row_of_reliability_names_a_test_that_exists():
+    rows = (REPOSITORY / "docs" / "reliability.md").read_text().splitlines()
+    rows = [row for row in rows if row.startswith("| ") and not row.startswith("| tried")]
+    assert len(rows) > 20
+    for row in rows:
+        tests = re.findall(r"`(tests/\S+\.py)::(\w+)`", row)
+        assert tests, row
+        for path, name in tests:
+            assert f"def {name}(" in (REPOSITORY / path).read_text(), (path, name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_commands_lead_to_files(page):
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert "://" in link or (page.parent / link).exists(), link
+    for block in re.findall(r"```\n(.*?)```", text, flags=re.DOTALL):
+        for script in re.findall(r"python ([\w/]+\.py)", block):
+            assert (REPOSITORY / script).is_file(), script
+        for config in re.findall(r"configs/[\w/-]+\.yaml", block):
+            assert (REPOSITORY / config).is_file(), config
+
+
+def test_the_matchers_page_runs():
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (REPOSITORY / "docs" / "matcher.md").read_text(), flags=re.DOTALL
+    )
+    names = {}
+    exec(block, names)
+    labels = names["labels"]
+    assert labels.cls_labels.shape == (2, 1000) and labels.loc_mask[0].any()
+    assert (labels.cls_labels[1] == 20).all()  # an image without ground truth is background
