@@ -1,4 +1,9 @@
+import contextlib
+import copy
+import functools
 import json
+import operator
+import uuid
 
 import cv2
 import numpy as np
@@ -81,6 +86,32 @@ def test_torn_or_missing_file(content, tmp_path):
     del content["images"][0]["width"]
     with pytest.raises(DatasetError, match="lacks one of its keys"):
         load(content, tmp_path)
+
+
+def places(value, path=()):
+    """Every place in nested JSON, as a path of keys and indices."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        yield (*path, key)
+        if isinstance(inner, (dict, list)):
+            yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("value", [None, "x", [], [[1]], {}, -1, 10**400, float("nan"), True])
+def test_nonsense_anywhere_ends_in_one_sentence(content, tmp_path, value):
+    content["annotations"][0].update(area=20, segmentation=[[2, 3, 6, 3, 6, 8]])
+    for *path, key in list(places(content)):
+        changed = copy.deepcopy(content)
+        place = functools.reduce(operator.getitem, path, changed)
+        place[key] = value
+        # Fine, or told of; never another exception.
+        with contextlib.suppress(DatasetError):
+            load(changed, tmp_path, f"nonsense_{uuid.uuid4().hex}")
+
+
+def test_what_detectron2_would_stop_at_is_told(content, tmp_path):
+    _, (fault,) = load(extra(content, ignore=1), tmp_path)
+    assert "reads no `ignore`" in fault.reason and fault.structural
 
 
 def test_real_coco_images(real_data):

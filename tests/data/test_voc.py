@@ -40,7 +40,16 @@ def test_degenerate_boxes_are_dropped_and_told(voc):
 
 
 def test_structural_faults(voc):
-    for name in ("fine", "no_xml", "torn", "no_image", "empty_image", "other_size", "bomb", "no_size"):
+    for name in (
+        "fine",
+        "no_xml",
+        "torn",
+        "no_image",
+        "empty_image",
+        "other_size",
+        "bomb",
+        "no_size",
+    ):
         voc.add(name, [("red", (1, 1, 9, 9))])
     voc.add("fine", [("purple", (1, 1, 9, 9))])  # a duplicate id and an unknown class
     annotations, images = voc.root / "Annotations", voc.root / "JPEGImages"
@@ -91,6 +100,18 @@ def test_missing_layout_is_named(tmp_path, voc):
     (voc.root / "ImageSets" / "Main" / "empty.txt").write_text("\n")
     with pytest.raises(DatasetError, match=r"empty\.txt lists no image"):
         load_voc(str(voc.root), "empty", CLASSES)
+    (voc.root / "ImageSets" / "Main" / "binary.txt").write_bytes(b"\xff\xd8\x00")
+    with pytest.raises(DatasetError, match=r"binary\.txt is not text"):
+        load_voc(str(voc.root), "binary", CLASSES)
+
+
+def test_annotation_torn_anywhere_is_refused(voc, tmp_path):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    text = (voc.root / "Annotations" / "a.xml").read_bytes()
+    for length in range(len(text)):
+        (tmp_path / "torn.xml").write_bytes(text[:length])
+        with pytest.raises(ValueError, match="not XML"):
+            read_annotation(str(tmp_path / "torn.xml"))
 
 
 def test_one_image_is_enough(voc):

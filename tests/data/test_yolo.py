@@ -151,6 +151,7 @@ def test_names(yolo):
         ("names: {0: a, 2: b}", "no readable names"),
         ("nc: 3", "no readable names"),
         ("names: [a", "no readable names"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]", "no readable names"),
         ("names: !!python/object/apply:os.getcwd []", "no readable names"),
         (None, "data.yaml is missing"),
     ],

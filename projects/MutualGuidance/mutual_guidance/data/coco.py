@@ -26,16 +26,15 @@ def load_coco(annotations: str, images: str, name: str) -> tuple[list[dict], lis
         DatasetError: the file is missing, torn or not of COCO's format.
     """
     content = _read_json(annotations)
-    faults = _check_ids(content, annotations)
-    faults += _check_annotations(content, annotations)
-    for image in tqdm(content["images"], desc=f"Checking {name}", leave=False):
-        path = os.path.join(images, image["file_name"])
-        reason = size_fault(path, image["width"], image["height"])
-        if reason:
-            faults.append(Fault(path, reason, True))
-    if any(f.structural for f in faults):
-        return [], faults
-    records = load_coco_json(annotations, images, name)
+    try:
+        faults = _check_ids(content, annotations)
+        faults += _check_annotations(content, annotations)
+        faults += _check_images(content, images, name)
+        if any(f.structural for f in faults):
+            return [], faults
+        records = load_coco_json(annotations, images, name)
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
+        raise DatasetError(f"{annotations} is not COCO's JSON: {error}") from error
     for record in records:
         record["annotations"] = [
             a
@@ -78,6 +77,17 @@ def _check_ids(content: dict, path: str) -> list[Fault]:
     ]
 
 
+def _check_images(content: dict, folder: str, name: str) -> list[Fault]:
+    """Images that cannot be read or are of another size."""
+    faults = []
+    for image in tqdm(content["images"], desc=f"Checking {name}", leave=False):
+        path = os.path.join(folder, image["file_name"])
+        reason = size_fault(path, image["width"], image["height"])
+        if reason:
+            faults.append(Fault(path, reason, True))
+    return faults
+
+
 def _check_annotations(content: dict, path: str) -> list[Fault]:
     """Annotations of no image or no category, and boxes of no use."""
     images = {i["id"]: i for i in content["images"]}
@@ -90,6 +100,9 @@ def _check_annotations(content: dict, path: str) -> list[Fault]:
             faults.append(Fault(path, f"{where}: no image {annotation['image_id']}", True))
         elif annotation["category_id"] not in categories:
             reason = f"{where}: unknown category {annotation['category_id']}"
+            faults.append(Fault(path, reason, True))
+        elif annotation.get("ignore"):
+            reason = f"{where}: Detectron2 reads no `ignore`; remove it, or set iscrowd instead"
             faults.append(Fault(path, reason, True))
         elif not _is_box(annotation["bbox"]):
             faults.append(Fault(path, f"{where}: bbox {annotation['bbox']}", True))

@@ -87,8 +87,11 @@ def read_split(root: str, split: str) -> list[str]:
             f"{path} is missing: expected the VOC layout there; check root and split, or set "
             "DETECTRON2_DATASETS to the folder that holds the data sets"
         )
-    with open(path, encoding="utf-8") as f:
-        ids = [line.split()[0] for line in f if line.strip()]
+    try:
+        with open(path, encoding="utf-8") as f:
+            ids = [line.split()[0] for line in f if line.strip()]
+    except ValueError as error:
+        raise DatasetError(f"{path} is not text: it must list an image's id a line") from error
     if not ids:
         raise DatasetError(f"{path} lists no image")
     return ids

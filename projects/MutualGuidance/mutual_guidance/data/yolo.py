@@ -83,6 +83,8 @@ def read_names(root: str) -> list[str]:
             names = yaml.safe_load(f)["names"]
         if isinstance(names, dict):
             names = [names[i] for i in range(len(names))]
+        if not all(isinstance(name, (str, int)) for name in names):
+            raise TypeError("a name is neither text nor a number")
         names = [str(name) for name in names]
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing: put it there, or list the classes") from error
