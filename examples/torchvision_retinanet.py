@@ -110,11 +110,11 @@ def train(strategy: str, steps: int, seed: int = 0) -> list[float]:
     return history
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--strategy", choices=list(STRATEGIES), default="mutual_guidance")
     parser.add_argument("--steps", type=int, default=40)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     train(args.strategy, args.steps)
 
 

@@ -42,6 +42,11 @@ def test_the_class_has_under_20_lines(example):
     assert len([line for line in lines if not line.lstrip().startswith("#")]) < 20
 
 
+def test_the_script_prints_its_losses(example, capsys):
+    example.main()
+    assert "loss_cls" in capsys.readouterr().out
+
+
 def test_both_tasks_are_trained(model, storage):
     losses = model(batch())
     assert all(loss.item() > 0 for loss in losses.values())
