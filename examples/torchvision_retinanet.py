@@ -96,7 +96,7 @@ def train(strategy: str, steps: int, seed: int = 0) -> list[float]:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = build_model(strategy).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
     history = []
     for step in range(1, steps + 1):
         losses = model(*draw_batch(generator))
