@@ -105,8 +105,9 @@ def _set_metadata(entry: dict) -> None:
     """What is known without reading; the rest is set on loading."""
     metadata = MetadataCatalog.get(entry["name"])
     root = dataset_root(entry["root"])
+    metadata.set(dirname=root)
     if entry["format"] == "voc":
-        metadata.set(evaluator_type="pascal_voc", dirname=root, split=entry["split"])
+        metadata.set(evaluator_type="pascal_voc", split=entry["split"])
     else:
         metadata.set(evaluator_type="coco", image_root=os.path.join(root, entry["images"]))
     if entry["format"] == "coco":
@@ -128,7 +129,7 @@ def _load(name: str) -> tuple[list[dict], list[Fault]]:
     if name in _loaded:
         return _loaded[name]
     entry, metadata = _entries[name], MetadataCatalog.get(name)
-    root, kind = dataset_root(entry["root"]), entry["format"]
+    root, kind = metadata.dirname, entry["format"]
     if kind == "coco":
         _loaded[name] = load_coco(metadata.json_file, metadata.image_root, name)
         return _loaded[name]
