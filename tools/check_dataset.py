@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> None:
         is_config = args.data.endswith((".yaml", ".yml"))
         cfg = load_config(args.data if is_config else args.config_file, [])
         names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] if is_config else [args.data]
+        if not names:
+            raise ConfigError(f"{args.data} names no data set in DATASETS.TRAIN or DATASETS.TEST")
         register_datasets(cfg.DATASETS.REGISTER)
         check_datasets(names)
         print(f"Can be trained and evaluated on: {', '.join(names)}")

@@ -120,6 +120,8 @@ def test_faults_end_it_with_the_table(tool, tmp_path):
         tool.main([str(tmp_path / "own.yaml")])
     with pytest.raises(SystemExit, match="error: unknown data set 'fualty'"):
         tool.main(["fualty", "--config-file", str(tmp_path / "own.yaml")])
+    with pytest.raises(SystemExit, match="names no data set"):
+        tool.main([str(REPOSITORY / "configs" / "Base-Anchors.yaml")])
 
 
 def test_a_detector_of_points_has_no_anchors(tool, real_data):

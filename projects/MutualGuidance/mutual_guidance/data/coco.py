@@ -34,7 +34,8 @@ def load_coco(annotations: str, images: str, name: str) -> tuple[list[dict], lis
             return [], faults
         records = load_coco_json(annotations, images, name)
     except (TypeError, ValueError, LookupError, OverflowError) as error:
-        raise DatasetError(f"{annotations} is not COCO's JSON: {error}") from error
+        reason = f"{type(error).__name__} {error}"
+        raise DatasetError(f"{annotations} is not COCO's JSON: {reason}") from error
     for record in records:
         record["annotations"] = [
             a
