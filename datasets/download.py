@@ -24,7 +24,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-TRIES = 5  # in a row without a new byte
+TRIES = 5  # in a row that bring nothing new
 WAIT = 1.0  # seconds before the second try; doubles with every further one
 TIMEOUT = 60.0  # seconds without an answer
 CHUNK = 2**20  # bytes
@@ -136,15 +136,15 @@ def fetch(url: str, folder: Path, md5: str) -> Path:
 
 def _download(url: str, partial: Path) -> None:
     """Receive the whole file, with new tries as long as each brings something."""
-    failures = 0
+    failures, most = 0, _size(partial)
     while True:
-        before = _size(partial)
         try:
             _receive(url, partial)
             return
         except (OSError, HTTPException) as error:
             refused = isinstance(error, HTTPError) and error.code < 500
-            failures = 1 if _size(partial) > before else failures + 1
+            failures = 1 if _size(partial) > most else failures + 1
+            most = max(most, _size(partial))
             if refused or failures >= TRIES:
                 raise PrepareError(
                     f"{url}: {error}; {_size(partial):,} bytes of it are kept: give the same "
