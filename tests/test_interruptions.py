@@ -29,8 +29,23 @@ def arguments(voc):
     ]  # fmt: skip
 
 
-def start(arguments, out, launcher=()):
-    """Start a training in a process group of its own."""
+@pytest.fixture
+def start():
+    """Starts trainings in process groups of their own, which end with the test."""
+    started = []
+
+    def start(arguments, out, launcher=()):
+        started.append(_start(arguments, out, launcher))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _start(arguments, out, launcher):
     command = [sys.executable, *launcher, "train_net.py", *map(str, arguments)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -69,7 +84,7 @@ def straight(arguments, tmp_path):
     return folder
 
 
-def test_kill_9_and_resume_is_the_uninterrupted_run(arguments, straight, tmp_path):
+def test_kill_9_and_resume_is_the_uninterrupted_run(arguments, straight, tmp_path, start):
     out = tmp_path / "killed"
     process = start(arguments, out)
     wait_for(out / "model_0000007.pth", process)
@@ -82,7 +97,7 @@ def test_kill_9_and_resume_is_the_uninterrupted_run(arguments, straight, tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_path, number):
+def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_path, start, number):
     out = tmp_path / "out"
     process = start(arguments, out)
     wait_for(out / "metrics.json", process)
@@ -101,13 +116,13 @@ def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_p
 
 
 @pytest.mark.slow
-def test_torchrun_goes_on_by_itself_after_a_worker_is_killed(arguments, tmp_path):
+def test_torchrun_goes_on_by_itself_after_a_worker_is_killed(arguments, tmp_path, start):
     out = tmp_path / "out"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = start(arguments, out, [*launcher, "--max-restarts", "1"])
     wait_for(out / "model_0000007.pth", process)
     workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
-    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+    os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)
     log, _ = process.communicate(timeout=300)
     assert process.returncode == 0, log[-3000:]
     assert "the newest checkpoint that loads" in log

@@ -1,4 +1,4 @@
-import fcntl
+import multiprocessing
 from collections import namedtuple
 
 import pytest
@@ -9,11 +9,23 @@ from mutual_guidance.engine.output import check_output, check_shared_memory
 from tests.runs import CONFIG
 
 
+def hold(folder, held, release):
+    """What another run does."""
+    check_output(str(folder), is_new_run=True)
+    held.set()
+    release.wait()
+
+
 def test_two_runs_in_one_folder(tmp_path):
-    with open(tmp_path / ".lock", "a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(OutputError, match="another run is writing to"):
-            check_output(str(tmp_path), is_new_run=True)
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path, held, release))
+    other.start()
+    held.wait()
+    with pytest.raises(OutputError, match="another run is writing to"):
+        check_output(str(tmp_path), is_new_run=True)
+    release.set()
+    other.join()
     check_output(str(tmp_path), is_new_run=True)
     check_output(str(tmp_path), is_new_run=True)  # the same process may
 

@@ -49,7 +49,15 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
 def join_group() -> None:
     """Join the process group that torchrun's environment variables describe."""
     has_gpu = torch.cuda.is_available()
-    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=DEFAULT_TIMEOUT)
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=DEFAULT_TIMEOUT))
+    # The store outlives a restart, with the addresses of processes that are gone.
+    dist.init_process_group(
+        "nccl" if has_gpu else "gloo",
+        store=dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store),
+        rank=rank,
+        world_size=world_size,
+        timeout=DEFAULT_TIMEOUT,
+    )
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     if has_gpu:
         torch.cuda.set_device(comm.get_local_rank())

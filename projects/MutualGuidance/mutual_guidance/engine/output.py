@@ -12,7 +12,8 @@ from .errors import ConfigError, OutputError
 
 _LOCK_FILE = ".lock"
 _SHARED_MEMORY = "/dev/shm"
-# By folder; open while the process lives, which is what holds the lock.
+# By folder; open while the process lives. Its locks are its own: loader workers, which may survive
+# it by seconds, do not hold them.
 _locks = {}
 
 
@@ -41,7 +42,7 @@ def check_output(folder: str, is_new_run: bool) -> None:
             f"OUTPUT_DIR {folder} cannot be written to ({error.strerror}); choose another"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise OutputError(
             f"another run is writing to {folder}; wait for it, or choose another OUTPUT_DIR"
