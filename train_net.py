@@ -8,7 +8,15 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from mutual_guidance.checkpoint import Checkpointer
-from mutual_guidance.engine import USER_ERRORS, Interrupted, NonFiniteLoss, Trainer, launch, setup
+from mutual_guidance.engine import (
+    USER_ERRORS,
+    Interrupted,
+    NonFiniteLoss,
+    Trainer,
+    launch,
+    sentence,
+    setup,
+)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -33,7 +41,7 @@ def main(args: argparse.Namespace) -> None:
     except USER_ERRORS as error:
         # Once a machine, but for what only one process knows.
         is_shared = not isinstance(error, NonFiniteLoss)
-        sys.exit(1 if is_shared and comm.get_local_rank() else f"error: {error}")
+        sys.exit(1 if is_shared and comm.get_local_rank() else f"error: {sentence(error)}")
     except Interrupted as stop:
         if comm.is_main_process():
             command = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])

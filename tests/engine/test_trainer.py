@@ -1,6 +1,8 @@
 """Short trainings within the process of the tests."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -11,10 +13,11 @@ from detectron2.utils.events import EventStorage
 from mutual_guidance.assignment import AnchorMatcher
 from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.engine import Interrupted, Trainer, load_config
 from mutual_guidance.engine.errors import NonFiniteLoss
 from mutual_guidance.engine.setup import check_values, resolve_classes, resolve_device
 from mutual_guidance.engine.step import load_batch
+from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
 from tests.runs import CONFIG, draw_four_images
 
 ITERATIONS = 6
@@ -166,6 +169,20 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_cfg, tmp_path):
     with torch.no_grad(), EventStorage():
         losses = model(load_batch(str(path)))
     assert not torch.stack(list(losses.values())).isfinite().all()
+
+
+def test_a_signal_ends_an_evaluation(make_cfg, tmp_path, monkeypatch):
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return call(*args)
+
+    call = GuidedRetinaNet.forward_inference
+    monkeypatch.setattr(GuidedRetinaNet, "forward_inference", signalled)
+    with pytest.raises(Interrupted) as stop:
+        run(make_cfg("stopped", "TEST.EVAL_PERIOD", 2))
+    assert stop.value.code == 143
+    assert weights(tmp_path / "stopped", "model_0000001")["trainer"]["iteration"] == 1
+    assert not (tmp_path / "stopped" / "evaluation.json").exists()
 
 
 @pytest.mark.parametrize(

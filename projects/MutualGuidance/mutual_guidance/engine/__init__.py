@@ -1,6 +1,6 @@
 """Training and evaluation."""
 
-from .errors import USER_ERRORS, ConfigError, NonFiniteLoss
+from .errors import USER_ERRORS, ConfigError, NonFiniteLoss, sentence
 from .interrupt import Interrupted
 from .launch import launch
 from .setup import load_config, setup
@@ -15,5 +15,6 @@ __all__ = [
     "Trainer",
     "launch",
     "load_config",
+    "sentence",
     "setup",
 ]

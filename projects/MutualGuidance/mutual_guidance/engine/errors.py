@@ -17,3 +17,11 @@ class NonFiniteLoss(RuntimeError):
 
 
 USER_ERRORS = (CheckpointError, ConfigError, DatasetError, NonFiniteLoss, OutputError)
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, without the traceback that PyTorch puts before one of a loader worker."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    return text.strip().splitlines()[-1].partition(": ")[2]
