@@ -5,6 +5,7 @@ Shape symbols: N images, R anchors or points an image, M_i ground truths of imag
 batch, P pairs of a ground truth and a candidate, K classes. Boxes are XYXY in absolute pixels.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -28,16 +29,26 @@ class _Matcher:
     def __init__(
         self, strategy: str, sigma: float, num_classes: int | None, memory_budget: int
     ) -> None:
-        if strategy not in STRATEGIES:
-            known = ", ".join(STRATEGIES)
-            raise ValueError(f"unknown strategy {strategy!r}; choose one of {known}")
         if not sigma > 1:
             raise ValueError(f"sigma must be above 1 (Eq. 1 of the paper), got {sigma}")
-        self.strategy: Strategy = STRATEGIES[strategy]
+        self.strategy = self._strategy(strategy)
         self.rule = Rule(False, "prior", 0.0, 0.0)
         self.sigma = float(sigma)
         self.num_classes = num_classes
         self.memory_budget = int(memory_budget)
+
+    def with_strategy(self, strategy: str) -> "_Matcher":
+        """This matcher with another strategy. Raises ValueError for an unknown one."""
+        other = copy.copy(self)
+        other.strategy = self._strategy(strategy)
+        return other
+
+    def _strategy(self, name: str) -> Strategy:
+        """The qualities of a strategy."""
+        if name not in STRATEGIES:
+            known = ", ".join(STRATEGIES)
+            raise ValueError(f"unknown strategy {name!r}; choose one of {known}")
+        return STRATEGIES[name]
 
     @torch.no_grad()
     def _match(
@@ -220,8 +231,10 @@ class PointMatcher(_Matcher):
         self.center_sampling_radius = float(center_sampling_radius)
         tiny = torch.finfo(torch.float32).tiny
         self.rule = Rule(False, "rule", tiny, tiny)
-        if self.strategy == STRATEGIES["static"]:
-            self.strategy = Strategy("rule", "rule")
+
+    def _strategy(self, name: str) -> Strategy:
+        strategy = super()._strategy(name)
+        return Strategy("rule", "rule") if strategy == STRATEGIES["static"] else strategy
 
     def __call__(
         self,
