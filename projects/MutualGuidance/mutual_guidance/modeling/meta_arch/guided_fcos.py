@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...assignment import Assignment, PointMatcher
+from ...assignment.geometry import Points
 from ..head import PerLevelFCOSHead
 from .common import decode_boxes, focal_loss, gt_tensors, loss_normalizers, matched_boxes
+from .curves import log_assignment
 
 
 @META_ARCH_REGISTRY.register()
@@ -25,6 +27,8 @@ class GuidedFCOS(FCOS):
     Detectron2's FCOS whose points are labelled for each task apart (supplementary of the paper).
     Centerness is trained where localisation is. Inference is Detectron2's.
     """
+
+    prior_name = "centerness"
 
     @configurable
     def __init__(self, *, point_matcher: PointMatcher, **kwargs) -> None:
@@ -79,9 +83,9 @@ class GuidedFCOS(FCOS):
             predictions, [self.num_classes, 4, 1]
         )
         anchors = self.anchor_generator(features)
-        assignment = self.label_anchors(
-            anchors, gt_instances, cat(pred_logits, dim=1), cat(pred_deltas, dim=1)
-        )
+        all_deltas = cat(pred_deltas, dim=1)
+        assignment = self.label_anchors(anchors, gt_instances, cat(pred_logits, dim=1), all_deltas)
+        log_assignment(self, anchors, gt_instances, all_deltas, assignment)
         return self.losses(
             anchors, pred_logits, pred_deltas, pred_centerness, assignment, gt_instances
         )
@@ -93,26 +97,39 @@ class GuidedFCOS(FCOS):
         gt_instances: list[Instances],
         pred_logits: Tensor,
         pred_deltas: Tensor,
+        strategy: str | None = None,
     ) -> Assignment:
         """
         Args:
             anchors: of each level, a square of the stride's size around each point.
             gt_instances: of N images.
             pred_logits: (N, R, K). pred_deltas: (N, R, 4).
+            strategy: in the place of the detector's own.
 
         Returns:
             The labels of all points for both tasks.
         """
-        levels = [torch.full((len(a),), i, device=a.device) for i, a in enumerate(anchors)]
-        anchors = Boxes.cat(anchors)
-        return self.point_matcher(
-            anchors.get_centers(),
-            anchors.tensor[:, 2] - anchors.tensor[:, 0],
-            torch.cat(levels),
+        matcher = self.point_matcher.with_strategy(strategy) if strategy else self.point_matcher
+        return matcher(
+            *_points(anchors),
             *gt_tensors(gt_instances),
-            decode_boxes(self.box2box_transform, anchors, pred_deltas),
+            decode_boxes(self.box2box_transform, Boxes.cat(anchors), pred_deltas),
             pred_logits,
         )
+
+    def prior(self, anchors: list[Boxes], candidates: Tensor, gt_boxes: Tensor) -> Tensor:
+        """
+        The static quality: centerness within the level's range of scales, of pairs of a point and
+        a ground truth.
+
+        Args:
+            anchors: of each level. candidates: (P,) in [0, R). gt_boxes: (P, 4).
+
+        Returns:
+            (P,) in [0, 1].
+        """
+        points = Points(*_points(anchors), self.point_matcher.center_sampling_radius)
+        return points.qualities(gt_boxes.t(), candidates)["prior"]
 
     def losses(
         self,
@@ -157,3 +174,10 @@ class GuidedFCOS(FCOS):
             "loss_fcos_loc": loss_loc / num_loc,
             "loss_fcos_ctr": loss_ctr / num_loc,
         }
+
+
+def _points(anchors: list[Boxes]) -> tuple[Tensor, Tensor, Tensor]:
+    """Points (R, 2), their strides (R,) in pixels and levels (R,), of the anchors of each level."""
+    levels = [torch.full((len(a),), i, device=a.device) for i, a in enumerate(anchors)]
+    anchors = Boxes.cat(anchors)
+    return anchors.get_centers(), anchors.tensor[:, 2] - anchors.tensor[:, 0], torch.cat(levels)

@@ -13,10 +13,11 @@ from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ...assignment import AnchorMatcher, Assignment
+from ...assignment import AnchorMatcher, Assignment, box_iou
 from ..head import PerLevelHead
 from ..losses import balanced_l1_loss
 from .common import decode_boxes, focal_loss, gt_tensors, loss_normalizers, matched_boxes
+from .curves import log_assignment
 
 
 @META_ARCH_REGISTRY.register()
@@ -25,6 +26,8 @@ class GuidedRetinaNet(RetinaNet):
     Detectron2's RetinaNet whose anchors are labelled for each task apart. Inference is
     Detectron2's.
     """
+
+    prior_name = "anchor_iou"
 
     @configurable
     def __init__(
@@ -76,9 +79,9 @@ class GuidedRetinaNet(RetinaNet):
             predictions, [self.num_classes, 4]
         )
         anchors = self.anchor_generator(features)
-        assignment = self.label_anchors(
-            anchors, gt_instances, cat(pred_logits, dim=1), cat(pred_deltas, dim=1)
-        )
+        all_deltas = cat(pred_deltas, dim=1)
+        assignment = self.label_anchors(anchors, gt_instances, cat(pred_logits, dim=1), all_deltas)
+        log_assignment(self, anchors, gt_instances, all_deltas, assignment)
         return self.losses(anchors, pred_logits, pred_deltas, assignment, gt_instances)
 
     @torch.no_grad()
@@ -88,21 +91,34 @@ class GuidedRetinaNet(RetinaNet):
         gt_instances: list[Instances],
         pred_logits: Tensor,
         pred_deltas: Tensor,
+        strategy: str | None = None,
     ) -> Assignment:
         """
         Args:
             anchors: of each level.
             gt_instances: of N images.
             pred_logits: (N, R, K). pred_deltas: (N, R, 4).
+            strategy: in the place of the detector's own.
 
         Returns:
             The labels of all anchors for both tasks.
         """
+        matcher = self.anchor_matcher.with_strategy(strategy) if strategy else self.anchor_matcher
         anchors = Boxes.cat(anchors)
         pred_boxes = decode_boxes(self.box2box_transform, anchors, pred_deltas)
-        return self.anchor_matcher(
-            anchors.tensor, *gt_tensors(gt_instances), pred_boxes, pred_logits
-        )
+        return matcher(anchors.tensor, *gt_tensors(gt_instances), pred_boxes, pred_logits)
+
+    def prior(self, anchors: list[Boxes], candidates: Tensor, gt_boxes: Tensor) -> Tensor:
+        """
+        The static quality: IoU with the anchor, of pairs of an anchor and a ground truth.
+
+        Args:
+            anchors: of each level. candidates: (P,) in [0, R). gt_boxes: (P, 4).
+
+        Returns:
+            (P,) in [0, 1].
+        """
+        return box_iou(Boxes.cat(anchors).tensor[candidates].t(), gt_boxes.t())
 
     def losses(
         self,

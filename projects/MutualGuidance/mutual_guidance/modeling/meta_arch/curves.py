@@ -1,0 +1,110 @@
+"""
+Curves of the assignment during training, in Detectron2's event storage.
+
+Shape symbols: N images, R anchors or points an image, M_i ground truths of image i, M of the batch,
+P positives of a task.
+"""
+
+import torch
+from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import Tensor
+
+from ...assignment import Assignment, box_iou
+from .common import gt_tensors
+
+# Iterations between two values: the period of Detectron2's writers, so that only the batch that
+# they write about is looked at, and no other iteration waits on the device for it.
+PERIOD = 20
+HISTOGRAM_PERIOD = 200
+_NUM_BINS = 50
+# Areas in pixels at which COCO's small, medium and large objects begin.
+_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
+
+
+@torch.no_grad()
+def log_assignment(
+    detector,
+    anchors: list[Boxes],
+    gt_instances: list[Instances],
+    pred_deltas: Tensor,
+    assignment: Assignment,
+) -> None:
+    """
+    Every 20th iteration, tell the event storage of the main process about its images:
+
+    - ``assignment/agreement``: of the anchors that are positive for some task, the share that is
+      positive for both, with the same ground truth.
+    - ``assignment/{cls,loc}_positives_per_object``, and ``_small``, ``_medium`` and ``_large`` for
+      localisation: N_p by the area of the object in the network's input, with COCO's limits.
+    - ``assignment/{cls,loc}_anchor_iou`` (``_centerness`` for points): mean prior of the task's
+      positives, and ``assignment/{cls,loc}_regressed_iou``: mean IoU of their regressed boxes.
+
+    What a batch has no positive or no object for is left out. Every 200th iteration the qualities
+    and the positives of each object are told as histograms as well.
+
+    Args:
+        detector: a GuidedRetinaNet or GuidedFCOS.
+        anchors: of each level. gt_instances: of N images.
+        pred_deltas: (N, R, 4). assignment: their labels.
+    """
+    storage = get_event_storage()
+    iteration = storage.iter + 1
+    if iteration % PERIOD or not comm.is_main_process():
+        return
+    gt_boxes = torch.cat(gt_tensors(gt_instances)[0])  # (M, 4)
+    if len(gt_boxes) == 0:
+        return
+    gt_inds = {
+        "cls": _batch_inds(assignment.cls_gt_inds, gt_instances),
+        "loc": _batch_inds(assignment.loc_gt_inds, gt_instances),
+    }
+    values = {}
+    for task, inds in gt_inds.items():
+        values[f"{task}_positives_per_object"] = inds[inds >= 0].bincount(minlength=len(gt_boxes))
+        prior, regressed = _qualities(detector, anchors, gt_boxes, pred_deltas, inds)
+        values[f"{task}_{detector.prior_name}"] = prior
+        values[f"{task}_regressed_iou"] = regressed
+    _put_means(storage, values)
+    _put_means(storage, _by_size(values["loc_positives_per_object"], gt_boxes))
+    either = (gt_inds["cls"] >= 0) | (gt_inds["loc"] >= 0)
+    _put_means(storage, {"agreement": (gt_inds["cls"] == gt_inds["loc"])[either]})
+    if iteration % HISTOGRAM_PERIOD == 0:
+        for name, value in values.items():
+            if len(value):
+                storage.put_histogram(f"assignment/{name}", value.float().cpu(), _NUM_BINS)
+
+
+def _batch_inds(gt_inds: Tensor, gt_instances: list[Instances]) -> Tensor:
+    """Indices within an image to indices within the batch; (N, R), -1 stays."""
+    sizes = torch.tensor([len(x) for x in gt_instances])
+    firsts = (sizes.cumsum(0) - sizes).to(gt_inds.device)
+    return torch.where(gt_inds >= 0, gt_inds + firsts[:, None], -1)
+
+
+def _qualities(
+    detector, anchors: list[Boxes], gt_boxes: Tensor, pred_deltas: Tensor, gt_inds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Prior (P,) and IoU of the regressed box (P,) of the positives in ``gt_inds`` (N, R)."""
+    images, candidates = (gt_inds >= 0).nonzero(as_tuple=True)
+    boxes = gt_boxes[gt_inds[images, candidates]]
+    regressed = detector.box2box_transform.apply_deltas(
+        pred_deltas[images, candidates].float(), Boxes.cat(anchors).tensor[candidates]
+    )
+    return detector.prior(anchors, candidates, boxes), box_iou(regressed.t(), boxes.t())
+
+
+def _by_size(num_positives: Tensor, gt_boxes: Tensor) -> dict[str, Tensor]:
+    """Split the positives (M,) of each object by the object's size."""
+    areas = Boxes(gt_boxes).area()
+    return {
+        f"loc_positives_per_object_{name}": num_positives[(areas >= low) & (areas < high)]
+        for name, (low, high) in _SIZES.items()
+    }
+
+
+def _put_means(storage: EventStorage, values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        if len(value):
+            storage.put_scalar(f"assignment/{name}", value.float().mean())
