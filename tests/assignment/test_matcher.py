@@ -81,6 +81,26 @@ def test_point_matcher_equals_reference(scene, strategy):
 
 
 @settings(max_examples=20, deadline=None)
+@given(scene=scenes(84, EXTENT), names=st.tuples(*[st.sampled_from(STRATEGY_NAMES)] * 2))
+def test_with_strategy_equals_a_matcher_of_that_strategy(scene, names):
+    old, new = names
+    args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
+    candidates = random_boxes(torch.Generator().manual_seed(7), 84, EXTENT, 4, 20)
+    for kind, inputs, rule in (
+        (AnchorMatcher, (candidates,), {"iou_thresholds": (0.2, 0.6)}),
+        (PointMatcher, fcos_points(), {"center_sampling_radius": 1.0}),
+    ):
+        matcher = kind(old, sigma=1.2, **rule)
+        other = matcher.with_strategy(new)
+        expected = kind(new, sigma=1.2, **rule)
+        for a, b in zip(other(*inputs, *args), expected(*inputs, *args), strict=True):
+            assert torch.equal(a, b)
+        assert matcher.strategy == kind(old, sigma=1.2, **rule).strategy  # stays as it was
+    with pytest.raises(ValueError, match="unknown strategy 'other'"):
+        matcher.with_strategy("other")
+
+
+@settings(max_examples=20, deadline=None)
 @given(scene=scenes(64, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
 def test_chunked_equals_unchunked_bit_for_bit(scene, strategy):
     args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
