@@ -1,0 +1,23 @@
+"""Pictures of what a detector learns from."""
+
+from .assignments import draw_assignments
+from .candidates import load_weights
+from .film import Film
+from .images import GroundTruthImage, first_annotated, load_image, with_ids
+from .qualities import CandidateRow, candidate_rows
+
+# Below an output folder, by the hook and by tools/visualize_assignments.py.
+ASSIGNMENTS_FOLDER = "visualization/assignments"
+
+__all__ = [
+    "ASSIGNMENTS_FOLDER",
+    "CandidateRow",
+    "Film",
+    "GroundTruthImage",
+    "candidate_rows",
+    "draw_assignments",
+    "first_annotated",
+    "load_image",
+    "load_weights",
+    "with_ids",
+]

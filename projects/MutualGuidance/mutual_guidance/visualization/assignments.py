@@ -1,0 +1,96 @@
+"""
+Where the strategies label differently, as in Figure 4 of the paper.
+
+Shape symbols: R anchors or points of an image, D of them drawn.
+"""
+
+from typing import NamedTuple
+
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import Boxes
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from . import canvas
+from .candidates import Candidates, label, predict
+from .images import GroundTruthImage
+
+_TITLES = {
+    "localize_to_classify": ("Classification", "Localize to Classify"),
+    "classify_to_localize": ("Localisation", "Classify to Localize"),
+}
+_ADDED_COLORS = {"localize_to_classify": canvas.GREEN, "classify_to_localize": canvas.YELLOW}
+
+
+class Difference(NamedTuple):
+    """The positives of the task that a strategy labels otherwise than the static rule does."""
+
+    removed: Tensor  # (R,) bool: positive by the static rule and not by the strategy
+    added: Tensor  # (R,) bool: positive by the strategy and not by the static rule
+    num_kept: int  # positive by both
+
+
+def differences(
+    detector: DenseDetector, image: GroundTruthImage, candidates: Candidates
+) -> dict[str, Difference]:
+    """
+    Of "localize_to_classify" in the positives of classification and of "classify_to_localize" in
+    those of localisation, both on the same predictions.
+    """
+    static = label(detector, [image.inputs], candidates, "static")
+    guided = {s: label(detector, [image.inputs], candidates, s) for s in _TITLES}
+    positives = {
+        "localize_to_classify": (
+            static.cls_gt_inds[0] >= 0,
+            guided["localize_to_classify"].cls_gt_inds[0] >= 0,
+        ),
+        "classify_to_localize": (static.loc_mask[0], guided["classify_to_localize"].loc_mask[0]),
+    }
+    return {
+        strategy: Difference(before & ~after, after & ~before, int((before & after).sum()))
+        for strategy, (before, after) in positives.items()
+    }
+
+
+def draw_assignments(
+    detector: DenseDetector, image: GroundTruthImage, title: str
+) -> tuple[Image.Image, dict[str, int]]:
+    """
+    Draw the image twice: the ground truth white and dashed, what only the static rule makes
+    positive red, what only Localize to Classify makes positive for classification green (on the
+    left) and only Classify to Localize for localisation yellow (on the right). Anchors are boxes,
+    the points of FCOS dots.
+
+    Args:
+        detector: a GuidedRetinaNet or GuidedFCOS, with the weights that the labels depend on.
+        title: a line above.
+
+    Returns:
+        The picture, and the counts of its legend: "ground_truths", "static" (positives) and
+        "removed" and "added" for each of the two strategies.
+    """
+    candidates = predict(detector, [image.inputs])
+    anchors = Boxes.cat(candidates.anchors).tensor.cpu()
+    found = differences(detector, image, candidates)
+    gt_boxes = image.inputs["instances"].gt_boxes.tensor
+    counts = {"ground_truths": len(gt_boxes)}
+    panels = []
+    for strategy, difference in found.items():
+        removed, added = anchors[difference.removed.cpu()], anchors[difference.added.cpu()]
+        counts["static"] = len(removed) + difference.num_kept
+        counts[f"{strategy}_removed"], counts[f"{strategy}_added"] = len(removed), len(added)
+        panel, scale = canvas.enlarge(image.pixels)
+        draw = ImageDraw.Draw(panel)
+        mark = canvas.draw_points if candidates.are_points else canvas.draw_boxes
+        mark(draw, removed * scale, canvas.RED)
+        mark(draw, added * scale, _ADDED_COLORS[strategy])
+        canvas.draw_dashed_boxes(draw, gt_boxes * scale, canvas.WHITE)
+        task, name = _TITLES[strategy]
+        entries = [
+            (canvas.WHITE, f"ground truth: {len(gt_boxes)}"),
+            (canvas.RED, f"static rule only: {len(removed)}"),
+            (_ADDED_COLORS[strategy], f"{name} only: {len(added)}"),
+            (None, f"positive by both, not drawn: {difference.num_kept}"),
+        ]
+        panels.append(canvas.Panel(f"{task}: static rule and {name}", panel, entries))
+    return canvas.compose(title, panels), counts

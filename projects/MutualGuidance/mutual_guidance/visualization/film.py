@@ -1,0 +1,101 @@
+"""
+A folder of pictures over the iterations of a training:
+
+    IMAGE/ITERATION.png   seven digits
+    counts.jsonl          a line a picture: iteration, image, file (below the folder) and counts
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+_COUNTS_FILE = "counts.jsonl"
+_FRAME_MS = 700
+_LAST_FRAME_MS = 2500
+logger = logging.getLogger(__name__)
+
+
+class Film:
+    """
+    Writes and reads such a folder. Every file is whole whenever the program ends, and a picture of
+    the same image and iteration takes the place of the one before.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+        self._path = self.folder / _COUNTS_FILE
+
+    def records(self) -> list[dict]:
+        """The lines of counts.jsonl; what is no such line is left out with a warning."""
+        if not self._path.exists():
+            return []
+        records = []
+        for number, line in enumerate(self._path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                record = json.loads(line)
+                records.append({k: record[k] for k in ("iteration", "image", "file", "counts")})
+            except (ValueError, KeyError, TypeError):
+                logger.warning(
+                    f"{self._path}, line {number}: not the record of a picture, left out"
+                )
+        return records
+
+    def add(
+        self, image_name: str, iteration: int, picture: Image.Image, counts: dict[str, int]
+    ) -> None:
+        """Write a picture and its line. Raises OSError."""
+        file = f"{image_name}/{iteration:07d}.png"
+        path = self.folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        picture.save(partial, format="PNG")
+        partial.replace(path)
+        record = {"iteration": iteration, "image": image_name, "file": file, "counts": counts}
+        self._write([*(r for r in self.records() if r["file"] != file), record])
+
+    def forget_from(self, iteration: int) -> None:
+        """Drop the lines from an iteration on, soon to be drawn anew. Raises OSError."""
+        if self._path.exists():
+            self._write(r for r in self.records() if r["iteration"] < iteration)
+
+    def write_gif(self, image_name: str) -> Path | None:
+        """
+        Write IMAGE/film.gif of all pictures of an image, by iteration.
+
+        Returns:
+            Its path, or None where there are fewer than two pictures.
+
+        Raises:
+            OSError: a picture is missing or the file cannot be written.
+            ValueError: the pictures differ in size.
+        """
+        records = sorted(
+            (r for r in self.records() if r["image"] == image_name), key=lambda r: r["iteration"]
+        )
+        if len(records) < 2:
+            return None
+        frames = [Image.open(self.folder / r["file"]).convert("RGB") for r in records]
+        if len({frame.size for frame in frames}) > 1:
+            raise ValueError(
+                f"{self.folder / image_name}: the pictures differ in size, so the config has "
+                "changed between them; draw into another folder"
+            )
+        durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_FRAME_MS]
+        path = self.folder / image_name / "film.gif"
+        partial = path.with_suffix(".partial")
+        frames[0].save(
+            partial, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0
+        )
+        partial.replace(path)
+        return path
+
+    def _write(self, records: Iterable[dict]) -> None:
+        """Replace counts.jsonl at once."""
+        lines = [json.dumps(record) + "\n" for record in records]
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(lines), encoding="utf-8")
+        partial.replace(self._path)

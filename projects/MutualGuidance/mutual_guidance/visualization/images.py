@@ -1,0 +1,100 @@
+"""Images of a data set with their ground truth, always prepared the same way."""
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+
+from ..data import DatasetError
+from ..data.augmentation import build_augmentations
+
+
+class GroundTruthImage(NamedTuple):
+    """An image as a detector sees it in testing, with its ground truth."""
+
+    name: str  # stem of the file
+    pixels: np.ndarray  # (H, W, 3) uint8, RGB
+    inputs: dict  # of a detector: image (3, H, W) and instances
+
+
+def first_annotated(dataset_names: Sequence[str], count: int) -> list[dict]:
+    """
+    The first ``count`` records with an object that is no crowd, or as many as there are. Of several
+    files of one name in different folders only the first is taken.
+    """
+    chosen = {}
+    for record in _records(dataset_names):
+        if len(chosen) == count:
+            break
+        if _objects(record):
+            chosen.setdefault(_stem(record), record)
+    return list(chosen.values())
+
+
+def with_ids(dataset_names: Sequence[str], image_ids: Sequence[str]) -> list[dict]:
+    """
+    The records with these image ids.
+
+    Raises:
+        DatasetError: there is none, it has no object, or two files are of one name.
+    """
+    records = {str(r["image_id"]): r for r in _records(dataset_names)}
+    names = ", ".join(dataset_names)
+    for image_id in image_ids:
+        if image_id not in records:
+            near = difflib.get_close_matches(image_id, records) or list(records)[:3]
+            raise DatasetError(
+                f"no image {image_id!r} in {names}; there are, for example, {', '.join(near)}"
+            )
+        if not _objects(records[image_id]):
+            raise DatasetError(f"image {image_id!r} of {names} has no object: nothing is assigned")
+    chosen = [records[image_id] for image_id in image_ids]
+    if len({_stem(record) for record in chosen}) < len(chosen):
+        raise DatasetError(f"images {', '.join(image_ids)}: two of them have the same file name")
+    return chosen
+
+
+def load_image(cfg: CfgNode, record: dict) -> GroundTruthImage:
+    """Read the image and resize it with its boxes as for testing; crowds are left out."""
+    image = utils.read_image(record["file_name"], format=cfg.INPUT.FORMAT)
+    utils.check_image_size(record, image)
+    inputs = T.AugInput(image)
+    transforms = T.AugmentationList(build_augmentations(cfg, is_train=False))(inputs)
+    image = inputs.image
+    objects = [
+        utils.transform_instance_annotations(o, transforms, image.shape[:2])
+        for o in _objects(record)
+    ]
+    instances = utils.annotations_to_instances(objects, image.shape[:2])
+    return GroundTruthImage(
+        name=_stem(record),
+        pixels=utils.convert_image_to_rgb(image, cfg.INPUT.FORMAT).astype(np.uint8),
+        inputs={
+            "image": torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "instances": utils.filter_empty_instances(instances),
+        },
+    )
+
+
+def _records(dataset_names: Sequence[str]) -> Iterator[dict]:
+    """Of all data sets; the next one is only read when the one before is used up."""
+    for name in dataset_names:
+        yield from DatasetCatalog.get(name)
+
+
+def _objects(record: dict) -> list[dict]:
+    """Boxes and classes of what is no crowd."""
+    keys = ("bbox", "bbox_mode", "category_id")
+    annotations = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+    return [{key: a[key] for key in keys} for a in annotations]
+
+
+def _stem(record: dict) -> str:
+    return os.path.splitext(os.path.basename(record["file_name"]))[0]

@@ -1,0 +1,101 @@
+"""
+The qualities of one ground truth's candidates, as in Figure 2 of the paper.
+
+Shape symbols: R anchors or points of an image.
+"""
+
+from typing import NamedTuple
+
+import torch
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import Boxes
+from torch import Tensor
+
+from ..assignment import amplify, box_iou
+from ..modeling.meta_arch.common import decode_boxes
+from .candidates import Candidates, label, predict
+from .images import GroundTruthImage
+
+POSITIVE, IGNORED, NEGATIVE = "positive", "ignored", "negative"
+
+
+class CandidateRow(NamedTuple):
+    """A candidate of a ground truth: its qualities in [0, 1] and its labels."""
+
+    box: list[float]  # the anchor, or for a point a square around it; XYXY, pixels
+    prior: float  # IoU with the anchor, or centerness
+    regressed: float  # IoU of the regressed box
+    score: float  # predicted for the ground truth's class
+    amplified: float
+    # For this ground truth: of both tasks by the static rule, of classification by Localize to
+    # Classify, of localisation by Classify to Localize.
+    static: str
+    localize_to_classify: str
+    classify_to_localize: str
+
+
+def candidate_rows(
+    detector: DenseDetector, image: GroundTruthImage, gt_index: int, sigma: float, limit: int
+) -> list[CandidateRow]:
+    """
+    The candidates that matter most to one ground truth, by descending prior.
+
+    Args:
+        detector: a GuidedRetinaNet or GuidedFCOS.
+        gt_index: of the ground truth. sigma: of Eq. (1).
+        limit: number of rows; those come first whose positive labels differ between the
+            strategies, then the other positives, then the rest, by descending prior each.
+
+    Raises:
+        ValueError: the image has no such ground truth.
+    """
+    instances = image.inputs["instances"].to(detector.device)
+    if not 0 <= gt_index < len(instances):
+        raise ValueError(f"image {image.name} has the objects 0 to {len(instances) - 1}")
+    candidates = predict(detector, [image.inputs])
+    gt_box = instances.gt_boxes.tensor[gt_index]
+    columns = _qualities(detector, candidates, gt_box, int(instances.gt_classes[gt_index]), sigma)
+
+    static = label(detector, [image.inputs], candidates, "static")
+    for_cls = label(detector, [image.inputs], candidates, "localize_to_classify")
+    for_loc = label(detector, [image.inputs], candidates, "classify_to_localize")
+    positive = torch.stack(
+        (
+            static.cls_gt_inds[0] == gt_index,
+            for_cls.cls_gt_inds[0] == gt_index,
+            for_loc.loc_gt_inds[0] == gt_index,
+        )
+    )  # (3, R)
+    ignored = torch.stack(
+        (static.cls_labels[0] < 0, for_cls.cls_labels[0] < 0, torch.zeros_like(positive[0]))
+    )
+    differs = positive.any(dim=0) & ~positive.all(dim=0)
+    rank = differs.float() * 4 + positive.any(dim=0).float() * 2 + columns[0]
+    chosen = rank.topk(min(limit, len(rank))).indices
+    chosen = chosen[columns[0][chosen].argsort(descending=True, stable=True)]
+    boxes = Boxes.cat(candidates.anchors).tensor
+    return [
+        CandidateRow(
+            boxes[i].tolist(),
+            *(float(column[i]) for column in columns),
+            *(_label_name(p[i], s[i]) for p, s in zip(positive, ignored, strict=True)),
+        )
+        for i in chosen.tolist()
+    ]
+
+
+def _qualities(
+    detector: DenseDetector, candidates: Candidates, gt_box: Tensor, gt_class: int, sigma: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Prior, IoU of the regressed box, score and amplified prior of all candidates: 4 x (R,)."""
+    anchors = Boxes.cat(candidates.anchors)
+    everyone = torch.arange(len(anchors), device=gt_box.device)
+    gt_boxes = gt_box.expand(len(anchors), 4)
+    prior = detector.prior(candidates.anchors, everyone, gt_boxes)
+    pred_boxes = decode_boxes(detector.box2box_transform, anchors, candidates.pred_deltas)[0]
+    score = candidates.pred_logits[0, :, gt_class].sigmoid()
+    return prior, box_iou(pred_boxes.t(), gt_boxes.t()), score, amplify(prior, score, sigma)
+
+
+def _label_name(positive: Tensor, ignored: Tensor) -> str:
+    return POSITIVE if positive else IGNORED if ignored else NEGATIVE

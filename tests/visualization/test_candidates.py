@@ -1,0 +1,72 @@
+import copy
+
+import pytest
+import torch
+from detectron2.structures import Boxes
+
+from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.visualization import load_weights
+from mutual_guidance.visualization.candidates import evaluation_mode, label, predict
+
+from .scenes import build, grey_image
+
+
+def test_evaluation_mode_gives_every_module_its_own_mode_back():
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
+    model[0].eval()  # as a frozen layer of a model in training
+    with pytest.raises(RuntimeError), evaluation_mode(model):
+        assert not model[1].training
+        raise RuntimeError
+    assert [m.training for m in model.modules()] == [True, False, True]
+
+
+@pytest.mark.parametrize("kind", ["anchors", "points"])
+def test_predicting_leaves_no_trace(kind):
+    detector, image = build(kind), grey_image()
+    before = copy.deepcopy(detector.state_dict())
+    candidates = predict(detector, [image.inputs])
+    assert all(m.training for m in detector.modules())
+    assert all(torch.equal(before[k], v) for k, v in detector.state_dict().items())
+    assert not candidates.pred_logits.requires_grad
+    num_anchors = len(Boxes.cat(candidates.anchors))
+    assert candidates.pred_logits.shape == (1, num_anchors, detector.num_classes)
+    assert candidates.pred_deltas.shape == (1, num_anchors, 4)
+    assert candidates.are_points == (kind == "points")
+
+
+def test_predictions_are_those_of_inference():
+    detector, image = build("anchors"), grey_image()
+    best = predict(detector, [image.inputs]).pred_logits.sigmoid().amax()
+    with torch.no_grad():
+        (output,) = detector.eval()([image.inputs])
+    torch.testing.assert_close(output["instances"].scores[0], best)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", ["anchors", "points"])
+def test_label_equals_a_detector_of_that_strategy(kind, strategy):
+    detector, image = build(kind), grey_image()
+    candidates = predict(detector, [image.inputs])
+    got = label(detector, [image.inputs], candidates, strategy)
+    name = "point_matcher" if kind == "points" else "anchor_matcher"
+    setattr(detector, name, getattr(detector, name).with_strategy(strategy))
+    expected = detector.label_anchors(
+        candidates.anchors,
+        [image.inputs["instances"]],
+        candidates.pred_logits,
+        candidates.pred_deltas,
+    )
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_weights(tmp_path):
+    detector = build("anchors")
+    torch.save({"model": detector.state_dict(), "iteration": 39}, tmp_path / "a.pth")
+    torch.save({"model": detector.state_dict()}, tmp_path / "b.pth")
+    (tmp_path / "torn.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:1000])
+    assert load_weights(detector, tmp_path / "a.pth") == 39
+    assert load_weights(detector, tmp_path / "b.pth") == 0
+    with pytest.raises(ValueError, match=r"c\.pth: there is no such file"):
+        load_weights(detector, tmp_path / "c.pth")
+    with pytest.raises(ValueError, match=r"torn\.pth cannot be read as weights"):
+        load_weights(detector, tmp_path / "torn.pth")

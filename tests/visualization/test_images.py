@@ -1,0 +1,61 @@
+import pytest
+from detectron2.data import DatasetCatalog
+
+from mutual_guidance.data import DatasetError, register_datasets
+from mutual_guidance.engine import load_config
+from mutual_guidance.visualization import first_annotated, load_image, with_ids
+from tests.conftest import REPOSITORY
+
+CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+
+
+@pytest.fixture
+def dataset(voc, voc_entry):
+    """Name of a set of an empty image and two with objects."""
+    voc.add("empty", [])
+    voc.add("a", [("red", (1, 1, 32, 16)), ("blue", (33, 33, 64, 64))])
+    voc.add("b", [("green", (9, 9, 40, 40))])
+    register_datasets([voc_entry])
+    return voc_entry["name"]
+
+
+def stems(records):
+    return [r["image_id"] for r in records]
+
+
+def test_first_annotated(dataset):
+    assert stems(first_annotated([dataset], 1)) == ["a"]
+    assert stems(first_annotated([dataset], 9)) == ["a", "b"]
+    assert stems(first_annotated([dataset, dataset], 9)) == ["a", "b"]  # one file, one picture
+
+
+def test_crowds_are_no_objects(dataset):
+    for annotation in DatasetCatalog.get(dataset)[1]["annotations"]:
+        annotation["iscrowd"] = 1
+    assert stems(first_annotated([dataset], 9)) == ["b"]
+
+
+def test_with_ids(dataset):
+    assert stems(with_ids([dataset], ["b", "a"])) == ["b", "a"]
+    with pytest.raises(DatasetError, match="no image 'bb' in .*for example, b"):
+        with_ids([dataset], ["bb"])
+    with pytest.raises(DatasetError, match="'empty' .* has no object"):
+        with_ids([dataset], ["empty"])
+    with pytest.raises(DatasetError, match="the same file name"):
+        with_ids([dataset], ["a", "a"])
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR"])
+def test_load_image_resizes_image_and_boxes(dataset, image_format):
+    cfg = load_config(CONFIG, ["INPUT.SQUARE_SIZE", 128, "INPUT.FORMAT", image_format])
+    (record,) = with_ids([dataset], ["a"])
+    image = load_image(cfg, record)
+    assert image.name == "a" and image.pixels.shape == (128, 128, 3)
+    assert image.inputs["image"].shape == (3, 128, 128)
+    # 64 pixels become 128: (0, 0, 32, 16) and (32, 32, 64, 64) double.
+    boxes = image.inputs["instances"].gt_boxes.tensor.tolist()
+    assert boxes == [[0, 0, 64, 32], [64, 64, 128, 128]]
+    # The first object is red whatever the order of the detector's channels is.
+    red, green, blue = image.pixels[10, 10].tolist()
+    assert red > 200 > 60 > max(green, blue)
+    assert record["annotations"][0]["bbox"] == [0, 0, 32, 16]  # the record stays
