@@ -20,6 +20,7 @@ from ..checkpoint import Checkpointer
 from ..data import build_mapper, build_train_loader
 from ..evaluation import build_evaluator
 from .ema import EMAHook, build_ema
+from .hooks import AssignmentPictures
 from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
 from .step import build_step
 
@@ -58,6 +59,8 @@ class Trainer(DefaultTrainer):
             hooks.insert(kinds.index(EvalHook), EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_ema))
             ema = EMAHook(self.ema, self.checkpointer.model, self.cfg.OUTPUT_DIR)
             hooks.insert(kinds.index(LRScheduler) + 1, ema)  # before the checkpoint is written
+        if self.cfg.VIS_PERIOD > 0 and comm.is_main_process():
+            hooks.insert(-1, AssignmentPictures(self.cfg))  # before the writers, which come last
         return hooks
 
     def train(self) -> None:

@@ -1,0 +1,93 @@
+"""What happens between the steps of a training."""
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from torch.nn.parallel import DistributedDataParallel
+
+from ..visualization import (
+    ASSIGNMENTS_FOLDER,
+    Film,
+    draw_assignments,
+    first_annotated,
+    load_image,
+)
+
+logger = logging.getLogger(__name__)
+
+_NUM_IMAGES = 4
+
+
+class AssignmentPictures(HookBase):
+    """
+    Every VIS_PERIOD iterations, and after the first and the last one, draw where the strategies
+    label differently, for the first annotated images of the training set: into
+    ``visualization/assignments`` of the output folder (see :class:`Film`) and into the event
+    storage. The training is the same, bit for bit, with the hook and without.
+
+    Detectron2's dense detectors take VIS_PERIOD as well, but draw nothing by it.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: of the training, VIS_PERIOD above 0.
+        """
+        self._cfg = cfg
+        self._film = Film(os.path.join(cfg.OUTPUT_DIR, ASSIGNMENTS_FOLDER))
+
+    def before_train(self) -> None:
+        with _same_random_state():
+            records = first_annotated(self._cfg.DATASETS.TRAIN, _NUM_IMAGES)
+            self._images = [load_image(self._cfg, record) for record in records]
+        self._film.forget_from(self.trainer.start_iter)
+        names = (
+            ", ".join(image.name for image in self._images) or "no image, since none has objects"
+        )
+        logger.info(
+            f"Drawing the assignments of {names} every {self._cfg.VIS_PERIOD} iterations to "
+            f"{self._film.folder}"
+        )
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._cfg.VIS_PERIOD == 0 or done in (1, self.trainer.max_iter):
+            with _same_random_state():
+                self._draw()
+
+    def _draw(self) -> None:
+        detector = self.trainer.model
+        if isinstance(detector, DistributedDataParallel):
+            detector = detector.module
+        iteration = self.trainer.iter
+        for image in self._images:
+            title = f"{image.name}, iteration {iteration}"
+            picture, counts = draw_assignments(detector, image, title)
+            self.trainer.storage.put_image(
+                f"assignments/{image.name}", np.asarray(picture).transpose(2, 0, 1)
+            )
+            try:
+                self._film.add(image.name, iteration, picture, counts)
+            except OSError as error:
+                logger.error(
+                    f"The assignments of {title} could not be written to {self._film.folder} "
+                    f"({error}); the training goes on without this picture"
+                )
+
+
+@contextmanager
+def _same_random_state() -> Iterator[None]:
+    """Give Python, NumPy and PyTorch their random states of before back."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)

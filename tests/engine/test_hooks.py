@@ -1,0 +1,159 @@
+import json
+import logging
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.utils.env import seed_all_rng
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from mutual_guidance.data import register_datasets
+from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.engine.hooks import AssignmentPictures
+from mutual_guidance.engine.setup import resolve_classes
+from tests.conftest import REPOSITORY
+
+# Detectron2's own resizing, which draws its size at random even for testing, and the square.
+CONFIGS = {
+    "Shapes/retinanet_R_18.yaml": ["INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True],
+    "PascalVOC-Detection/fcos_R_18.yaml": [
+        "INPUT.SQUARE_SIZE", 0, "INPUT.MIN_SIZE_TRAIN", "(64, 72)", "INPUT.MIN_SIZE_TEST", 64,
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_cfg(voc, voc_entry, tmp_path):
+    """A function that makes the config of a short training on three small images."""
+    voc.add("a", [("red", (3, 5, 40, 40)), ("blue", (34, 34, 60, 58))])
+    voc.add("b", [("green", (10, 15, 50, 45))])
+    voc.add("empty", [])
+    register_datasets([voc_entry])
+
+    def make(config="Shapes/retinanet_R_18.yaml", **opts):
+        opts = {
+            "DATASETS.TRAIN": (voc_entry["name"],), "DATASETS.TEST": (), "MODEL.DEVICE": "cpu",
+            "DATALOADER.NUM_WORKERS": 0, "SOLVER.IMS_PER_BATCH": 2, "SOLVER.MAX_ITER": 4,
+            "SOLVER.WARMUP_ITERS": 0, "MODEL.WEIGHTS": "",
+            "OUTPUT_DIR": str(tmp_path / "out"), **opts,
+        }  # fmt: skip
+        pairs = [x for pair in opts.items() for x in pair]
+        cfg = load_config(str(REPOSITORY / "configs" / config), [*CONFIGS[config], *pairs])
+        resolve_classes(cfg)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        return cfg
+
+    return make
+
+
+def train(cfg, resume=False):
+    seed_all_rng(1)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume)
+    trainer.train()
+    return trainer
+
+
+def random_states():
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+
+def records(cfg):
+    path = f"{cfg.OUTPUT_DIR}/visualization/assignments/counts.jsonl"
+    with open(path) as f:
+        return [json.loads(line) for line in f]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_training_is_the_same_bit_for_bit(config, make_cfg):
+    results = []
+    for period in (0, 2):
+        trainer = train(make_cfg(config, VIS_PERIOD=period))
+        optimizer = [s["momentum_buffer"] for s in trainer.optimizer.state.values()]
+        gradients = [p.grad for p in trainer.model.parameters()]
+        tensors = [*trainer.model.state_dict().values(), *optimizer, *gradients]
+        modes = [m.training for m in trainer.model.modules()]
+        results.append((tensors, modes, random_states()))
+        del trainer
+    (tensors, *rest), (other_tensors, *other_rest) = results
+    assert all(torch.equal(a, b) for a, b in zip(tensors, other_tensors, strict=True))
+    assert rest == other_rest
+
+
+def test_pictures_in_the_folder_and_in_the_event_storage(make_cfg):
+    cfg = make_cfg(VIS_PERIOD=3)
+    train(cfg)
+    # After the first, the third and the last of four iterations; the empty image is left out.
+    drawn = [(r["image"], r["iteration"]) for r in records(cfg)]
+    assert drawn == [(name, i) for i in (0, 2, 3) for name in ("a", "b")]
+    folder = f"{cfg.OUTPUT_DIR}/visualization/assignments"
+    for record in records(cfg):
+        with open(f"{folder}/{record['file']}", "rb") as f:
+            assert f.read(4) == b"\x89PNG"
+    assert records(cfg)[0]["file"] == "a/0000000.png"
+    assert records(cfg)[0]["counts"]["ground_truths"] == 2
+
+    events = EventAccumulator(cfg.OUTPUT_DIR)
+    events.Reload()
+    assert set(events.Tags()["images"]) == {"assignments/a", "assignments/b"}
+    assert [e.step for e in events.Images("assignments/a")] == [0, 2, 3]
+
+
+def test_nothing_happens_without_a_period(make_cfg, tmp_path):
+    cfg = make_cfg(VIS_PERIOD=0)
+    assert not any(isinstance(h, AssignmentPictures) for h in Trainer(cfg)._hooks)
+    assert not (tmp_path / "out" / "visualization").exists()
+
+
+def test_other_processes_draw_nothing(make_cfg, monkeypatch):
+    trainer = Trainer(make_cfg(VIS_PERIOD=1))
+    monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)
+    assert not any(isinstance(h, AssignmentPictures) for h in trainer.build_hooks())
+
+
+def test_resumed_run_draws_nothing_twice(make_cfg, tmp_path):
+    cfg = make_cfg(VIS_PERIOD=1, **{"SOLVER.CHECKPOINT_PERIOD": 2})
+    train(cfg)
+    drawn = [(r["iteration"], r["image"]) for r in records(cfg)]
+    assert len(drawn) == 8
+    # As if the run had died after iteration 3, with the checkpoint of iteration 1 the last one.
+    (tmp_path / "out" / "last_checkpoint").write_text("model_0000001.pth")
+    train(cfg, resume=True)
+    assert [(r["iteration"], r["image"]) for r in records(cfg)] == drawn
+    # A new run into the same folder starts from an empty list.
+    train(make_cfg(VIS_PERIOD=3))
+    assert [r["iteration"] for r in records(cfg)] == [0, 0, 2, 2, 3, 3]
+
+
+def test_a_picture_that_cannot_be_written_is_told_and_ends_nothing(make_cfg, tmp_path, caplog):
+    cfg = make_cfg(VIS_PERIOD=4)
+    (tmp_path / "out" / "visualization").write_text("a file where the folder should be")
+    with caplog.at_level(logging.ERROR):
+        train(cfg)
+    assert "The assignments of a, iteration 3 could not be written to" in caplog.text
+    assert "the training goes on without this picture" in caplog.text
+    assert (tmp_path / "out" / "model_final.pth").exists()
+
+
+def test_draws_the_detector_inside_distributed_data_parallel(make_cfg, tmp_path, storage):
+    cfg = make_cfg(VIS_PERIOD=1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
+    try:
+        hook = AssignmentPictures(cfg)
+        hook.trainer = SimpleNamespace(
+            model=DistributedDataParallel(build_model(cfg)),
+            storage=storage, iter=0, start_iter=0, max_iter=1,
+        )  # fmt: skip
+        hook.before_train()
+        hook.after_step()
+    finally:
+        dist.destroy_process_group()
+    assert [r["image"] for r in records(cfg)] == ["a", "b"]
+    assert len(storage._vis_data) == 2
