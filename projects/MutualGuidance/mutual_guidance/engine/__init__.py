@@ -3,7 +3,7 @@
 from .errors import USER_ERRORS, ConfigError, NonFiniteLoss, sentence
 from .interrupt import Interrupted
 from .launch import launch
-from .setup import load_config, setup
+from .setup import load_config, setup, setup_tool
 from .trainer import RESULTS_FILE, Trainer
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "load_config",
     "sentence",
     "setup",
+    "setup_tool",
 ]

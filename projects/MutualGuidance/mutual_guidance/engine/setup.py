@@ -174,3 +174,21 @@ def resolve_schedule(cfg: CfgNode) -> None:
         logger.info(
             f"{solver.EPOCHS} epochs of {num_images} images are {solver.MAX_ITER} iterations"
         )
+
+
+def setup_tool(config_file: str, opts: list[str]) -> CfgNode:
+    """
+    The config for a tool that looks at DATASETS.TRAIN: checked as in :func:`setup`, but nothing is
+    written and no seed is set.
+
+    Raises:
+        ConfigError, DatasetError: before any long work.
+    """
+    cfg = load_config(config_file, opts)
+    check_values(cfg)
+    resolve_device(cfg)
+    register_datasets(cfg.DATASETS.REGISTER)
+    check_datasets(cfg.DATASETS.TRAIN)
+    resolve_classes(cfg)
+    cfg.freeze()
+    return cfg
