@@ -1,0 +1,60 @@
+import importlib.util
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+
+from mutual_guidance.engine import load_config
+from tests.conftest import REPOSITORY
+
+CONFIGS = {
+    "Shapes/retinanet_R_18.yaml": "IoU anchor",
+    "PascalVOC-Detection/fcos_R_18.yaml": "centerness",
+}
+
+
+@pytest.fixture(scope="module")
+def tool():
+    path = REPOSITORY / "tools" / "paper_figures.py"
+    spec = importlib.util.spec_from_file_location("paper_figures", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_amplification(tool, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(tool, "save", lambda figure, path: figures.append((figure, path)))
+    tool.main(["amplification", "--sigmas", "2", "3", "--output", str(tmp_path)])
+    ((figure, path),) = figures
+    assert path.name == "amplification.png"
+    assert [axes.get_title() for axes in figure.axes] == ["σ = 2", "σ = 3"]
+    curves = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
+    # IoU 0.25, the 51st of 201: itself at score 0, and 0.25 ** ((2 - 1) / 2) = 0.5 at score 1.
+    assert curves["score 0"][50] == pytest.approx((0.25, 0.25))
+    assert curves["score 1"][50] == pytest.approx((0.25, 0.5))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_candidates(tool, config, voc, voc_entry, tmp_path, capsys):
+    voc.add("cat", [("red", (3, 5, 40, 40)), ("blue", (30, 30, 60, 60))])
+    path = str(REPOSITORY / "configs" / config)
+    classes = ["MODEL.RETINANET.NUM_CLASSES", "3", "MODEL.FCOS.NUM_CLASSES", "3"]
+    detector = build_model(load_config(path, ["MODEL.DEVICE", "cpu", *classes]))
+    torch.save({"model": detector.state_dict()}, tmp_path / "model.pth")
+    args = ["candidates", "--config-file", path, "--weights", str(tmp_path / "model.pth")]
+    args += ["--output", str(tmp_path), "--rows", "28"]
+    opts = ["--opts", "DATASETS.REGISTER", str([voc_entry]), "MODEL.DEVICE", "cpu"]
+    opts += ["DATASETS.TRAIN", str((voc_entry["name"],)), "DATASETS.TEST", "()"]
+    tool.main([*args, "--object", "1", *opts])
+    told = capsys.readouterr().out
+    assert CONFIGS[config] in told and "positive" in told
+    assert "| Z " in told and "| B1 " in told  # 28 rows
+    with Image.open(tmp_path / "candidates_cat_1.png") as image:
+        assert image.width > 1000
+
+    with pytest.raises(SystemExit, match="error: image cat has the objects 0 to 1"):
+        tool.main([*args, "--object", "2", *opts])
+    with pytest.raises(SystemExit, match="error: no image 'dog'"):
+        tool.main([*args, "--image-id", "dog", *opts])

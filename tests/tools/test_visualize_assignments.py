@@ -1,0 +1,83 @@
+import importlib.util
+import json
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+
+from mutual_guidance.engine import load_config
+from tests.conftest import REPOSITORY
+
+CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+
+
+@pytest.fixture(scope="module")
+def tool():
+    path = REPOSITORY / "tools" / "visualize_assignments.py"
+    spec = importlib.util.spec_from_file_location("visualize_assignments", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a run with three checkpoints, two of them of one iteration."""
+    folder = tmp_path_factory.mktemp("run")
+    classes = ["MODEL.RETINANET.NUM_CLASSES", "3"]
+    detector = build_model(load_config(CONFIG, ["MODEL.DEVICE", "cpu", *classes]))
+    for name, iteration in (("0000009", 9), ("0000019", 19), ("final", 19)):
+        checkpoint = {"model": detector.state_dict(), "iteration": iteration}
+        torch.save(checkpoint, folder / f"model_{name}.pth")
+    return folder
+
+
+@pytest.fixture
+def opts(voc, voc_entry):
+    """The options of a data set of three images."""
+    for name, color in (("a", "red"), ("b", "green"), ("c", "blue")):
+        voc.add(name, [(color, (10, 15, 50, 45))])
+    opts = ["--opts", "DATASETS.REGISTER", str([voc_entry]), "MODEL.DEVICE", "cpu"]
+    opts += ["DATASETS.TRAIN", str((voc_entry["name"],)), "DATASETS.TEST", "()"]
+    return [*opts, "INPUT.SQUARE_SIZE", "64"]
+
+
+def drawn(folder):
+    lines = (folder / "counts.jsonl").read_text().splitlines()
+    return [(r["image"], r["iteration"]) for r in map(json.loads, lines)]
+
+
+def test_a_folder_of_checkpoints_becomes_films(tool, run, opts, capsys):
+    tool.main(["--config-file", CONFIG, "--weights", str(run), "--images", "2", *opts])
+    output = run / "visualization" / "assignments"
+    assert drawn(output) == [("a", 9), ("b", 9), ("a", 19), ("b", 19)]
+    with Image.open(output / "a" / "film.gif") as gif:
+        assert gif.n_frames == 2
+    told = capsys.readouterr()
+    assert "Pictures: 4, in" in told.out and "film.gif" in told.out
+    assert "of the same iteration as" in told.out + told.err
+
+
+def test_chosen_images_of_one_checkpoint(tool, run, opts, tmp_path, capsys):
+    weights = str(run / "model_0000009.pth")
+    tool.main(["--config-file", CONFIG, "--weights", weights, "--image-ids", "c", "a",
+               "--output", str(tmp_path / "out"), *opts])  # fmt: skip
+    assert drawn(tmp_path / "out") == [("c", 9), ("a", 9)]
+    assert "Film" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--weights", "nowhere.pth"], "nowhere.pth is no file"),
+        (["--weights", "tests"], "tests holds no model_"),
+        (["--image-ids", "z"], "no image 'z' in"),
+        (["--images", "0"], "no image of .* to draw"),
+        (["--config-file", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_errors_are_one_sentence(tool, run, opts, args, message, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        tool.main(["--config-file", CONFIG, "--weights", str(run), *args, *opts])

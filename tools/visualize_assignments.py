@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""
+Draw where the strategies label differently, with the weights of one or several checkpoints.
+
+    python tools/visualize_assignments.py --config-file configs/BCCD/retinanet_R_18.yaml \\
+        --weights output/BCCD/retinanet_R_18 --images 4
+
+draws the first images of DATASETS.TRAIN with every checkpoint of the folder, in the way of the
+training's own pictures (VIS_PERIOD) and into the same folder, and puts all pictures of an image
+into an animated GIF.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tqdm import tqdm
+
+from mutual_guidance.data import DatasetError
+from mutual_guidance.engine import ConfigError, setup_tool
+from mutual_guidance.visualization import (
+    ASSIGNMENTS_FOLDER,
+    Film,
+    GroundTruthImage,
+    draw_assignments,
+    first_annotated,
+    load_image,
+    load_weights,
+    with_ids,
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    try:
+        checkpoints = find_checkpoints(args.weights)
+        output = args.output or checkpoints[-1].parent / ASSIGNMENTS_FOLDER
+        cfg = setup_tool(args.config_file, args.opts)
+        images = find_images(cfg, args.images, args.image_ids)
+        draw(cfg, checkpoints, images, Film(output))
+    except (ConfigError, DatasetError, ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: the pictures so far are whole; the same command draws them all.")
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument(
+        "--weights", required=True, nargs="+", type=Path, metavar="PATH",
+        help="checkpoints, or folders of which every model_*.pth is taken",
+    )  # fmt: skip
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--images", type=int, default=4, metavar="N", help="the first N images with objects (4)"
+    )
+    choice.add_argument("--image-ids", nargs="+", metavar="ID", help="these images instead")
+    parser.add_argument(
+        "--output", type=Path, help=f"folder; default: {ASSIGNMENTS_FOLDER} beside the weights"
+    )
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the end"
+    )
+    return parser.parse_args(argv)
+
+
+def find_checkpoints(paths: list[Path]) -> list[Path]:
+    """The files, and those of the folders by name. Raises ValueError where there is none."""
+    found = []
+    for path in paths:
+        files = sorted(path.glob("model_*.pth")) if path.is_dir() else [path]
+        if not files or not files[0].is_file():
+            expected = "holds no model_*.pth" if path.is_dir() else "is no file"
+            raise ValueError(f"--weights: {path} {expected}; name a checkpoint or a run's folder")
+        found += files
+    return found
+
+
+def find_images(cfg: CfgNode, count: int, image_ids: list[str] | None) -> list[GroundTruthImage]:
+    """The images to draw. Raises ValueError or DatasetError where there is none."""
+    names = cfg.DATASETS.TRAIN
+    records = with_ids(names, image_ids) if image_ids else first_annotated(names, count)
+    if not records:
+        raise ValueError(f"--images {count}: no image of {', '.join(names)} to draw")
+    return [load_image(cfg, record) for record in records]
+
+
+def draw(cfg: CfgNode, checkpoints: list[Path], images: list[GroundTruthImage], film: Film) -> None:
+    """Draw every image with every checkpoint, then the films."""
+    detector = build_model(cfg)
+    drawn: dict[int, Path] = {}
+    with tqdm(total=len(checkpoints) * len(images), unit="picture") as progress:
+        for path in checkpoints:
+            iteration = load_weights(detector, path)
+            if iteration in drawn:
+                tqdm.write(f"{path}: of the same iteration as {drawn[iteration]}, left out")
+                progress.update(len(images))
+                continue
+            drawn[iteration] = path
+            for image in images:
+                title = f"{image.name}, iteration {iteration}"
+                picture, counts = draw_assignments(detector, image, title)
+                film.add(image.name, iteration, picture, counts)
+                progress.update()
+    gifs = [film.write_gif(image.name) for image in images]
+    print(f"Pictures: {len(drawn) * len(images)}, in {film.folder}")
+    print("\n".join(f"Film: {path}" for path in gifs if path))
+
+
+if __name__ == "__main__":
+    main()
