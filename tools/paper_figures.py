@@ -166,14 +166,19 @@ def draw_boxes(
     axes.axis("off")
     gt_box = image.inputs["instances"].gt_boxes.tensor[gt_index].tolist()
     add_box(axes, gt_box, "white", linestyle="--")
+    places = set()
     for i, row in enumerate(rows):
         labels = (row.static, row.localize_to_classify, row.classify_to_localize)
         if labels.count("positive") in (0, 3):
             continue
         color = "red" if row.static == "positive" else "lime"
         add_box(axes, row.box, color)
-        axes.text(row.box[0], row.box[1], name(i), color="black", fontsize=8,
-                  bbox={"facecolor": color, "edgecolor": "none", "pad": 1})  # fmt: skip
+        x, y = (round(max(corner, 0)) for corner in row.box[:2])
+        while (x, y) in places:  # beside the name of an anchor with the same corner
+            x += image.pixels.shape[1] // 20
+        places.add((x, y))
+        style = {"facecolor": color, "edgecolor": "none", "pad": 1}
+        axes.text(x, y, name(i), color="black", fontsize=8, bbox=style)
     axes.set_title("red: demoted by a task, green: promoted by a task", fontsize=9)
 
 

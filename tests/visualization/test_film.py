@@ -1,10 +1,11 @@
 import json
 import logging
 
+import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from mutual_guidance.visualization import Film
+from mutual_guidance.visualization import Film, canvas
 
 
 def picture(color, size=(8, 6)):
@@ -69,6 +70,17 @@ def test_gif_has_a_frame_a_picture_by_iteration(tmp_path):
     with Image.open(path) as gif:
         frames = [f.convert("RGB").getpixel((3, 3)) for f in ImageSequence.Iterator(gif)]
     assert frames == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+def test_gif_keeps_the_colours_of_small_marks(tmp_path):
+    film = Film(tmp_path)
+    pixels = np.random.randint(60, 200, (64, 64, 3), dtype=np.uint8)  # more than 256 colours
+    pixels[10, 10:14] = canvas.MARKS
+    for iteration in (9, 19):
+        film.add("cat", iteration, Image.fromarray(pixels), {})
+    with Image.open(film.write_gif("cat")) as gif:
+        got = np.asarray(gif.convert("RGB"))[10, 10:14]
+    assert got.tolist() == [list(color) for color in canvas.MARKS]
 
 
 def test_gif_of_pictures_that_differ_in_size(tmp_path):

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from torch import Tensor
 
 Color = tuple[int, int, int]
-WHITE, RED, GREEN, YELLOW = (255, 255, 255), (255, 60, 60), (0, 230, 60), (255, 225, 0)
+MARKS: tuple[Color, ...] = ((255, 255, 255), (255, 60, 60), (0, 230, 60), (255, 225, 0))
+WHITE, RED, GREEN, YELLOW = MARKS
 _BACKGROUND: Color = (28, 28, 30)
 
 SHORT_SIDE = 512  # of a panel, pixels

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from . import canvas
+
 _COUNTS_FILE = "counts.jsonl"
 _FRAME_MS = 700
 _LAST_FRAME_MS = 2500
@@ -84,6 +86,7 @@ class Film:
                 f"{self.folder / image_name}: the pictures differ in size, so the config has "
                 "changed between them; draw into another folder"
             )
+        frames = _with_one_palette(frames)
         durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_FRAME_MS]
         path = self.folder / image_name / "film.gif"
         partial = path.with_suffix(".partial")
@@ -99,3 +102,15 @@ class Film:
         partial = self._path.with_suffix(".partial")
         partial.write_text("".join(lines), encoding="utf-8")
         partial.replace(self._path)
+
+
+def _with_one_palette(frames: list[Image.Image]) -> list[Image.Image]:
+    """RGB to 256 colours, the same in all frames, so that what stands still takes no space."""
+    width, height = (max(1, side // 4) for side in frames[0].size)
+    samples = Image.new("RGB", (width, height * len(frames)))
+    for i, frame in enumerate(frames):
+        samples.paste(frame.resize((width, height), Image.Resampling.NEAREST), (0, i * height))
+    # The marks, of so few pixels that their colours would be merged with others, come on top.
+    palette = samples.quantize(256 - len(canvas.MARKS))
+    palette.putpalette(sum(canvas.MARKS, ()) + tuple(palette.getpalette()))
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
