@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from mutual_guidance.assignment import amplify
 from mutual_guidance.data import DatasetError
-from mutual_guidance.engine import ConfigError, setup_tool
+from mutual_guidance.engine import USER_ERRORS, setup_tool
 from mutual_guidance.visualization import (
     CandidateRow,
     GroundTruthImage,
@@ -38,6 +38,7 @@ from mutual_guidance.visualization import (
 
 SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
 LABEL_COLORS = {"positive": "#b7e4b0", "ignored": "#dddddd", "negative": "#f4b9b3"}
+PRIOR_HEADERS = {"anchor_iou": "IoU anchor", "centerness": "centerness"}
 DPI = 120
 
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         args.run(args)
-    except (ConfigError, DatasetError, ValueError, OSError) as error:
+    except (*USER_ERRORS, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -78,6 +79,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def draw_amplification(args: argparse.Namespace) -> None:
     """Write amplification.png: a panel for each sigma, a curve for each score."""
+    if min(args.sigmas) < 1:
+        raise ValueError(f"--sigmas: Eq. (1) needs 1 or more, got {min(args.sigmas):g}")
     prior = torch.linspace(0, 1, 201)
     figure = Figure(figsize=(4 * len(args.sigmas), 4), layout="constrained")
     all_axes = figure.subplots(1, len(args.sigmas), sharey=True, squeeze=False)[0]
@@ -94,6 +97,8 @@ def draw_amplification(args: argparse.Namespace) -> None:
 
 def draw_candidates(args: argparse.Namespace) -> None:
     """Print the table and write candidates_IMAGE_OBJECT.png."""
+    if args.rows < 1:
+        raise ValueError(f"--rows must be 1 or more, got {args.rows}")
     cfg = setup_tool(args.config_file, args.opts)
     names = cfg.DATASETS.TRAIN
     records = with_ids(names, [args.image_id]) if args.image_id else first_annotated(names, 1)
@@ -115,7 +120,7 @@ def draw_candidates(args: argparse.Namespace) -> None:
 
 def quality_names(detector: DenseDetector) -> tuple[str, str, str, str]:
     """Headers of the qualities."""
-    prior = detector.prior_name.replace("anchor_iou", "IoU anchor")
+    prior = PRIOR_HEADERS[detector.prior_name]
     return prior, "IoU regressed", "score", f"{prior} amplified"
 
 

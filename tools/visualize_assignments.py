@@ -18,8 +18,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tqdm import tqdm
 
-from mutual_guidance.data import DatasetError
-from mutual_guidance.engine import ConfigError, setup_tool
+from mutual_guidance.checkpoint import checkpoint_files
+from mutual_guidance.engine import USER_ERRORS, setup_tool
 from mutual_guidance.visualization import (
     ASSIGNMENTS_FOLDER,
     Film,
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg = setup_tool(args.config_file, args.opts)
         images = find_images(cfg, args.images, args.image_ids)
         draw(cfg, checkpoints, images, Film(output))
-    except (ConfigError, DatasetError, ValueError, OSError) as error:
+    except (*USER_ERRORS, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted: the pictures so far are whole; the same command draws them all.")
@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument(
         "--weights", required=True, nargs="+", type=Path, metavar="PATH",
-        help="checkpoints, or folders of which every model_*.pth is taken",
+        help="checkpoints, or folders of runs, of which every checkpoint is taken",
     )  # fmt: skip
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
@@ -69,11 +69,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def find_checkpoints(paths: list[Path]) -> list[Path]:
-    """The files, and those of the folders by name. Raises ValueError where there is none."""
+    """The files, and those of the folders, the oldest first. Raises ValueError for none."""
     found = []
     for path in paths:
-        files = sorted(path.glob("model_*.pth")) if path.is_dir() else [path]
-        if not files or not files[0].is_file():
+        if path.is_dir():
+            files = [Path(file) for file in reversed(checkpoint_files(str(path)))]
+        else:
+            files = [path] if path.is_file() else []
+        if not files:
             expected = "holds no model_*.pth" if path.is_dir() else "is no file"
             raise ValueError(f"--weights: {path} {expected}; name a checkpoint or a run's folder")
         found += files
@@ -81,7 +84,7 @@ def find_checkpoints(paths: list[Path]) -> list[Path]:
 
 
 def find_images(cfg: CfgNode, count: int, image_ids: list[str] | None) -> list[GroundTruthImage]:
-    """The images to draw. Raises ValueError or DatasetError where there is none."""
+    """The images to draw. Raises ValueError or DatasetError for none."""
     names = cfg.DATASETS.TRAIN
     records = with_ids(names, image_ids) if image_ids else first_annotated(names, count)
     if not records:

@@ -36,6 +36,15 @@ def test_amplification(tool, tmp_path, monkeypatch):
     assert curves["score 1"][50] == pytest.approx((0.25, 0.5))
 
 
+def test_values_out_of_range(tool, tmp_path):
+    output = ["--output", str(tmp_path)]
+    with pytest.raises(SystemExit, match="error: --sigmas: .* got 0.5"):
+        tool.main(["amplification", "--sigmas", "2", "0.5", *output])
+    args = ["candidates", "--config-file", "a.yaml", "--weights", "b.pth", "--rows", "0"]
+    with pytest.raises(SystemExit, match="error: --rows must be 1 or more"):
+        tool.main([*args, *output])
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_candidates(tool, config, voc, voc_entry, tmp_path, capsys):
     voc.add("cat", [("red", (3, 5, 40, 40)), ("blue", (30, 30, 60, 60))])

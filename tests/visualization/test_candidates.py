@@ -5,6 +5,7 @@ import torch
 from detectron2.structures import Boxes
 
 from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.checkpoint import CheckpointError
 from mutual_guidance.visualization import load_weights
 from mutual_guidance.visualization.candidates import evaluation_mode, label, predict
 
@@ -61,12 +62,18 @@ def test_label_equals_a_detector_of_that_strategy(kind, strategy):
 
 def test_weights(tmp_path):
     detector = build("anchors")
-    torch.save({"model": detector.state_dict(), "iteration": 39}, tmp_path / "a.pth")
-    torch.save({"model": detector.state_dict()}, tmp_path / "b.pth")
-    (tmp_path / "torn.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:1000])
-    assert load_weights(detector, tmp_path / "a.pth") == 39
-    assert load_weights(detector, tmp_path / "b.pth") == 0
-    with pytest.raises(ValueError, match=r"c\.pth: there is no such file"):
-        load_weights(detector, tmp_path / "c.pth")
-    with pytest.raises(ValueError, match=r"torn\.pth cannot be read as weights"):
-        load_weights(detector, tmp_path / "torn.pth")
+    model = {"model": detector.state_dict()}
+    torch.save({**model, "iteration": 39}, tmp_path / "periodic.pth")
+    torch.save({**model, "trainer": {"iteration": 41}}, tmp_path / "stopped.pth")
+    torch.save(model, tmp_path / "bare.pth")
+    torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pth")
+    (tmp_path / "torn.pth").write_bytes((tmp_path / "bare.pth").read_bytes()[:1000])
+    for name, iteration in (("periodic", 39), ("stopped", 41), ("bare", 0)):
+        assert load_weights(detector, tmp_path / f"{name}.pth") == iteration
+    for name, message in (
+        ("missing", "there is no such file"),
+        ("torn", "holds no weights"),
+        ("other", "another architecture"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            load_weights(detector, tmp_path / f"{name}.pth")

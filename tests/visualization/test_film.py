@@ -34,7 +34,7 @@ def test_the_same_picture_again_takes_its_place(tmp_path):
     assert [(r["image"], r["counts"]["static"]) for r in lines(film)] == [("dog", 2), ("cat", 3)]
     with Image.open(film.folder / "cat" / "0000019.png") as image:
         assert image.getpixel((0, 0)) == (0, 0, 255)
-    assert not list(film.folder.rglob("*.partial"))
+    assert not list(film.folder.rglob("*.tmp"))
 
 
 def test_forget_from(tmp_path):

@@ -48,9 +48,7 @@ class AssignmentPictures(HookBase):
             records = first_annotated(self._cfg.DATASETS.TRAIN, _NUM_IMAGES)
             self._images = [load_image(self._cfg, record) for record in records]
         self._film.forget_from(self.trainer.start_iter)
-        names = (
-            ", ".join(image.name for image in self._images) or "no image, since none has objects"
-        )
+        names = ", ".join(image.name for image in self._images) or "no image (none has objects)"
         logger.info(
             f"Drawing the assignments of {names} every {self._cfg.VIS_PERIOD} iterations to "
             f"{self._film.folder}"
@@ -87,7 +85,9 @@ def _same_random_state() -> Iterator[None]:
     """Give Python, NumPy and PyTorch their random states of before back."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

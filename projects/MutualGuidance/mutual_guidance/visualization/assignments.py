@@ -1,7 +1,7 @@
 """
 Where the strategies label differently, as in Figure 4 of the paper.
 
-Shape symbols: R anchors or points of an image, D of them drawn.
+Shape symbols: R anchors or points of an image.
 """
 
 from typing import NamedTuple
@@ -37,19 +37,20 @@ def differences(
     Of "localize_to_classify" in the positives of classification and of "classify_to_localize" in
     those of localisation, both on the same predictions.
     """
-    static = label(detector, [image.inputs], candidates, "static")
-    guided = {s: label(detector, [image.inputs], candidates, s) for s in _TITLES}
-    positives = {
-        "localize_to_classify": (
-            static.cls_gt_inds[0] >= 0,
-            guided["localize_to_classify"].cls_gt_inds[0] >= 0,
-        ),
-        "classify_to_localize": (static.loc_mask[0], guided["classify_to_localize"].loc_mask[0]),
-    }
+    static, for_cls, for_loc = (
+        label(detector, [image.inputs], candidates, strategy) for strategy in ("static", *_TITLES)
+    )
     return {
-        strategy: Difference(before & ~after, after & ~before, int((before & after).sum()))
-        for strategy, (before, after) in positives.items()
+        "localize_to_classify": _difference(
+            static.cls_gt_inds[0] >= 0, for_cls.cls_gt_inds[0] >= 0
+        ),
+        "classify_to_localize": _difference(static.loc_mask[0], for_loc.loc_mask[0]),
     }
+
+
+def _difference(before: Tensor, after: Tensor) -> Difference:
+    before, after = before.cpu(), after.cpu()
+    return Difference(before & ~after, after & ~before, int((before & after).sum()))
 
 
 def draw_assignments(
@@ -70,27 +71,33 @@ def draw_assignments(
         "removed" and "added" for each of the two strategies.
     """
     candidates = predict(detector, [image.inputs])
-    anchors = Boxes.cat(candidates.anchors).tensor.cpu()
     found = differences(detector, image, candidates)
-    gt_boxes = image.inputs["instances"].gt_boxes.tensor
-    counts = {"ground_truths": len(gt_boxes)}
-    panels = []
-    for strategy, difference in found.items():
-        removed, added = anchors[difference.removed.cpu()], anchors[difference.added.cpu()]
-        counts["static"] = len(removed) + difference.num_kept
-        counts[f"{strategy}_removed"], counts[f"{strategy}_added"] = len(removed), len(added)
-        panel, scale = canvas.enlarge(image.pixels)
-        draw = ImageDraw.Draw(panel)
-        mark = canvas.draw_points if candidates.are_points else canvas.draw_boxes
-        mark(draw, removed * scale, canvas.RED)
-        mark(draw, added * scale, _ADDED_COLORS[strategy])
-        canvas.draw_dashed_boxes(draw, gt_boxes * scale, canvas.WHITE)
-        task, name = _TITLES[strategy]
-        entries = [
-            (canvas.WHITE, f"ground truth: {len(gt_boxes)}"),
-            (canvas.RED, f"static rule only: {len(removed)}"),
-            (_ADDED_COLORS[strategy], f"{name} only: {len(added)}"),
-            (None, f"positive by both, not drawn: {difference.num_kept}"),
-        ]
-        panels.append(canvas.Panel(f"{task}: static rule and {name}", panel, entries))
+    counts = {"ground_truths": len(image.inputs["instances"])}
+    for strategy, (removed, added, num_kept) in found.items():
+        counts["static"] = int(removed.sum()) + num_kept
+        counts[f"{strategy}_removed"] = int(removed.sum())
+        counts[f"{strategy}_added"] = int(added.sum())
+    panels = [_panel(image, candidates, *item) for item in found.items()]
     return canvas.compose(title, panels), counts
+
+
+def _panel(
+    image: GroundTruthImage, candidates: Candidates, strategy: str, difference: Difference
+) -> canvas.Panel:
+    anchors = Boxes.cat(candidates.anchors).tensor.cpu()
+    removed, added = anchors[difference.removed], anchors[difference.added]
+    gt_boxes = image.inputs["instances"].gt_boxes.tensor
+    picture, scale = canvas.enlarge(image.pixels)
+    draw = ImageDraw.Draw(picture)
+    mark = canvas.draw_points if candidates.are_points else canvas.draw_boxes
+    mark(draw, removed * scale, canvas.RED)
+    mark(draw, added * scale, _ADDED_COLORS[strategy])
+    canvas.draw_dashed_boxes(draw, gt_boxes * scale, canvas.WHITE)
+    task, name = _TITLES[strategy]
+    legend = [
+        (canvas.WHITE, f"ground truth: {len(gt_boxes)}"),
+        (canvas.RED, f"static rule only: {len(removed)}"),
+        (_ADDED_COLORS[strategy], f"{name} only: {len(added)}"),
+        (None, f"positive by both, not drawn: {difference.num_kept}"),
+    ]
+    return canvas.Panel(f"{task}: static rule and {name}", picture, legend)

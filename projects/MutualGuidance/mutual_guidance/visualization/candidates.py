@@ -5,7 +5,6 @@ Shape symbols: N images, R anchors or points an image, K classes.
 """
 
 import os
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ..assignment import Assignment
-from ..checkpoint import Checkpointer
+from ..checkpoint import Checkpointer, CheckpointError
 from ..modeling import GuidedFCOS
 
 
@@ -38,14 +37,15 @@ def load_weights(detector: DenseDetector, path: str | os.PathLike) -> int:
         Its iteration, 0 where it knows none.
 
     Raises:
-        ValueError: the file is missing or is no checkpoint.
+        CheckpointError: the file is missing, unreadable or of another architecture.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"{path}: there is no such file of weights")
-    try:
-        return Checkpointer(detector).load(os.fspath(path)).get("iteration", 0)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} cannot be read as weights: {error}") from error
+        raise CheckpointError(f"{path}: there is no such file of weights")
+    checkpointer = Checkpointer(detector)
+    checkpointer.needs_all_weights = True
+    rest = checkpointer.load(os.fspath(path))
+    # A run stopped by a signal leaves it in the trainer's state alone.
+    return rest.get("iteration", rest.get("trainer", {}).get("iteration", 0))
 
 
 @contextmanager

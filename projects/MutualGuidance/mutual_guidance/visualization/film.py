@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..checkpoint import replace_file
 from . import canvas
 
 _COUNTS_FILE = "counts.jsonl"
@@ -36,7 +37,8 @@ class Film:
         if not self._path.exists():
             return []
         records = []
-        for number, line in enumerate(self._path.read_text(encoding="utf-8").splitlines(), 1):
+        text = self._path.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
             try:
                 record = json.loads(line)
                 records.append({k: record[k] for k in ("iteration", "image", "file", "counts")})
@@ -53,9 +55,7 @@ class Film:
         file = f"{image_name}/{iteration:07d}.png"
         path = self.folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        picture.save(partial, format="PNG")
-        partial.replace(path)
+        replace_file(str(path), lambda f: picture.save(f, "PNG"))
         record = {"iteration": iteration, "image": image_name, "file": file, "counts": counts}
         self._write([*(r for r in self.records() if r["file"] != file), record])
 
@@ -88,20 +88,15 @@ class Film:
             )
         frames = _with_one_palette(frames)
         durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_FRAME_MS]
+        rest = {"append_images": frames[1:], "duration": durations, "loop": 0}
         path = self.folder / image_name / "film.gif"
-        partial = path.with_suffix(".partial")
-        frames[0].save(
-            partial, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0
-        )
-        partial.replace(path)
+        replace_file(str(path), lambda f: frames[0].save(f, "GIF", save_all=True, **rest))
         return path
 
     def _write(self, records: Iterable[dict]) -> None:
         """Replace counts.jsonl at once."""
-        lines = [json.dumps(record) + "\n" for record in records]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(self._path)
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        replace_file(str(self._path), lambda f: f.write(lines.encode()))
 
 
 def _with_one_palette(frames: list[Image.Image]) -> list[Image.Image]:

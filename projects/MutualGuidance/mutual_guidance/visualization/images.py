@@ -31,7 +31,7 @@ def first_annotated(dataset_names: Sequence[str], count: int) -> list[dict]:
     """
     chosen = {}
     for record in _records(dataset_names):
-        if len(chosen) == count:
+        if len(chosen) >= count:
             break
         if _objects(record):
             chosen.setdefault(_stem(record), record)

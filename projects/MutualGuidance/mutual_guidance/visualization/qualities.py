@@ -56,19 +56,7 @@ def candidate_rows(
     gt_box = instances.gt_boxes.tensor[gt_index]
     columns = _qualities(detector, candidates, gt_box, int(instances.gt_classes[gt_index]), sigma)
 
-    static = label(detector, [image.inputs], candidates, "static")
-    for_cls = label(detector, [image.inputs], candidates, "localize_to_classify")
-    for_loc = label(detector, [image.inputs], candidates, "classify_to_localize")
-    positive = torch.stack(
-        (
-            static.cls_gt_inds[0] == gt_index,
-            for_cls.cls_gt_inds[0] == gt_index,
-            for_loc.loc_gt_inds[0] == gt_index,
-        )
-    )  # (3, R)
-    ignored = torch.stack(
-        (static.cls_labels[0] < 0, for_cls.cls_labels[0] < 0, torch.zeros_like(positive[0]))
-    )
+    positive, ignored = _labels(detector, image, candidates, gt_index)
     differs = positive.any(dim=0) & ~positive.all(dim=0)
     rank = differs.float() * 4 + positive.any(dim=0).float() * 2 + columns[0]
     chosen = rank.topk(min(limit, len(rank))).indices
@@ -82,6 +70,19 @@ def candidate_rows(
         )
         for i in chosen.tolist()
     ]
+
+
+def _labels(
+    detector: DenseDetector, image: GroundTruthImage, candidates: Candidates, gt_index: int
+) -> tuple[Tensor, Tensor]:
+    """Which candidates are positive for the ground truth, and which are ignored: 2 x (3, R)."""
+    static, for_cls, for_loc = (
+        label(detector, [image.inputs], candidates, strategy)
+        for strategy in ("static", "localize_to_classify", "classify_to_localize")
+    )
+    inds = torch.cat((static.cls_gt_inds, for_cls.cls_gt_inds, for_loc.loc_gt_inds))
+    ignored = torch.cat((static.cls_labels < 0, for_cls.cls_labels < 0, for_loc.loc_mask & False))
+    return inds == gt_index, ignored
 
 
 def _qualities(
