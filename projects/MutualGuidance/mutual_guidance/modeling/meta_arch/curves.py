@@ -6,6 +6,7 @@ P positives of a task.
 """
 
 import torch
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
@@ -25,7 +26,7 @@ _SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float(
 
 @torch.no_grad()
 def log_assignment(
-    detector,
+    detector: DenseDetector,
     anchors: list[Boxes],
     gt_instances: list[Instances],
     pred_deltas: Tensor,
@@ -84,7 +85,11 @@ def _batch_inds(gt_inds: Tensor, gt_instances: list[Instances]) -> Tensor:
 
 
 def _qualities(
-    detector, anchors: list[Boxes], gt_boxes: Tensor, pred_deltas: Tensor, gt_inds: Tensor
+    detector: DenseDetector,
+    anchors: list[Boxes],
+    gt_boxes: Tensor,
+    pred_deltas: Tensor,
+    gt_inds: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Prior (P,) and IoU of the regressed box (P,) of the positives in ``gt_inds`` (N, R)."""
     images, candidates = (gt_inds >= 0).nonzero(as_tuple=True)
