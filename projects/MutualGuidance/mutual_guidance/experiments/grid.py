@@ -1,0 +1,227 @@
+"""From an experiment's YAML file to its cells, the runs of train_net.py."""
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..assignment import STRATEGIES
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LONG = "long"
+# The name of the runs from whose weights the others of a seed go on.
+START = "start"
+
+
+class ExperimentError(RuntimeError):
+    """An experiment that cannot run; the message says what to mend."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a point of the grid, or a start that the points of a seed have in common."""
+
+    folder: Path  # output, relative to the project's root
+    protocol: str
+    config: str  # file, relative to the project's root
+    variant: str  # "" for the overrides that all runs have
+    strategy: str
+    seed: int
+    settings: tuple[str, ...]  # KEY VALUE pairs on top of the config
+    start: "Cell | None" = None  # must be finished first
+
+    @property
+    def opts(self) -> list[str]:
+        """All KEY VALUE pairs of the run."""
+        weights = (
+            ["MODEL.WEIGHTS", str(self.start.folder / "model_final.pth")] if self.start else []
+        )
+        return [*self.settings, *weights, "OUTPUT_DIR", str(self.folder)]
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of Python, from the project's root."""
+        return ["train_net.py", "--config-file", self.config, "--resume", *self.opts]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A grid of protocols x configs x variants x strategies x seeds; see docs/experiments.md."""
+
+    name: str
+    cells: list[Cell]  # a start before those that need it
+    paper: dict[str, Any] = field(default_factory=dict)
+
+
+def load_experiment(path: Path, output: Path) -> Experiment:
+    """
+    Read an experiment, whose runs go below ``output`` / its name.
+
+    Raises:
+        ExperimentError: the file is missing or no YAML, or a key or value does not fit.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ExperimentError(f"{path}: {' '.join(str(error).split())}") from error
+    try:
+        raw = _checked(raw)
+    except ValueError as error:
+        raise ExperimentError(f"{path}: {error}") from error
+    return Experiment(path.stem, _cells(raw, output / path.stem), raw["paper"])
+
+
+def _cells(raw: dict, output: Path) -> list[Cell]:
+    cells: dict[Path, Cell] = {}
+    # A seed of all configs before the next one, so that every row of the table fills evenly.
+    grid = itertools.product(raw["protocols"].items(), raw["seeds"], raw["configs"])
+    for (protocol, stage), seed, config in grid:
+        place = output / protocol / Path(*Path(config).with_suffix("").parts[1:])
+        common = {**raw["overrides"], "SEED": seed}
+        start = None
+        if START in stage:
+            settings = _settings({**common, **stage[START]}, "static")
+            start = Cell(
+                place / START / f"seed_{seed}", protocol, config, START, "static", seed, settings
+            )
+            cells[start.folder] = start
+        for variant in raw["variants"]:
+            for strategy in variant["strategies"]:
+                folder = place / variant["name"] / strategy / f"seed_{seed}"
+                overrides = {**common, **stage.get("overrides", {}), **variant["overrides"]}
+                settings = _settings(overrides, strategy)
+                cells[folder] = Cell(
+                    folder, protocol, config, variant["name"], strategy, seed, settings, start
+                )
+    return list(cells.values())
+
+
+def _settings(overrides: dict[str, Any], strategy: str) -> tuple[str, ...]:
+    """KEY VALUE pairs as the command line takes them."""
+    overrides = {"MODEL.MUTUAL_GUIDANCE.STRATEGY": strategy, **overrides}
+    return tuple(str(part) for pair in overrides.items() for part in pair)
+
+
+def _checked(raw: Any) -> dict[str, Any]:
+    """The mapping with its defaults. Raises ValueError with what is wrong."""
+    known = {
+        "configs": _configs,
+        "strategies": _strategies,
+        "seeds": _seeds,
+        "overrides": _overrides,
+        "protocols": _protocols,
+        "variants": _list,
+        "paper": _paper,
+    }
+    raw = _mapping(raw, "the file", known)
+    for key in ("configs", "strategies", "seeds"):
+        if key not in raw:
+            raise ValueError(f"{key} is missing; docs/experiments.md lists the keys")
+    defaults = {"overrides": {}, "protocols": {_LONG: {}}, "variants": [], "paper": {}}
+    raw = {key: known[key](value, key) for key, value in {**defaults, **raw}.items()}
+    whole_grid = {"name": "", "strategies": raw["strategies"], "overrides": {}}
+    variants = [_variant(v, raw["strategies"]) for v in raw["variants"]]
+    _unique([v["name"] for v in variants], "the names of the variants")
+    return {**raw, "variants": [whole_grid, *variants]}
+
+
+def _mapping(value: Any, what: str, known: Any = None) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} must be a mapping of keys to values, got {value!r}")
+    unknown = [k for k in value if known is not None and k not in known]
+    if unknown:
+        raise ValueError(f"{what} has an unknown key {unknown[0]!r}; known are {', '.join(known)}")
+    return value
+
+
+def _list(value: Any, what: str) -> list:
+    if not isinstance(value, list):
+        raise ValueError(f"{what} must be a list, got {value!r}")
+    return value
+
+
+def _unique(values: list, what: str) -> list:
+    if not all(values.count(v) == 1 for v in values):
+        raise ValueError(f"{what} must not repeat, got {values}")
+    return values
+
+
+def _items(value: Any, what: str, fits: Callable[[Any], bool], kind: str) -> list:
+    """A list without repetitions, not empty, whose items fit."""
+    wrong = [v for v in _list(value, what) if not fits(v)]
+    if wrong or not value:
+        raise ValueError(f"{what} must list {kind}, got {wrong[0] if wrong else value!r}")
+    return _unique(value, what)
+
+
+def _configs(value: Any, what: str) -> list[str]:
+    def fits(v: Any) -> bool:
+        return isinstance(v, str) and Path(v).parts[:1] == ("configs",) and v.endswith(".yaml")
+
+    return _items(value, what, fits, "files such as configs/BCCD/fssd_R_18.yaml")
+
+
+def _strategies(value: Any, what: str) -> list[str]:
+    return _items(value, what, lambda v: v in STRATEGIES, f"some of {', '.join(STRATEGIES)}")
+
+
+def _seeds(value: Any, what: str) -> list[int]:
+    return _items(value, what, lambda v: type(v) is int and v >= 0, "integers from 0 on")
+
+
+def _overrides(value: Any, what: str) -> dict[str, Any]:
+    reserved = ("SEED", "OUTPUT_DIR", "MODEL.MUTUAL_GUIDANCE.STRATEGY")
+    for key, setting in _mapping(value, what).items():
+        if not isinstance(key, str) or key in reserved:
+            raise ValueError(f"{what} must not set {key}: the runner does")
+        if setting is None or isinstance(setting, dict):
+            raise ValueError(f"{what}: write {key} as one dotted key and its value")
+    return value
+
+
+def _protocols(value: Any, what: str) -> dict[str, dict]:
+    if not _mapping(value, what):
+        raise ValueError(f"{what} names no protocol; leave the key out for the config's schedule")
+    checked = {}
+    for name, stage in value.items():
+        where = f"{what}.{_named(name, what)}"
+        stage = _mapping(stage or {}, where, (START, "overrides"))
+        checked[name] = {k: _overrides(v, f"{where}.{k}") for k, v in stage.items()}
+    return checked
+
+
+def _variant(value: Any, strategies: list[str]) -> dict[str, Any]:
+    value = _mapping(value, "a variant", ("name", "strategies", "overrides"))
+    name = _named(value.get("name"), "variants")
+    if name in (START, *STRATEGIES):
+        raise ValueError(f"variants: {name} is no name for a variant, it means something else")
+    return {
+        "name": name,
+        "strategies": _strategies(value.get("strategies", strategies), f"variant {name}"),
+        "overrides": _overrides(value.get("overrides"), f"the overrides of variant {name}"),
+    }
+
+
+def _named(name: Any, what: str) -> str:
+    """A name that can be a folder's."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"{what}: a name is letters, digits, '_', '-' and '.', got {name!r}")
+    return name
+
+
+def _paper(value: Any, what: str) -> dict[str, Any]:
+    value = _mapping(value, what, ("source", "metrics", "figures"))
+    if not value:
+        return {}
+    metrics = _list(value.get("metrics"), f"{what}.metrics")
+    if not isinstance(value.get("source"), str):
+        raise ValueError(f"{what}.source must say which table of the paper it is")
+    for config, figures in _mapping(value.get("figures"), f"{what}.figures").items():
+        for strategy, row in _mapping(figures, f"{what}.figures.{config}", STRATEGIES).items():
+            if len(_list(row, f"{what}.figures.{config}.{strategy}")) != len(metrics):
+                raise ValueError(f"{what}.figures.{config}.{strategy} must have {metrics}")
+    return value

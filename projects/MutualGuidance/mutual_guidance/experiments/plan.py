@@ -1,0 +1,85 @@
+"""What the cells of an experiment will cost, and whether they can run at all."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from ..data import DatasetError, check_datasets, register_datasets
+from ..engine import ConfigError, load_config
+from ..engine.setup import check_values, check_weights, resolve_schedule
+from .grid import Cell, ExperimentError
+from .records import read_metrics
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of one run."""
+
+    iterations: int  # 0 where the data is missing and the length is in epochs
+    ims_per_batch: int
+    epochs: float  # 0 where the config gives iterations
+    missing: str = ""  # why the data cannot be used
+
+
+def make_plans(root: Path, cells: list[Cell]) -> dict[Cell, Plan]:
+    """
+    The plan of every cell.
+
+    Raises:
+        ExperimentError: a config or an override does not fit.
+    """
+    plans: dict[Cell, Plan] = {}
+    by_data: dict[str, Plan] = {}
+    for cell in cells:
+        cfg = _load(root, cell)
+        key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER))
+        if key not in by_data:
+            by_data[key] = _plan(cfg)
+        plans[cell] = by_data[key]
+    return plans
+
+
+def seconds_per_image(root: Path, cells: list[Cell]) -> dict[str, float]:
+    """Of training, by config: the mean over all that its runs have measured so far."""
+    measured: dict[str, list[float]] = {}
+    for cell in cells:
+        rows = read_metrics(root / cell.folder).values()
+        seconds = [row["time"] for row in rows if "time" in row]
+        if seconds:
+            batch = _load(root, cell).SOLVER.IMS_PER_BATCH
+            measured.setdefault(cell.config, []).append(sum(seconds) / len(seconds) / batch)
+    return {config: sum(values) / len(values) for config, values in measured.items()}
+
+
+def _load(root: Path, cell: Cell) -> CfgNode:
+    try:
+        cfg = load_config(str(root / cell.config), cell.opts)
+        check_values(cfg)
+        if cell.start is None:
+            check_weights(cfg, eval_only=False, resume=False)
+    except ConfigError as error:
+        raise ExperimentError(f"{cell.folder}: {error}") from error
+    if len(cfg.DATASETS.TEST) != 1:
+        raise ExperimentError(
+            f"{cell.config}: an experiment compares figures of one data set, but DATASETS.TEST "
+            f"names {len(cfg.DATASETS.TEST)}"
+        )
+    return cfg
+
+
+def _plan(cfg: CfgNode) -> Plan:
+    solver = cfg.SOLVER
+    epochs, missing = max(solver.EPOCHS, 0.0), ""
+    logging.disable(logging.WARNING)  # train_net.py logs the same once more
+    try:
+        register_datasets(cfg.DATASETS.REGISTER)
+        check_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+        resolve_schedule(cfg)
+    except DatasetError as error:
+        missing = str(error)
+    finally:
+        logging.disable(logging.NOTSET)
+    iterations = 0 if missing and epochs else solver.MAX_ITER
+    return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing)

@@ -1,0 +1,192 @@
+"""What a run leaves behind, read from its folder and kept small enough to be committed."""
+
+import json
+import os
+import platform
+import shlex
+import statistics
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .grid import Cell, ExperimentError
+
+RECORD_FILE = "record.json"
+LOG_FILE = "train_net.log"
+_SETTINGS_FILE = "settings.json"
+_METRICS_FILE = "metrics.json"
+_TAIL = 8192  # bytes, more than a line of metrics.json
+# Of metrics.json, what says nothing about the training.
+_TIMES = ("data_time", "rank_data_time", "time", "eta_seconds", "iteration")
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """A line for each key, and for each item of a list. The file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    lines = [f"{json.dumps(key)}: {_json_lines(item)}" for key, item in value.items()]
+    temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    os.replace(temporary, path)
+
+
+def _json_lines(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, allow_nan=False)
+    return "[\n  " + ",\n  ".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
+
+
+def claim_folder(root: Path, cell: Cell) -> None:
+    """
+    Note the settings of the run in its folder.
+
+    Raises:
+        ExperimentError: there is a run of other settings.
+    """
+    path = root / cell.folder / _SETTINGS_FILE
+    if path.is_file():
+        noted = json.loads(path.read_text())["arguments"]
+        for there, here in zip(noted, cell.arguments, strict=False):
+            if there != here:
+                raise ExperimentError(
+                    f"{cell.folder} holds a run with {there!r} where the experiment has {here!r}: "
+                    "delete or rename that folder, or give the experiment's file another name"
+                )
+        if len(noted) != len(cell.arguments):
+            raise ExperimentError(
+                f"{cell.folder} holds a run with other overrides: delete or rename that folder, or "
+                "give the experiment's file another name"
+            )
+    else:
+        write_json(path, {"arguments": cell.arguments})
+
+
+def read_record(root: Path, cell: Cell) -> dict | None:
+    """Of a finished run; None for any other."""
+    path = root / cell.folder / RECORD_FILE
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def write_record(root: Path, cell: Cell, ims_per_batch: int) -> None:
+    """
+    Mark a run as finished, with what the results page needs of it.
+
+    Raises:
+        ExperimentError: its ``evaluation.json`` is missing or torn.
+    """
+    folder = root / cell.folder
+    by_iteration = read_metrics(folder)
+    seconds = [row["time"] for row in by_iteration.values() if "time" in row]
+    iterations = max(by_iteration, default=-1) + 1
+    record = {
+        "protocol": cell.protocol,
+        "config": cell.config,
+        "variant": cell.variant,
+        "strategy": cell.strategy,
+        "seed": cell.seed,
+        "command": shlex.join(["python", *cell.arguments]),
+        "metrics": read_evaluation(folder),
+        "iterations": iterations,
+        "seconds_per_image": statistics.median(seconds) / ims_per_batch if seconds else None,
+        "training_hours": statistics.mean(seconds) * iterations / 3600 if seconds else None,
+        "history": history(by_iteration),
+        "environment": environment(),
+    }
+    write_json(folder / RECORD_FILE, record)
+
+
+def read_evaluation(folder: Path) -> dict[str, float | None]:
+    """
+    Metrics of ``evaluation.json``: those of boxes by their own name, others as "group/name".
+
+    Raises:
+        ExperimentError: the file is missing or torn, or holds several data sets.
+    """
+    path = folder / "evaluation.json"
+    try:
+        (groups,) = json.loads(path.read_text()).values()
+        return {
+            name if group == "bbox" else f"{group}/{name}": round_figure(value)
+            for group, metrics in groups.items()
+            for name, value in metrics.items()
+        }
+    except (OSError, ValueError, AttributeError) as error:
+        raise ExperimentError(
+            f"{path} does not hold the results of one data set ({error})"
+        ) from error
+
+
+def round_figure(value: float | None) -> float | None:
+    """To what a figure in percent can mean."""
+    return None if value is None else round(value, 4)
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """
+    The rows of ``metrics.json`` by iteration, ascending. A run that was torn and resumed wrote some
+    iterations twice, of which the later counts, and may have left part of a row, which does not.
+    """
+    path = folder / _METRICS_FILE
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows: dict[int, dict] = {}
+    for row in filter(None, map(_parse, lines)):
+        rows[row["iteration"]] = {**rows.get(row["iteration"], {}), **row}
+    return dict(sorted(rows.items()))
+
+
+def iterations_done(folder: Path) -> int:
+    """As far as ``metrics.json`` knows, without reading all of it."""
+    path = folder / _METRICS_FILE
+    if not path.is_file():
+        return 0
+    with path.open("rb") as f:
+        f.seek(max(0, path.stat().st_size - _TAIL))
+        rows = filter(None, map(_parse, f.read().decode(errors="replace").splitlines()))
+    return max((row["iteration"] + 1 for row in rows), default=0)
+
+
+def _parse(line: str) -> dict | None:
+    """A row; where a torn one precedes it on its line, what follows the last brace is whole."""
+    try:
+        row = json.loads(line[line.rfind("{") :])
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "iteration" in row else None
+
+
+def history(by_iteration: dict[int, dict[str, float]]) -> list[dict[str, float]]:
+    """Metrics, losses and numbers of positives at each evaluation, without AP of single classes."""
+    kept = []
+    for iteration, row in by_iteration.items():
+        if "bbox/AP" in row:
+            values = {
+                name.removeprefix("bbox/"): float(f"{value:.4g}")
+                for name, value in row.items()
+                if name not in _TIMES and "AP-" not in name and value == value  # not NaN
+            }
+            kept.append({"iteration": iteration + 1, **values})
+    return kept
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine."""
+    import torch
+
+    names = ("torch", "torchvision", "detectron2", "numpy")
+    versions = {"python": platform.python_version(), **{n: _version(n) for n in names}}
+    if torch.cuda.is_available():
+        return {**versions, "device": torch.cuda.get_device_name()}
+    return {**versions, "device": f"{_cpu_name()}, {os.cpu_count()} cores"}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return getattr(__import__(name), "__version__", "unknown")
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

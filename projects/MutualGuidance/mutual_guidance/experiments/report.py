@@ -1,0 +1,198 @@
+"""From the records of runs to tables: means over seeds, and differences from the static rule."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from tabulate import tabulate
+
+from .grid import START
+from .records import round_figure
+
+# The 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; beyond, the last one is on
+# the safe side.
+T_975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+BASELINE = "static"
+COMPARED = ("AP", "AP50", "AP75")
+_SIZES = ("APs", "APm", "APl")
+LEGEND = (
+    "Mean ± standard deviation over the seeds. Δ is the difference from `static` of the same "
+    "seeds, in parentheses its paired 95 % t-interval (n/a with one seed)."
+)
+
+
+def paired_difference(values: list[float], baseline: list[float]) -> dict[str, float | None]:
+    """
+    The mean of the differences of corresponding values, and its 95 % t-interval.
+
+    Returns:
+        "difference", "low" and "high"; the last two are None for a single pair.
+    """
+    differences = [v - b for v, b in zip(values, baseline, strict=True)]
+    mean, count = statistics.mean(differences), len(differences)
+    if count == 1:
+        return {"difference": mean, "low": None, "high": None}
+    quantile = T_975[min(count - 1, len(T_975)) - 1]
+    half = quantile * statistics.stdev(differences) / math.sqrt(count)
+    return {"difference": mean, "low": mean - half, "high": mean + half}
+
+
+def summarize(records: list[dict], paper: dict[str, Any]) -> list[dict]:
+    """
+    Rows of the table, in the order of the records.
+
+    Args:
+        records: of finished runs. paper: of the experiment, or empty.
+
+    Returns:
+        {"protocol", "config", "variant", "strategy", "seeds", "metrics"} with, for each metric,
+        {"mean", "std"}, {"difference", "low", "high"} where there is a static row of common seeds,
+        and {"paper"} where the paper has it. A static row of the same variant is the baseline
+        where there is one, else that without a variant.
+    """
+    groups: dict[tuple, dict[int, dict]] = {}
+    for r in records:
+        key = (r["protocol"], r["config"], r["variant"], r["strategy"])
+        groups.setdefault(key, {})[r["seed"]] = r["metrics"]
+    rows = []
+    for (protocol, config, variant, strategy), by_seed in groups.items():
+        place = (protocol, config)
+        own = groups.get((*place, variant, BASELINE))
+        baseline = own if own is not None else groups.get((*place, "", BASELINE), {})
+        if by_seed is baseline or variant == START:
+            baseline = {}
+        metrics = {m: _summary(m, by_seed, baseline) for m in next(iter(by_seed.values()))}
+        if variant == "":
+            for name, value in _paper_row(paper, config, strategy).items():
+                metrics.setdefault(name, {})["paper"] = value
+        rows.append(
+            {
+                "protocol": protocol,
+                "config": config,
+                "variant": variant,
+                "strategy": strategy,
+                "seeds": sorted(by_seed),
+                "metrics": metrics,
+            }
+        )
+    return rows
+
+
+def _summary(
+    metric: str, by_seed: dict[int, dict], baseline: dict[int, dict]
+) -> dict[str, float | None]:
+    values = _values(metric, by_seed)
+    if not values:
+        return {"mean": None, "std": None}
+    std = statistics.stdev(values.values()) if len(values) > 1 else None
+    summary = {"mean": statistics.mean(values.values()), "std": std}
+    others = _values(metric, baseline)
+    common = sorted(values.keys() & others.keys())
+    if common:
+        pairs = [values[s] for s in common], [others[s] for s in common]
+        summary.update(paired_difference(*pairs))
+    return {name: round_figure(value) for name, value in summary.items()}
+
+
+def _values(metric: str, by_seed: dict[int, dict]) -> dict[int, float]:
+    """By seed, where the metric is a number."""
+    return {s: m[metric] for s, m in by_seed.items() if m.get(metric) is not None}
+
+
+def _paper_row(paper: dict[str, Any], config: str, strategy: str) -> dict[str, float]:
+    row = paper.get("figures", {}).get(config, {}).get(strategy)
+    return dict(zip(paper["metrics"], row, strict=True)) if row else {}
+
+
+def markdown(rows: list[dict], paper_source: str = "") -> str:
+    """A table for each protocol; AP of single classes is left to the other formats."""
+    parts = []
+    for protocol in dict.fromkeys(row["protocol"] for row in rows):
+        chosen = [row for row in rows if row["protocol"] == protocol]
+        parts.append(f"**Protocol: {protocol}**\n\n{_table(chosen, paper_source)}")
+    return "\n\n".join(parts)
+
+
+def _table(rows: list[dict], paper_source: str) -> str:
+    shown = [*COMPARED, *(m for m in _SIZES if any(m in row["metrics"] for row in rows))]
+    has_variants = any(row["variant"] for row in rows)
+    has_paper = any("paper" in s for row in rows for s in row["metrics"].values())
+    headers = ["config", *["variant"] * has_variants, "strategy", "seeds", *shown]
+    headers += [f"Δ{m}" for m in COMPARED]
+    headers += [f"paper, {paper_source}: {' / '.join(shown)}"] * has_paper
+    table = []
+    for row in rows:
+        metrics = [row["metrics"].get(m, {}) for m in shown]
+        cells = [row["config"].removeprefix("configs/").removesuffix(".yaml")]
+        cells += [row["variant"]] * has_variants
+        cells += [row["strategy"], str(len(row["seeds"]))]
+        cells += [_mean(m) for m in metrics]
+        cells += [_difference(m) for m in metrics[: len(COMPARED)]]
+        if has_paper:
+            figures = [m.get("paper") for m in metrics]
+            cells.append(" / ".join(f"{v:.1f}" for v in figures if v is not None))
+        table.append(cells)
+    return tabulate(table, headers, tablefmt="pipe", disable_numparse=True)
+
+
+def _mean(summary: dict) -> str:
+    if summary.get("mean") is None:
+        return ""
+    std = summary["std"]
+    return f"{summary['mean']:.1f}" + (f" ± {std:.1f}" if std is not None else "")
+
+
+def _difference(summary: dict) -> str:
+    if "difference" not in summary:
+        return ""
+    low, high = summary["low"], summary["high"]
+    interval = "n/a" if low is None else f"{low:+.1f} to {high:+.1f}"
+    return f"{summary['difference']:+.1f} ({interval})"
+
+
+def to_csv(rows: Iterable[dict]) -> str:
+    """A line a row of the table and metric, all metrics included."""
+    names = ("mean", "std", "difference", "low", "high", "paper")
+    places = ("protocol", "config", "variant", "strategy")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*places, "seeds", "metric", *names])
+    for row in rows:
+        for metric, summary in row["metrics"].items():
+            seeds = " ".join(map(str, row["seeds"]))
+            values = [summary.get(n) for n in names]
+            writer.writerow([*(row[p] for p in places), seeds, metric, *values])
+    return text.getvalue()
+
+
+def section(result: dict) -> str:
+    """
+    The part of the results page about one experiment.
+
+    Args:
+        result: the JSON of an experiment, as ``tools/experiment.py`` writes it.
+    """
+    runs = result["runs"]
+    hours = sum(run["training_hours"] or 0.0 for run in runs)
+    machines = dict.fromkeys(
+        ", ".join(f"{k} {v}" for k, v in run["environment"].items() if k != "device")
+        + f", on {run['environment']['device']}"
+        for run in runs
+    )
+    state = "" if result["complete"] else f" {len(result['missing'])} runs are still missing."
+    return "\n\n".join(
+        [
+            f"### {result['experiment']}",
+            f"```\n{result['command']}\n```",
+            markdown(result["rows"], result["paper_source"]),
+            f"{LEGEND} {len(runs)} runs, {hours:.1f} hours of training in all.{state} "
+            f"{'; '.join(machines)}.",
+        ]
+    )

@@ -1,0 +1,182 @@
+"""Runs the cells of an experiment, several at a time, and can be stopped at any moment."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .grid import Cell, ExperimentError
+from .plan import Plan
+from .records import LOG_FILE, RECORD_FILE, iterations_done, write_record
+
+_POLL_SECONDS = 1.0
+# A run that is told to stop finishes its iteration and writes a checkpoint.
+_GRACE_SECONDS = 180.0
+
+
+@dataclass
+class _Running:
+    cell: Cell
+    process: subprocess.Popen
+    slot: dict[str, str]
+
+
+def slots(jobs: int | None) -> list[dict[str, str]]:
+    """
+    The environment variables of each run that may go on at a time: runs take turns at the GPUs, and
+    divide the CPU's cores among themselves.
+
+    Args:
+        jobs: how many; None is one a GPU, or one on the CPU.
+    """
+    devices = os.getenv("CUDA_VISIBLE_DEVICES", "").split(",")
+    if not all(devices):
+        devices = [str(i) for i in range(torch.cuda.device_count())]
+    jobs = jobs or max(1, len(devices))
+    threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    common = {"OMP_NUM_THREADS": threads}
+    if not devices:
+        return [dict(common) for _ in range(jobs)]
+    return [{**common, "CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} for i in range(jobs)]
+
+
+class Runner:
+    """Runs cells as processes of ``train_net.py``."""
+
+    def __init__(self, root: Path, plans: dict[Cell, Plan], slots: list[dict[str, str]]) -> None:
+        """
+        Args:
+            root: of the project. plans: of every cell, a start before those that need it.
+            slots: see :func:`slots`.
+        """
+        self.root = root
+        self.plans = plans
+        self.free = list(slots)
+        self.waiting = [cell for cell in plans if not self._is_finished(cell)]
+        self.running: list[_Running] = []
+        self.failed: dict[Cell, str] = {}
+
+    def run(self) -> dict[Cell, str]:
+        """
+        Run what is not finished.
+
+        Returns:
+            Why a run failed, of those that did.
+
+        Raises:
+            KeyboardInterrupt: SIGINT or SIGTERM came; the runs have been stopped, each with a
+                checkpoint to go on from.
+        """
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        total = sum(plan.iterations for plan in self.plans.values())
+        try:
+            bar = tqdm(
+                total=total,
+                initial=self._done(),
+                unit="it",
+                smoothing=0,  # iterations come in bursts of several runs
+                mininterval=0.5 if sys.stderr.isatty() else 60.0,
+            )
+            with bar:
+                while self.waiting or self.running:
+                    self._start_ready()
+                    time.sleep(_POLL_SECONDS)
+                    self._collect()
+                    bar.set_postfix_str(self._status(), refresh=False)
+                    bar.update(self._done() - bar.n)
+        finally:
+            self._stop()
+            signal.signal(signal.SIGTERM, previous)
+        return self.failed
+
+    def _is_finished(self, cell: Cell) -> bool:
+        return (self.root / cell.folder / RECORD_FILE).is_file()
+
+    def _done(self) -> int:
+        """Iterations of all cells."""
+        return sum(
+            plan.iterations
+            if self._is_finished(cell)
+            else min(plan.iterations, iterations_done(self.root / cell.folder))
+            for cell, plan in self.plans.items()
+        )
+
+    def _status(self) -> str:
+        finished = sum(map(self._is_finished, self.plans))
+        return f"{finished}/{len(self.plans)} runs, {len(self.failed)} failed"
+
+    def _start_ready(self) -> None:
+        for cell in list(self.waiting):
+            if cell.start in self.failed:
+                self._fail(cell, f"its start {cell.start.folder} failed")
+                self.waiting.remove(cell)
+            elif self.free and (cell.start is None or self._is_finished(cell.start)):
+                self.waiting.remove(cell)
+                self._launch(cell, self.free.pop(0))
+
+    def _launch(self, cell: Cell, slot: dict[str, str]) -> None:
+        (self.root / cell.folder).mkdir(parents=True, exist_ok=True)
+        with (self.root / cell.folder / LOG_FILE).open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, *cell.arguments],
+                cwd=self.root,
+                env={**os.environ, **slot},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a terminal's Ctrl-C reaches the runner alone
+            )
+        self.running.append(_Running(cell, process, slot))
+
+    def _collect(self) -> None:
+        """Take account of the processes that ended."""
+        for run in [r for r in self.running if r.process.poll() is not None]:
+            self.running.remove(run)
+            self.free.append(run.slot)
+            if run.process.returncode:
+                self._fail(run.cell, last_line(self.root / run.cell.folder / LOG_FILE))
+                continue
+            try:
+                write_record(self.root, run.cell, self.plans[run.cell].ims_per_batch)
+            except ExperimentError as error:
+                self._fail(run.cell, str(error))
+
+    def _fail(self, cell: Cell, reason: str) -> None:
+        self.failed[cell] = reason
+        tqdm.write(f"failed: {cell.folder}: {reason}", file=sys.stderr)
+
+    def _stop(self) -> None:
+        """Tell the runs to stop, and wait until they have."""
+        _signal_all(self.running, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for run in self.running:
+            try:
+                run.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal_all([run], signal.SIGKILL)
+                run.process.wait()
+        self.running.clear()
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _signal_all(runs: Iterable[_Running], signum: int) -> None:
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.send_signal(signum)
+
+
+def last_line(path: Path) -> str:
+    """Of a log: the error that ended the run, where it wrote one."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it wrote nothing"])[-1].strip()

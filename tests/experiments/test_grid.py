@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mutual_guidance.experiments.grid import ExperimentError, load_experiment
+
+MINIMAL = {"configs": ["configs/A/x.yaml"], "strategies": ["static"], "seeds": [1]}
+EVIL = "configs: !!python/object/apply:os.getcwd []"
+
+
+def load(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+    )
+    return load_experiment(path, Path("out"))
+
+
+def test_long_grid_is_the_product(tmp_path):
+    content = {
+        "configs": ["configs/A/x.yaml", "configs/B/y.yaml"],
+        "strategies": ["static", "mutual_guidance"],
+        "seeds": [1, 2, 3],
+        "overrides": {"SOLVER.EPOCHS": 2.0, "MODEL.WEIGHTS": ""},
+    }
+    cells = load(tmp_path, content).cells
+    assert len({cell.folder for cell in cells}) == len(cells) == 12
+    assert cells[1].arguments == [
+        "train_net.py", "--config-file", "configs/A/x.yaml", "--resume",
+        "MODEL.MUTUAL_GUIDANCE.STRATEGY", "mutual_guidance", "SOLVER.EPOCHS", "2.0",
+        "MODEL.WEIGHTS", "", "SEED", "1",
+        "OUTPUT_DIR", "out/mine/long/A/x/mutual_guidance/seed_1",
+    ]  # fmt: skip
+    # A seed of all configs before the next one.
+    assert [(c.seed, c.config[8]) for c in cells[::2]] == [
+        (1, "A"), (1, "B"), (2, "A"), (2, "B"), (3, "A"), (3, "B"),
+    ]  # fmt: skip
+
+
+def test_warm_cells_go_on_from_the_start_of_their_seed(tmp_path):
+    stage = {"start": {"SOLVER.EPOCHS": 9.0}, "overrides": {"SOLVER.EPOCHS": 5.0}}
+    content = {
+        **MINIMAL,
+        "strategies": ["static", "mutual_guidance"],
+        "seeds": [1, 2],
+        "overrides": {"SOLVER.BASE_LR": 0.1},
+        "protocols": {"warm": stage, "long": None},
+    }
+    cells = load(tmp_path, content).cells
+    starts = [cell for cell in cells if cell.variant == "start"]
+    assert [s.seed for s in starts] == [1, 2] and all(s.strategy == "static" for s in starts)
+    assert starts[0].settings[2:] == ("SOLVER.BASE_LR", "0.1", "SEED", "1", "SOLVER.EPOCHS", "9.0")
+    warm = [cell for cell in cells if cell.start]
+    assert [cell.start for cell in warm] == [starts[0], starts[0], starts[1], starts[1]]
+    assert all(cells.index(cell.start) < cells.index(cell) for cell in warm)
+    assert {cell.opts[cell.opts.index("SOLVER.EPOCHS") + 1] for cell in warm} == {"5.0"}
+    weights = warm[3].opts[warm[3].opts.index("MODEL.WEIGHTS") + 1]
+    assert weights == "out/mine/warm/A/x/start/seed_2/model_final.pth"
+    assert [cell.protocol for cell in cells if not cell.start and cell not in starts] == [
+        "long"
+    ] * 4
+
+
+def test_variants_add_to_the_grid(tmp_path):
+    variants = [
+        {"name": "gamma_1", "overrides": {"MODEL.RETINANET.FOCAL_LOSS_GAMMA": 1.0}},
+        {"name": "sigma_3", "strategies": ["mutual_guidance"],
+         "overrides": {"MODEL.MUTUAL_GUIDANCE.SIGMA": 3.0}},
+    ]  # fmt: skip
+    content = {**MINIMAL, "strategies": ["static", "mutual_guidance"], "variants": variants}
+    cells = load(tmp_path, content).cells
+    assert [(c.variant, c.strategy) for c in cells] == [
+        ("", "static"), ("", "mutual_guidance"), ("gamma_1", "static"),
+        ("gamma_1", "mutual_guidance"), ("sigma_3", "mutual_guidance"),
+    ]  # fmt: skip
+    assert str(cells[-1].folder) == "out/mine/long/A/x/sigma_3/mutual_guidance/seed_1"
+    assert cells[-1].settings[-2:] == ("MODEL.MUTUAL_GUIDANCE.SIGMA", "3.0")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "mine.yaml: while parsing"),
+        (EVIL, "could not determine a constructor"),
+        ([], "the file must be a mapping"),
+        ({**MINIMAL, "seed": 1}, "unknown key 'seed'; known are configs"),
+        ({"configs": MINIMAL["configs"]}, "strategies is missing"),
+        ({**MINIMAL, "configs": ["x.yaml"]}, "configs must list files such as .* 'x.yaml'"),
+        ({**MINIMAL, "configs": []}, "configs must list"),
+        ({**MINIMAL, "strategies": ["mutual"]}, "some of static, .* got 'mutual'"),
+        ({**MINIMAL, "seeds": [1, "2"]}, "seeds must list integers .* got '2'"),
+        ({**MINIMAL, "seeds": [1, 1]}, "seeds must not repeat"),
+        ({**MINIMAL, "overrides": {"SEED": 3}}, "must not set SEED: the runner does"),
+        ({**MINIMAL, "overrides": {"SOLVER": {"EPOCHS": 1}}}, "write SOLVER as one dotted key"),
+        ({**MINIMAL, "protocols": {"warm": {"begin": {}}}}, "protocols.warm has an unknown key"),
+        ({**MINIMAL, "protocols": {}}, "names no protocol"),
+        ({**MINIMAL, "variants": [{"name": "start", "overrides": {}}]}, "start is no name"),
+        ({**MINIMAL, "variants": [{"name": "a/b", "overrides": {}}]}, "a name is letters"),
+        ({**MINIMAL, "variants": [{"name": "a"}]}, "overrides of variant a must be a mapping"),
+        ({**MINIMAL, "variants": [{"name": "a", "overrides": {}}] * 2}, "must not repeat"),
+        ({**MINIMAL, "paper": {"source": "T", "metrics": ["AP"], "figures":
+          {"configs/A/x.yaml": {"static": [1, 2]}}}}, r"x.yaml.static must have \['AP'\]"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_in_one_sentence(tmp_path, content, message):
+    with pytest.raises(ExperimentError, match=message) as error:
+        load(tmp_path, content)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ExperimentError, match="nowhere.yaml: .*No such file"):
+        load_experiment(tmp_path / "nowhere.yaml", Path("out"))

@@ -1,0 +1,185 @@
+"""The runner, with a train_net.py that only writes what the real one does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mutual_guidance.experiments.grid import ExperimentError, load_experiment
+from mutual_guidance.experiments.plan import Plan
+from mutual_guidance.experiments.records import claim_folder, read_record
+from mutual_guidance.experiments.runner import Runner, slots
+from tests.conftest import REPOSITORY
+
+ITERATIONS = 4
+# Writes an iteration at a time and counts them in a checkpoint, from which it goes on. Seed 13
+# fails, seed 14 tears evaluation.json, seed 15 is slow.
+FAKE = """
+import json, os, pathlib, signal, sys, time
+opts = dict(zip(sys.argv[4::2], sys.argv[5::2]))
+folder = pathlib.Path(opts["OUTPUT_DIR"])
+seed = int(opts["SEED"])
+if seed == 13:
+    sys.exit("error: a made-up reason")
+weights = opts.get("MODEL.WEIGHTS")
+assert not weights or pathlib.Path(weights).is_file(), weights
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+checkpoint = folder / "checkpoint"
+done = int(checkpoint.read_text()) if checkpoint.is_file() else 0
+with open(folder / "metrics.json", "a") as f:
+    for i in range(done, 4):
+        f.write(json.dumps({"iteration": i, "time": 0.5, "bbox/AP": 10.0 * i}) + "\\n")
+        f.flush()
+        checkpoint.write_text(str(i + 1))
+        time.sleep(60.0 if seed == 15 and i == 1 and not done else 0.0)
+(folder / "model_final.pth").touch()
+ap = seed + (0.5 if opts["MODEL.MUTUAL_GUIDANCE.STRATEGY"] == "static" else 1.5)
+text = json.dumps({"data": {"bbox": {"AP": ap, "AP-x": None}, "other": {"z": 1.0}}})
+(folder / "evaluation.json").write_text(text[: 20 if seed == 14 else None])
+with open(folder.parents[4] / "order.txt", "a") as f:
+    f.write(f"{folder} {os.environ['OMP_NUM_THREADS']} {done}\\n")
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick_polls(monkeypatch):
+    monkeypatch.setattr("mutual_guidance.experiments.runner._POLL_SECONDS", 0.02)
+
+
+def make(tmp_path, seeds, protocol="{start: {}}"):
+    """A root with the fake script, and the cells of a small warm experiment."""
+    (tmp_path / "train_net.py").write_text(FAKE)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        "configs: [configs/A/x.yaml]\nstrategies: [static, mutual_guidance]\n"
+        f"seeds: {seeds}\nprotocols: {{warm: {protocol}}}\n"
+    )
+    return load_experiment(path, Path("out")).cells
+
+
+def run(tmp_path, cells, jobs=2):
+    plans = {cell: Plan(ITERATIONS, 5, 0.0) for cell in cells}
+    return Runner(tmp_path, plans, [{"OMP_NUM_THREADS": str(i + 1)} for i in range(jobs)]).run()
+
+
+def finished(tmp_path):
+    """Folder names of the runs in the order in which they ended."""
+    lines = (tmp_path / "out/tiny/order.txt").read_text().splitlines()
+    return ["/".join(line.split()[0].split("/")[-2:]) for line in lines]
+
+
+def test_runs_every_cell_once_and_a_start_first(tmp_path):
+    cells = make(tmp_path, [1, 2])
+    assert run(tmp_path, cells) == {}
+    order = finished(tmp_path)
+    assert len(order) == len(cells) == 6
+    for seed in (1, 2):
+        assert order.index(f"start/seed_{seed}") < order.index(f"static/seed_{seed}")
+    record = read_record(tmp_path, cells[2])
+    assert record["metrics"] == {"AP": 2.5, "AP-x": None, "other/z": 1.0}
+    assert record["iterations"] == ITERATIONS
+    assert record["seconds_per_image"] == 0.1  # 0.5 s for 5 images
+    assert record["training_hours"] == pytest.approx(4 * 0.5 / 3600)
+    assert [point["AP"] for point in record["history"]] == [0.0, 10.0, 20.0, 30.0]
+    assert "train_net.py --config-file configs/A/x.yaml --resume" in record["command"]
+
+    assert run(tmp_path, cells) == {}
+    assert finished(tmp_path) == order  # nothing ran again
+
+
+def test_failure_stops_only_what_needs_it(tmp_path, capsys):
+    cells = make(tmp_path, [13, 14, 1], protocol="{}")
+    failed = run(tmp_path, cells)
+    reasons = {cell.seed: reason for cell, reason in failed.items()}
+    assert reasons[13] == "error: a made-up reason"
+    assert "evaluation.json does not hold the results" in reasons[14]
+    assert len(failed) == 4 and all(read_record(tmp_path, c) for c in cells if c.seed == 1)
+    assert not any(read_record(tmp_path, c) for c in failed)
+    assert "a made-up reason" in capsys.readouterr().err
+
+    warm = make(tmp_path, [13])
+    reasons = [reason for cell, reason in run(tmp_path, warm).items() if cell.start]
+    assert len(reasons) == 2 and all("start" in r and "failed" in r for r in reasons)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_stops_its_runs_and_resumes_them(tmp_path, signum):
+    cells = make(tmp_path, [15], protocol="{}")[:1]
+    script = f"""
+import sys
+from pathlib import Path
+from tests.experiments.test_runner import make, run
+try:
+    run(Path({str(tmp_path)!r}), make(Path({str(tmp_path)!r}), [15], protocol="{{}}")[:1])
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+    runner = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY)
+    checkpoint = tmp_path / cells[0].folder / "checkpoint"
+    deadline = time.monotonic() + 60
+    while not (checkpoint.is_file() and checkpoint.read_text() == "2"):
+        assert time.monotonic() < deadline and runner.poll() is None
+        time.sleep(0.05)
+    os.kill(runner.pid, signum)
+    assert runner.wait(60) == 7
+    assert read_record(tmp_path, cells[0]) is None
+
+    assert run(tmp_path, cells) == {}
+    (line,) = (tmp_path / "out/tiny/order.txt").read_text().splitlines()
+    assert line.split()[-1] == "2"  # went on from the second iteration
+    history = read_record(tmp_path, cells[0])["history"]
+    assert [point["iteration"] for point in history] == [1, 2, 3, 4]
+
+
+def test_torn_and_repeated_lines_of_metrics(tmp_path):
+    (cell,) = make(tmp_path, [1], protocol="{}")[:1]
+    folder = tmp_path / cell.folder
+    folder.mkdir(parents=True)
+    torn = '{"iteration": 0, "bbox/AP": 99.0, "time": 0.5}\n{"iteration": 1, "bbox/A'
+    (folder / "metrics.json").write_text(torn)
+    run(tmp_path, [cell])
+    points = read_record(tmp_path, cell)["history"]
+    assert [(p["iteration"], p["AP"]) for p in points] == [
+        (1, 0.0),
+        (2, 10.0),
+        (3, 20.0),
+        (4, 30.0),
+    ]
+
+
+def test_refuses_a_folder_of_other_settings(tmp_path):
+    (cell,) = make(tmp_path, [1], protocol="{overrides: {SOLVER.EPOCHS: 2.0}}")[:1]
+    claim_folder(tmp_path, cell)
+    claim_folder(tmp_path, cell)
+    (other,) = make(tmp_path, [1], protocol="{overrides: {SOLVER.EPOCHS: 3.0}}")[:1]
+    with pytest.raises(ExperimentError, match="seed_1 holds a run with '2.0' where .* '3.0'"):
+        claim_folder(tmp_path, other)
+    (shorter,) = make(tmp_path, [1], protocol="{}")[:1]
+    with pytest.raises(ExperimentError, match="seed_1 holds a run with"):
+        claim_folder(tmp_path, shorter)
+
+
+def test_slots_share_cores_and_gpus(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert slots(None) == [{"OMP_NUM_THREADS": "16"}]
+    assert slots(3) == [{"OMP_NUM_THREADS": "5"}] * 3
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [s["CUDA_VISIBLE_DEVICES"] for s in slots(None)] == ["0", "1"]
+    assert [s["CUDA_VISIBLE_DEVICES"] for s in slots(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    assert slots(2) == [{"OMP_NUM_THREADS": "8", "CUDA_VISIBLE_DEVICES": "5"}] * 2
+
+
+def test_files_are_one_line_an_item(tmp_path):
+    (cell,) = make(tmp_path, [1], protocol="{}")[:1]
+    run(tmp_path, [cell])
+    text = (tmp_path / cell.folder / "record.json").read_text()
+    assert len(json.loads(text)["history"]) == ITERATIONS
+    assert sum('"iteration"' in line for line in text.splitlines()) == ITERATIONS

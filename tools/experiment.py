@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""
+Run the trainings of an experiment and compare the strategies.
+
+    python tools/experiment.py experiments/bccd.yaml --dry-run
+    python tools/experiment.py experiments/bccd.yaml --jobs 2
+
+The same command again skips what is finished and resumes what was interrupted. See
+docs/experiments.md.
+"""
+
+import argparse
+import shlex
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from tabulate import tabulate
+
+from mutual_guidance.experiments.grid import Cell, Experiment, ExperimentError, load_experiment
+from mutual_guidance.experiments.plan import Plan, make_plans, seconds_per_image
+from mutual_guidance.experiments.records import claim_folder, read_record, write_json
+from mutual_guidance.experiments.report import LEGEND, markdown, summarize, to_csv
+from mutual_guidance.experiments.runner import Runner, slots
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTPUT = Path("output", "experiments")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
+    parser.add_argument(
+        "--jobs", type=positive, help="runs at a time (default: one a GPU, or one on the CPU)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only list the runs, their cost and missing data"
+    )
+    args = parser.parse_args()
+    experiment = load_experiment(args.experiment, OUTPUT)
+    plans = make_plans(ROOT, experiment.cells)
+    environments = slots(args.jobs)
+    if args.dry_run:
+        print(listing(plans, len(environments)))
+        return
+    missing = [plan.missing for plan in plans.values() if plan.missing]
+    if missing:
+        raise ExperimentError(missing[0])
+    for cell in experiment.cells:
+        claim_folder(ROOT, cell)
+    try:
+        failed = Runner(ROOT, plans, environments).run()
+    finally:
+        folder = OUTPUT / experiment.name
+        print(save_results(experiment, args.experiment, ROOT / folder))
+        print(f"\nAll figures: {folder}/results.md, .csv and .json")
+    if failed:
+        reasons = "\n".join(f"  {cell.folder}: {reason}" for cell, reason in failed.items())
+        sys.exit(
+            f"error: {len(failed)} of {len(plans)} runs failed (see train_net.log in each "
+            f"folder):\n{reasons}"
+        )
+
+
+def positive(text: str) -> int:
+    """An integer above 0, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+    return value
+
+
+def listing(plans: dict[Cell, Plan], jobs: int) -> str:
+    """The runs with their state and cost, and what data is missing."""
+    speeds = seconds_per_image(ROOT, list(plans))
+    rows, seconds_left = [], 0.0
+    for cell, plan in plans.items():
+        is_finished = read_record(ROOT, cell) is not None
+        length = str(plan.iterations or f"{plan.epochs:g} epochs")
+        cost = None
+        if cell.config in speeds and plan.iterations:
+            cost = speeds[cell.config] * plan.ims_per_batch * plan.iterations
+            seconds_left += 0.0 if is_finished else cost
+        state = "finished" if is_finished else "no data" if plan.missing else "to do"
+        hours = "unknown" if cost is None else f"{cost / 3600:.2f}"
+        rows.append(
+            [str(cell.folder.relative_to(OUTPUT)), length, plan.ims_per_batch, hours, state]
+        )
+    headers = ["run", "iterations", "batch", "hours", "state"]
+    parts = [tabulate(rows, headers, disable_numparse=True)]
+    parts += dict.fromkeys(f"Missing data: {p.missing}" for p in plans.values() if p.missing)
+    unknown = sum(row[3] == "unknown" and row[4] != "finished" for row in rows)
+    left = f"{len(rows)} runs, {jobs} at a time."
+    if seconds_left:
+        left += f" Training left: {timedelta(seconds=round(seconds_left / jobs))} hours."
+    if unknown:
+        left += f" The cost of {unknown} runs is unknown until one of their config has begun."
+    parts.append(left)
+    return "\n\n".join(parts)
+
+
+def save_results(experiment: Experiment, path: Path, folder: Path) -> str:
+    """Write results.md, .csv and .json of the finished runs; return the Markdown."""
+    records = {cell: read_record(ROOT, cell) for cell in experiment.cells}
+    runs = [record for record in records.values() if record]
+    missing = [str(cell.folder) for cell, record in records.items() if not record]
+    rows = summarize(runs, experiment.paper)
+    source = experiment.paper.get("source", "")
+    result = {
+        "experiment": experiment.name,
+        "command": shlex.join(["python", "tools/experiment.py", str(path)]),
+        "paper_source": source,
+        "complete": not missing,
+        "missing": missing,
+        "rows": rows,
+        "runs": runs,
+    }
+    write_json(folder / "results.json", result)
+    (folder / "results.csv").write_text(to_csv(rows))
+    text = f"{markdown(rows, source)}\n\n{LEGEND}" if rows else "No run is finished yet."
+    if missing:
+        text += f" {len(missing)} of {len(records)} runs are not finished."
+    (folder / "results.md").write_text(text + "\n")
+    return text
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ExperimentError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: give the same command again to go on.")
