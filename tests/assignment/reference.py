@@ -59,24 +59,32 @@ def ranking(row):
     return sorted((r for r in range(len(row)) if row[r] > 0), key=lambda r: (-row[r], r))
 
 
-def label_image(cls_quality, loc_quality, numbers, gt_classes, num_cands, num_classes):
+def dynamic_k(row):
+    """The 15 highest qualities summed, rounded down, at least 1; 2**-16 is for float32's errors."""
+    return max(1, math.floor(sum(sorted(row)[-15:]) + 2**-16))
+
+
+def label_image(cls_quality, loc_quality, numbers, gt_classes, num_cands, num_classes, dynamic):
     """Steps 4 to 6: four lists for one image."""
     cls_labels, cls_gts = [num_classes] * num_cands, [-1] * num_cands
     loc_mask, loc_gts = [False] * num_cands, [-1] * num_cands
     for m, (num_pos, num_ignored) in enumerate(numbers):
+        num_cls = dynamic_k(cls_quality[m]) if dynamic else num_pos
+        num_loc = dynamic_k(loc_quality[m]) if dynamic else num_pos
         ranked = ranking(cls_quality[m])
-        for r in ranked[:num_pos]:
+        for r in ranked[:num_cls]:
             cls_labels[r], cls_gts[r] = gt_classes[m], m
-        for r in ranked[num_pos : num_pos + num_ignored]:
+        for r in ranked[num_cls : num_cls + num_ignored]:
             cls_labels[r] = -1
-        for r in ranking(loc_quality[m])[:num_pos]:
+        for r in ranking(loc_quality[m])[:num_loc]:
             loc_mask[r], loc_gts[r] = True, m
     return cls_labels, cls_gts, loc_mask, loc_gts
 
 
 def match_anchors(
-    strategy, sigma, thresholds, anchors, gt_boxes, gt_classes, pred_boxes, pred_logits, num_classes
-):
+    strategy, sigma, thresholds, dynamic, anchors,
+    gt_boxes, gt_classes, pred_boxes, pred_logits, num_classes,
+):  # fmt: skip
     """Labels of one image: lists in, four lists out."""
     gts = range(len(gt_boxes))
     cands = range(len(anchors))
@@ -102,6 +110,7 @@ def match_anchors(
         gt_classes,
         len(anchors),
         num_classes,
+        dynamic,
     )
 
 
@@ -136,7 +145,7 @@ def centerness(point, box):
 
 
 def match_points(
-    strategy, sigma, radius, points, strides, levels,
+    strategy, sigma, radius, dynamic, points, strides, levels,
     gt_boxes, gt_classes, pred_boxes, pred_logits, num_classes,
 ):  # fmt: skip
     """Labels of one image: lists in, four lists out."""
@@ -144,9 +153,9 @@ def match_points(
     cands = range(len(points))
     owners, fits = fcos_rule(points, strides, levels, gt_boxes, radius)
     numbers = [(owners.count(m), 0) for m in gts]
-    if strategy == "static":
+    if strategy == "static" and not dynamic:
         rule = [[float(owners[r] == m) for r in cands] for m in gts]
-        return label_image(rule, rule, numbers, gt_classes, len(points), num_classes)
+        return label_image(rule, rule, numbers, gt_classes, len(points), num_classes, False)
     prior = [
         [centerness(points[r], gt_boxes[m]) if fits[m][r] else 0.0 for r in cands] for m in gts
     ]
@@ -166,4 +175,5 @@ def match_points(
         gt_classes,
         len(points),
         num_classes,
+        dynamic,
     )

@@ -48,12 +48,16 @@ def expected_of(scene, match):
 
 
 @settings(max_examples=60, deadline=None)
-@given(scene=scenes(64, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
-def test_anchor_matcher_equals_reference(scene, strategy):
+@given(
+    scene=scenes(64, EXTENT),
+    strategy=st.sampled_from(STRATEGY_NAMES),
+    num_positives=st.sampled_from(("static", "dynamic_k")),
+)
+def test_anchor_matcher_equals_reference(scene, strategy, num_positives):
     anchors = grid_anchors()
-    matcher = AnchorMatcher(strategy=strategy, sigma=2.0, iou_thresholds=(0.4, 0.5))
+    matcher = AnchorMatcher(strategy, 2.0, iou_thresholds=(0.4, 0.5), num_positives=num_positives)
     got = matcher(anchors, scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
-    args = (strategy, 2.0, (0.4, 0.5), anchors.tolist())
+    args = (strategy, 2.0, (0.4, 0.5), num_positives == "dynamic_k", anchors.tolist())
     assert_equals(got, expected_of(scene, lambda *image: reference.match_anchors(*args, *image)))
 
 
@@ -64,19 +68,25 @@ def test_more_objects_than_anchors(scene, strategy):
     got = AnchorMatcher(strategy=strategy, sigma=1.5, iou_thresholds=(0.2, 0.3))(
         anchors, scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits
     )
-    args = (strategy, 1.5, (0.2, 0.3), anchors.tolist())
+    args = (strategy, 1.5, (0.2, 0.3), False, anchors.tolist())
     assert_equals(got, expected_of(scene, lambda *image: reference.match_anchors(*args, *image)))
 
 
 @settings(max_examples=60, deadline=None)
-@given(scene=scenes(84, EXTENT, max_gts=8), strategy=st.sampled_from(STRATEGY_NAMES))
-def test_point_matcher_equals_reference(scene, strategy):
+@given(
+    scene=scenes(84, EXTENT, max_gts=8),
+    strategy=st.sampled_from(STRATEGY_NAMES),
+    num_positives=st.sampled_from(("static", "dynamic_k")),
+)
+def test_point_matcher_equals_reference(scene, strategy, num_positives):
     points, strides, levels = fcos_points()
-    got = PointMatcher(strategy=strategy, sigma=2.0, center_sampling_radius=1.5)(
+    matcher = PointMatcher(strategy, 2.0, center_sampling_radius=1.5, num_positives=num_positives)
+    got = matcher(
         points, strides, levels,
         scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits,
     )  # fmt: skip
-    args = (strategy, 2.0, 1.5, points.tolist(), strides.tolist(), levels.tolist())
+    dynamic = num_positives == "dynamic_k"
+    args = (strategy, 2.0, 1.5, dynamic, points.tolist(), strides.tolist(), levels.tolist())
     assert_equals(got, expected_of(scene, lambda *image: reference.match_points(*args, *image)))
 
 
@@ -101,11 +111,16 @@ def test_with_strategy_equals_a_matcher_of_that_strategy(scene, names):
 
 
 @settings(max_examples=20, deadline=None)
-@given(scene=scenes(64, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
-def test_chunked_equals_unchunked_bit_for_bit(scene, strategy):
+@given(
+    scene=scenes(64, EXTENT),
+    strategy=st.sampled_from(STRATEGY_NAMES),
+    num_positives=st.sampled_from(("static", "dynamic_k")),
+)
+def test_chunked_equals_unchunked_bit_for_bit(scene, strategy, num_positives):
     args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
-    whole = AnchorMatcher(strategy)(grid_anchors(), *args)
-    row_by_row = AnchorMatcher(strategy, memory_budget=1)(grid_anchors(), *args)
+    numbers = {"num_positives": num_positives}
+    whole = AnchorMatcher(strategy, **numbers)(grid_anchors(), *args)
+    row_by_row = AnchorMatcher(strategy, memory_budget=1, **numbers)(grid_anchors(), *args)
     for a, b in zip(whole, row_by_row, strict=True):
         assert torch.equal(a, b)
 
@@ -142,6 +157,39 @@ def test_hand_computed_example():
     logits[0, 1, 1] = -20.0
     guided = AnchorMatcher("mutual_guidance")(anchors, gt_boxes, gt_classes, pred, logits)
     assert guided.loc_mask.tolist() == [[True, False, True, False, False]]
+
+
+def test_dynamic_k_by_hand():
+    # The anchors of test_hand_computed_example: qualities 1, 0.6, 0.45, 0.25 and 0. Their sum is
+    # 2.3, so that two are positive for both tasks; one is ignored as there.
+    anchors = torch.tensor(
+        [[0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 9, 5], [0, 0, 5, 5], [20, 20, 30, 30]]
+    ).float()
+    gt_boxes, gt_classes = [anchors[:1]], [torch.tensor([1])]
+    matcher = AnchorMatcher("localize_to_classify", num_classes=3, num_positives="dynamic_k")
+    pred = anchors[None].clone()
+    got = matcher(anchors, gt_boxes, gt_classes, pred)
+    assert got.cls_labels.tolist() == [[1, 1, -1, 3, 3]]
+    assert got.loc_gt_inds.tolist() == [[0, 0, -1, -1, -1]]
+    # Regressed boxes of IoU 1, 1, 0.9, 0.25 and 0 sum to 3.15: three classify, two localise still.
+    pred[0, 1], pred[0, 2, 2:] = anchors[0], torch.tensor([10.0, 9.0])
+    got = matcher(anchors, gt_boxes, gt_classes, pred)
+    assert got.cls_labels.tolist() == [[1, 1, 1, -1, 3]]
+    assert got.loc_mask.tolist() == [[True, True, False, False, False]]
+
+
+def test_dynamic_k_sums_fifteen_and_takes_at_least_one():
+    # 20 anchors of IoU 0.9 each, one of which the guarantee makes 1: 1 + 14 * 0.9 = 13.6.
+    anchors = torch.tensor([0.0, 0, 10, 9]).expand(20, 4)
+    gt_classes = [torch.tensor([0])]
+    matcher = AnchorMatcher("static", num_classes=1, num_positives="dynamic_k")
+    got = matcher(anchors, [torch.tensor([[0.0, 0, 10, 10]])], gt_classes)
+    assert got.loc_mask.sum() == (got.cls_labels == 0).sum() == 13
+    # Points of FCOS are not guaranteed: 1 point of centerness 1/3 is still a positive.
+    points, ones = torch.tensor([[3.0, 2.0]]), torch.ones(1)
+    args = (points, ones, ones.long(), [torch.tensor([[0.0, 0, 12, 4]])], gt_classes)
+    got = PointMatcher("static", num_classes=1, num_positives="dynamic_k")(*args)
+    assert got.loc_mask.tolist() == [[True]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -194,6 +242,7 @@ def test_number_of_positives_is_the_static_rules():
     [
         ({"strategy": "mutual"}, "unknown strategy 'mutual'; choose one of static"),
         ({"sigma": 1.0}, "sigma must be above 1"),
+        ({"num_positives": "dynamic"}, "unknown num_positives 'dynamic'; choose one of static"),
         ({"iou_thresholds": (0.5, 0.4)}, "must ascend"),
         ({"iou_thresholds": (0.0, 0.5)}, "must ascend"),
     ],

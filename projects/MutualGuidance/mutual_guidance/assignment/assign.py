@@ -29,6 +29,9 @@ from .strategies import Strategy
 
 # Above every packed quality, except of FCOS's rule, which guarantees nothing.
 _CLAIM = 2**62
+# Dynamic k: how many of the best qualities are summed, and the sum's unit as an integer.
+_DYNAMIC_TOP = 15
+_ONE = 2**32
 
 
 class Assignment(NamedTuple):
@@ -57,6 +60,7 @@ class Rule(NamedTuple):
     counted: str  # the quality whose thresholds give the numbers
     ignore_threshold: float  # N_p + N_i: candidates at or above it
     positive_threshold: float  # N_p: candidates at or above it
+    dynamic_k: bool = False  # N_p from the qualities of each task instead
 
 
 def settle_ownership(
@@ -117,6 +121,23 @@ def owned_bits(best: Tensor, pairs: Pairs) -> Tensor:
     return packed_bits(best).mul_(is_index(best, pairs.gts))
 
 
+def dynamic_k(bits: Tensor, gts: Tensor, rank: Tensor, num_gts: int) -> Tensor:
+    """
+    Numbers of positives (M,) int64: the sum of each ground truth's 15 highest qualities, rounded
+    down, at least 1.
+
+    Args:
+        bits: (P,) of final qualities. gts: (P,), ascending. rank: (P,), of
+            :func:`rank_in_group`. num_gts: M.
+    """
+    (best,) = mark_best(bits, gts, (rank < _DYNAMIC_TOP,))
+    qualities = bits.to(torch.int32).view(torch.float32).double().masked_fill_(~best, 0.0)
+    # Integers sum to the same in any order. The slack is what float32 may lack to a whole number.
+    sums = torch.full((num_gts,), _ONE >> 16, dtype=torch.int64, device=bits.device)
+    sums.scatter_add_(0, gts, (qualities * _ONE).long())
+    return (sums // _ONE).clamp(min=1)
+
+
 def assign(
     chunks: Callable[[], Iterable[Pairs]],
     strategy: Strategy,
@@ -143,14 +164,21 @@ def assign(
         final = {name: owned_bits(best, pairs) for name, best in ownership.items()}
         counted = final[rule.counted]
         rank = rank_in_group(pairs.gts, pairs.sizes)
-        first_pos, first_any = (
-            rank < count_in_group(counted >= quality_bits(threshold), pairs.gts, num_gts)[pairs.gts]
+        num_pos, num_any = (
+            count_in_group(counted >= quality_bits(threshold), pairs.gts, num_gts)
             for threshold in (rule.positive_threshold, rule.ignore_threshold)
         )
-        positive, considered = mark_best(
-            final[strategy.classification], pairs.gts, (first_pos, first_any)
+        num_cls = num_loc = num_pos
+        if rule.dynamic_k:
+            num_cls, num_loc = (dynamic_k(final[n], pairs.gts, rank, num_gts) for n in strategy)
+        first_cls, first_any = (
+            rank < number[pairs.gts] for number in (num_cls, num_cls + num_any - num_pos)
         )
-        (trained,) = mark_best(final[strategy.localisation], pairs.gts, (first_pos,))
+        first_loc = first_cls if num_loc is num_cls else rank < num_loc[pairs.gts]
+        positive, considered = mark_best(
+            final[strategy.classification], pairs.gts, (first_cls, first_any)
+        )
+        (trained,) = mark_best(final[strategy.localisation], pairs.gts, (first_loc,))
 
         local = pairs.gts - gts.firsts.index_select(0, gts.images).index_select(0, pairs.gts)
         classes = gts.classes.index_select(0, pairs.gts)

@@ -21,18 +21,28 @@ from .strategies import STRATEGIES, Strategy
 # every pair matters.
 _BYTES_PER_CELL = 256
 _CELLS_IN_CACHE = 2**17
+_NUM_POSITIVES = ("static", "dynamic_k")
 
 
 class _Matcher:
     """What the matchers of anchors and of points share."""
 
     def __init__(
-        self, strategy: str, sigma: float, num_classes: int | None, memory_budget: int
+        self,
+        strategy: str,
+        sigma: float,
+        num_classes: int | None,
+        memory_budget: int,
+        num_positives: str,
+        rule: Rule,
     ) -> None:
         if not sigma > 1:
             raise ValueError(f"sigma must be above 1 (Eq. 1 of the paper), got {sigma}")
+        if num_positives not in _NUM_POSITIVES:
+            known = ", ".join(_NUM_POSITIVES)
+            raise ValueError(f"unknown num_positives {num_positives!r}; choose one of {known}")
+        self.rule = rule._replace(dynamic_k=num_positives == "dynamic_k")
         self.strategy = self._strategy(strategy)
-        self.rule = Rule(False, "prior", 0.0, 0.0)
         self.sigma = float(sigma)
         self.num_classes = num_classes
         self.memory_budget = int(memory_budget)
@@ -134,6 +144,10 @@ class AnchorMatcher(_Matcher):
     ``mutual_guidance``      IoU of the regressed box amplified IoU (Eq. 1)
     ======================== ======================== ==========================
 
+    With ``num_positives="dynamic_k"`` (not of the paper; its authors' later work), N_p of each task
+    is instead the sum of the ground truth's 15 highest Q of that task, rounded down, at least 1.
+    N_i stays as it is.
+
     Qualities are computed in float32 whatever the inputs are. Equal qualities rank by the index
     of the anchor. A call waits on the device once, to learn how many pairs overlap and whether the
     ground truths are valid.
@@ -146,6 +160,7 @@ class AnchorMatcher(_Matcher):
         iou_thresholds: tuple[float, float] = (0.4, 0.5),
         num_classes: int | None = None,
         memory_budget: int = 2**30,
+        num_positives: str = "static",
     ) -> None:
         """
         Args:
@@ -155,15 +170,17 @@ class AnchorMatcher(_Matcher):
             num_classes: K; only needed where ``pred_logits`` is None.
             memory_budget: bytes of working memory beyond inputs, outputs and 40 bytes an anchor
                 of the batch; the ground truths are taken in as many chunks as that needs.
+            num_positives: "static", as above and in the paper, or "dynamic_k".
 
         Raises:
-            ValueError: unknown strategy, sigma not above 1, thresholds out of order or range.
+            ValueError: unknown strategy or ``num_positives``, sigma not above 1, thresholds out of
+                order or range.
         """
-        super().__init__(strategy, sigma, num_classes, memory_budget)
         low, high = iou_thresholds
+        rule = Rule(True, "prior", low, high)
+        super().__init__(strategy, sigma, num_classes, memory_budget, num_positives, rule)
         if not 0 < low <= high <= 1:
             raise ValueError(f"iou_thresholds must ascend within (0, 1], got {iou_thresholds}")
-        self.rule = Rule(True, "prior", low, high)
 
     def __call__(
         self,
@@ -204,7 +221,8 @@ class PointMatcher(_Matcher):
     The other strategies take the N_p best points by the qualities of the table in
     :class:`AnchorMatcher`, with the centerness of the points inside the box and within that range
     of scales in the place of the IoU with the anchor. Ownership is as there; no point is
-    guaranteed and none is ignored.
+    guaranteed and none is ignored. With ``num_positives="dynamic_k"`` N_p is as there, and
+    ``static`` ranks by the centerness as well.
     """
 
     def __init__(
@@ -214,27 +232,32 @@ class PointMatcher(_Matcher):
         center_sampling_radius: float = 1.5,
         num_classes: int | None = None,
         memory_budget: int = 2**30,
+        num_positives: str = "static",
     ) -> None:
         """
         Args:
             center_sampling_radius: in strides, above 0.
-            strategy, sigma, num_classes, memory_budget: see :class:`AnchorMatcher`.
+            strategy, sigma, num_classes, memory_budget, num_positives: see
+                :class:`AnchorMatcher`.
 
         Raises:
-            ValueError: unknown strategy, sigma not above 1, radius not above 0.
+            ValueError: unknown strategy or ``num_positives``, sigma not above 1, radius not above
+                0.
         """
-        super().__init__(strategy, sigma, num_classes, memory_budget)
+        tiny = torch.finfo(torch.float32).tiny
+        rule = Rule(False, "rule", tiny, tiny)
+        super().__init__(strategy, sigma, num_classes, memory_budget, num_positives, rule)
         if not center_sampling_radius > 0:
             raise ValueError(
                 f"center_sampling_radius must be above 0, got {center_sampling_radius}"
             )
         self.center_sampling_radius = float(center_sampling_radius)
-        tiny = torch.finfo(torch.float32).tiny
-        self.rule = Rule(False, "rule", tiny, tiny)
 
     def _strategy(self, name: str) -> Strategy:
         strategy = super()._strategy(name)
-        return Strategy("rule", "rule") if strategy == STRATEGIES["static"] else strategy
+        if strategy == STRATEGIES["static"] and not self.rule.dynamic_k:
+            return Strategy("rule", "rule")
+        return strategy
 
     def __call__(
         self,
