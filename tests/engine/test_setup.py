@@ -85,6 +85,8 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
     [
         ("MODEL.MUTUAL_GUIDANCE.STRATEGY", "mutual", "unknown strategy 'mutual'; choose one of"),
         ("MODEL.MUTUAL_GUIDANCE.SIGMA", 1.0, "sigma must be above 1"),
+        ("MODEL.MUTUAL_GUIDANCE.NUM_POSITIVES", "dynamic", "choose one of static, dynamic_k"),
+        ("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", -1, "must be 0 or more, got -1"),
         ("MODEL.MUTUAL_GUIDANCE.HEAD", "per-level", "must be one of per_level, shared"),
         ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "must ascend"),
         ("SOLVER.AMP.PRECISION", "float8", "must be one of float16, bfloat16, got 'float8'"),

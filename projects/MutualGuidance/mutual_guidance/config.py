@@ -16,6 +16,11 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY = "mutual_guidance"
     # sigma of Eq. (1): degree of amplification, above 1; the larger, the weaker.
     cfg.MODEL.MUTUAL_GUIDANCE.SIGMA = 2.0
+    # Positives of a ground truth: "static", as many as the static rule gives it (the paper), or
+    # "dynamic_k", the sum of its 15 highest qualities for the task (its authors' later work).
+    cfg.MODEL.MUTUAL_GUIDANCE.NUM_POSITIVES = "static"
+    # Iterations of a run that label by "static" before STRATEGY does; 0 as in the paper.
+    cfg.MODEL.MUTUAL_GUIDANCE.STATIC_ITERS = 0
     # Bytes of working memory that an assignment may use.
     cfg.MODEL.MUTUAL_GUIDANCE.MEMORY_BUDGET = 2**30
     # Prediction layers: "per_level", one 3x3 convolution a task and level as in the paper, or

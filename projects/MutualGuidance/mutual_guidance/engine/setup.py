@@ -97,8 +97,17 @@ def check_values(cfg: CfgNode) -> None:
         raise ConfigError(
             f"MODEL.MUTUAL_GUIDANCE.HEAD must be one of {', '.join(_HEADS)}, got {guidance.HEAD!r}"
         )
+    if guidance.STATIC_ITERS < 0:
+        raise ConfigError(
+            f"MODEL.MUTUAL_GUIDANCE.STATIC_ITERS must be 0 or more, got {guidance.STATIC_ITERS}"
+        )
     try:
-        AnchorMatcher(guidance.STRATEGY, guidance.SIGMA, tuple(cfg.MODEL.RETINANET.IOU_THRESHOLDS))
+        AnchorMatcher(
+            guidance.STRATEGY,
+            guidance.SIGMA,
+            tuple(cfg.MODEL.RETINANET.IOU_THRESHOLDS),
+            num_positives=guidance.NUM_POSITIVES,
+        )
     except ValueError as error:
         raise ConfigError(
             f"MODEL.MUTUAL_GUIDANCE or MODEL.RETINANET.IOU_THRESHOLDS: {error}"

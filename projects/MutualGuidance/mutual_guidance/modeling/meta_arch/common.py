@@ -7,13 +7,26 @@ Shape symbols: N images, R anchors or points an image, M_i ground truths of imag
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import get_event_storage, has_event_storage
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from ...assignment import Assignment
+from ...assignment import AnchorMatcher, Assignment, PointMatcher
+
+
+def current_matcher(
+    matcher: AnchorMatcher | PointMatcher, strategy: str | None, static_iters: int
+) -> AnchorMatcher | PointMatcher:
+    """
+    The matcher with the strategy; where that is None, with the static one in the first
+    ``static_iters`` iterations of a training, then as it is. Detectron2's event storage counts the
+    iterations, in every process and across --resume alike; outside a training there is none.
+    """
+    if strategy is None and static_iters and has_event_storage():
+        strategy = "static" if get_event_storage().iter < static_iters else None
+    return matcher.with_strategy(strategy) if strategy else matcher
 
 
 def decode_boxes(box2box_transform, anchors: Boxes, pred_deltas: Tensor) -> Tensor:

@@ -17,7 +17,14 @@ from torch.nn import functional as F
 from ...assignment import Assignment, PointMatcher
 from ...assignment.geometry import Points
 from ..head import PerLevelFCOSHead
-from .common import decode_boxes, focal_loss, gt_tensors, loss_normalizers, matched_boxes
+from .common import (
+    current_matcher,
+    decode_boxes,
+    focal_loss,
+    gt_tensors,
+    loss_normalizers,
+    matched_boxes,
+)
 from .curves import log_assignment
 
 
@@ -31,14 +38,16 @@ class GuidedFCOS(FCOS):
     prior_name = "centerness"
 
     @configurable
-    def __init__(self, *, point_matcher: PointMatcher, **kwargs) -> None:
+    def __init__(self, *, point_matcher: PointMatcher, static_iters: int = 0, **kwargs) -> None:
         """
         Args:
             point_matcher: labels the points.
+            static_iters: iterations in which the static strategy labels, before the matcher's own.
             kwargs: see :class:`detectron2.modeling.meta_arch.fcos.FCOS`.
         """
         super().__init__(**kwargs)
         self.point_matcher = point_matcher
+        self.static_iters = static_iters
 
     @classmethod
     def from_config(cls, cfg) -> dict:
@@ -65,7 +74,9 @@ class GuidedFCOS(FCOS):
                 center_sampling_radius=fcos.CENTER_SAMPLING_RADIUS,
                 num_classes=fcos.NUM_CLASSES,
                 memory_budget=guidance.MEMORY_BUDGET,
+                num_positives=guidance.NUM_POSITIVES,
             ),
+            "static_iters": guidance.STATIC_ITERS,
             "num_classes": fcos.NUM_CLASSES,
             "focal_loss_alpha": fcos.FOCAL_LOSS_ALPHA,
             "focal_loss_gamma": fcos.FOCAL_LOSS_GAMMA,
@@ -109,7 +120,7 @@ class GuidedFCOS(FCOS):
         Returns:
             The labels of all points for both tasks.
         """
-        matcher = self.point_matcher.with_strategy(strategy) if strategy else self.point_matcher
+        matcher = current_matcher(self.point_matcher, strategy, self.static_iters)
         return matcher(
             *_points(anchors),
             *gt_tensors(gt_instances),

@@ -16,7 +16,14 @@ from torch import Tensor
 from ...assignment import AnchorMatcher, Assignment, box_iou
 from ..head import PerLevelHead
 from ..losses import balanced_l1_loss
-from .common import decode_boxes, focal_loss, gt_tensors, loss_normalizers, matched_boxes
+from .common import (
+    current_matcher,
+    decode_boxes,
+    focal_loss,
+    gt_tensors,
+    loss_normalizers,
+    matched_boxes,
+)
 from .curves import log_assignment
 
 
@@ -35,6 +42,7 @@ class GuidedRetinaNet(RetinaNet):
         *,
         anchor_matcher: AnchorMatcher,
         balanced_l1: dict[str, float] | None = None,
+        static_iters: int = 0,
         **kwargs,
     ) -> None:
         """
@@ -42,10 +50,12 @@ class GuidedRetinaNet(RetinaNet):
             anchor_matcher: labels the anchors, in the place of Detectron2's Matcher.
             balanced_l1: alpha, gamma and beta of :func:`balanced_l1_loss`, used where
                 ``box_reg_loss_type`` is "balanced_l1".
+            static_iters: iterations in which the static strategy labels, before the matcher's own.
             kwargs: see :class:`detectron2.modeling.meta_arch.RetinaNet`.
         """
         super().__init__(anchor_matcher=anchor_matcher, **kwargs)
         self.balanced_l1 = balanced_l1 or {}
+        self.static_iters = static_iters
 
     @classmethod
     def from_config(cls, cfg) -> dict:
@@ -65,7 +75,9 @@ class GuidedRetinaNet(RetinaNet):
             iou_thresholds=tuple(retinanet.IOU_THRESHOLDS),
             num_classes=retinanet.NUM_CLASSES,
             memory_budget=guidance.MEMORY_BUDGET,
+            num_positives=guidance.NUM_POSITIVES,
         )
+        ret["static_iters"] = guidance.STATIC_ITERS
         ret["balanced_l1"] = {
             "alpha": retinanet.BALANCED_L1_ALPHA,
             "gamma": retinanet.BALANCED_L1_GAMMA,
@@ -103,7 +115,7 @@ class GuidedRetinaNet(RetinaNet):
         Returns:
             The labels of all anchors for both tasks.
         """
-        matcher = self.anchor_matcher.with_strategy(strategy) if strategy else self.anchor_matcher
+        matcher = current_matcher(self.anchor_matcher, strategy, self.static_iters)
         anchors = Boxes.cat(anchors)
         pred_boxes = decode_boxes(self.box2box_transform, anchors, pred_deltas)
         return matcher(anchors.tensor, *gt_tensors(gt_instances), pred_boxes, pred_logits)
