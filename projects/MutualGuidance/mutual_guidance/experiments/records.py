@@ -66,7 +66,7 @@ def read_record(root: Path, cell: Cell) -> dict | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def write_record(root: Path, cell: Cell, ims_per_batch: int) -> None:
+def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) -> None:
     """
     Mark a run as finished, with what the results page needs of it.
 
@@ -76,7 +76,6 @@ def write_record(root: Path, cell: Cell, ims_per_batch: int) -> None:
     folder = root / cell.folder
     by_iteration = read_metrics(folder)
     seconds = [row["time"] for row in by_iteration.values() if "time" in row]
-    iterations = max(by_iteration, default=-1) + 1
     record = {
         "protocol": cell.protocol,
         "config": cell.config,
@@ -88,7 +87,7 @@ def write_record(root: Path, cell: Cell, ims_per_batch: int) -> None:
         "iterations": iterations,
         "seconds_per_image": statistics.median(seconds) / ims_per_batch if seconds else None,
         "training_hours": statistics.mean(seconds) * iterations / 3600 if seconds else None,
-        "history": history(by_iteration),
+        "history": history(by_iteration, iterations),
         "environment": environment(),
     }
     write_json(folder / RECORD_FILE, record)
@@ -153,8 +152,11 @@ def _parse(line: str) -> dict | None:
     return row if isinstance(row, dict) and "iteration" in row else None
 
 
-def history(by_iteration: dict[int, dict[str, float]]) -> list[dict[str, float]]:
-    """Metrics, losses and numbers of positives at each evaluation, without AP of single classes."""
+def history(by_iteration: dict[int, dict[str, float]], last: int) -> list[dict[str, float]]:
+    """
+    Metrics, losses and numbers of positives at each evaluation, without AP of single classes, by
+    the iterations done. Detectron2 counts the one after the ``last`` iteration one too high.
+    """
     kept = []
     for iteration, row in by_iteration.items():
         if "bbox/AP" in row:
@@ -163,7 +165,7 @@ def history(by_iteration: dict[int, dict[str, float]]) -> list[dict[str, float]]
                 for name, value in row.items()
                 if name not in _TIMES and "AP-" not in name and value == value  # not NaN
             }
-            kept.append({"iteration": iteration + 1, **values})
+            kept.append({"iteration": min(iteration + 1, last), **values})
     return kept
 
 

@@ -144,7 +144,8 @@ class Runner:
                 self._fail(run.cell, last_line(self.root / run.cell.folder / LOG_FILE))
                 continue
             try:
-                write_record(self.root, run.cell, self.plans[run.cell].ims_per_batch)
+                plan = self.plans[run.cell]
+                write_record(self.root, run.cell, plan.iterations, plan.ims_per_batch)
             except ExperimentError as error:
                 self._fail(run.cell, str(error))
 

@@ -1,0 +1,120 @@
+"""The tool from its command line; tests/experiments has its parts."""
+
+import importlib.util
+import json
+
+import pytest
+import yaml
+
+from mutual_guidance.experiments.grid import ExperimentError, load_experiment
+from mutual_guidance.experiments.plan import make_plans
+from tests.conftest import REPOSITORY
+
+EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    """The script, with its output below tmp_path."""
+    path = REPOSITORY / "tools" / "experiment.py"
+    spec = importlib.util.spec_from_file_location("experiment", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "OUTPUT", tmp_path / "out")
+    return module
+
+
+@pytest.fixture
+def experiment(voc, voc_entry, tmp_path):
+    """An experiment on two drawn images: a start and one strategy, two iterations each."""
+    voc.add("a", [("red", (3, 5, 24, 40)), ("blue", (34, 34, 60, 58))])
+    voc.add("b", [("green", (10, 15, 50, 35))])
+    content = {
+        "configs": ["configs/Shapes/retinanet_R_18.yaml"],
+        "strategies": ["mutual_guidance"],
+        "seeds": [1],
+        "overrides": {
+            "DATASETS.REGISTER": [voc_entry],
+            "DATASETS.TRAIN": [voc_entry["name"]],
+            "DATASETS.TEST": [voc_entry["name"]],
+            "INPUT.SQUARE_SIZE": 64,
+            "SOLVER.IMS_PER_BATCH": 2,
+            "SOLVER.EPOCHS": 2.0,
+            "TEST.EVAL_PERIOD": 1,
+            "DATALOADER.NUM_WORKERS": 0,
+        },
+        "protocols": {"warm": {"start": {"SOLVER.EPOCHS": 1.0}}},
+    }
+    path = tmp_path / "drawn.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def call(tool, monkeypatch, capsys, *args):
+    monkeypatch.setattr("sys.argv", ["experiment.py", *map(str, args)])
+    tool.main()
+    return capsys.readouterr().out
+
+
+def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, capsys):
+    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    rows = [line.split(maxsplit=1)[1] for line in listing.splitlines() if "seed_1" in line]
+    assert [" ".join(row.split()) for row in rows] == ["1 2 unknown to do", "2 2 unknown to do"]
+    assert not (tmp_path / "out").exists()
+
+    out = call(tool, monkeypatch, capsys, experiment)
+    assert "| Shapes/retinanet_R_18 |" in out and "not finished" not in out
+    result = json.loads((tmp_path / "out/drawn/results.json").read_text())
+    assert result["complete"] and [run["variant"] for run in result["runs"]] == ["start", ""]
+    start, run = result["runs"]
+    assert (start["iterations"], run["iterations"]) == (1, 2)
+    assert [point["iteration"] for point in run["history"]] == [1, 2]
+    assert run["training_hours"] > 0 and run["environment"]["torch"]
+    log = tmp_path / "out/drawn/warm/Shapes/retinanet_R_18/mutual_guidance/seed_1/train_net.log"
+    assert "start/seed_1/model_final.pth" in log.read_text()
+
+    records = {p: p.stat().st_mtime_ns for p in tmp_path.glob("out/**/record.json")}
+    assert len(records) == 2
+    assert call(tool, monkeypatch, capsys, experiment) == out
+    assert {p: p.stat().st_mtime_ns for p in records} == records
+    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    assert listing.count("finished") == 2 and "unknown" not in listing
+
+    experiment.write_text(
+        experiment.read_text().replace("SOLVER.EPOCHS: 2.0", "SOLVER.EPOCHS: 3.0")
+    )
+    with pytest.raises(ExperimentError, match="delete or rename that folder"):
+        call(tool, monkeypatch, capsys, experiment)
+
+
+def test_missing_data_and_wrong_keys_stop_it_before_anything_runs(
+    tool, experiment, voc, tmp_path, monkeypatch, capsys
+):
+    text = experiment.read_text()
+    experiment.write_text(text.replace("INPUT.SQUARE_SIZE", "INPUT.SQUARE_SIDE"))
+    with pytest.raises(ExperimentError, match=r"seed_1: config .*SQUARE_SIDE"):
+        call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    experiment.write_text(text)
+    (voc.root / "ImageSets/Main/train.txt").unlink()
+    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    assert listing.count("no data") == 2 and listing.count("Missing data: ") == 1
+    with pytest.raises(ExperimentError, match=r"train\.txt"):
+        call(tool, monkeypatch, capsys, experiment)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1"])
+def test_no_jobs_are_refused(tool, experiment, jobs, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        call(tool, monkeypatch, capsys, experiment, "--jobs", jobs)
+    assert "must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_fits_its_configs(path, tmp_path):
+    experiment = load_experiment(path, tmp_path)
+    # One seed is enough: the others differ by the seed alone.
+    cells = [cell for cell in experiment.cells if cell.seed == 1]
+    assert cells and set(make_plans(REPOSITORY, cells)) == set(cells)
+    configs = {cell.config for cell in cells}
+    assert set(experiment.paper.get("figures", configs)) == configs
