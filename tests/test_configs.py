@@ -3,8 +3,10 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.structures import Boxes
 
 from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, PointMatcher
+from mutual_guidance.data.voc import collect_classes, load_voc
 from mutual_guidance.engine import load_config
 from tests.conftest import REPOSITORY, make_instances
 
@@ -85,6 +87,31 @@ def test_anchors(config, side, count):
     shapes = [model.backbone.output_shape()[f] for f in model.head_in_features]
     features = [torch.zeros(1, 1, side // s.stride, side // s.stride) for s in shapes]
     assert sum(len(a) for a in model.anchor_generator(features)) == count
+
+
+@pytest.mark.parametrize("data", ["BCCD", "NEU-DET"])
+def test_anchors_give_real_objects_several_positives(data, real_data):
+    # Anchors that shrink with the image leave some 4 an object, the paper's 8 or more: small
+    # objects are then those of the finest level, where anchors are dense.
+    cfg = load_config(
+        str(REPOSITORY / "configs" / data / "fssd_R_18.yaml"), ["MODEL.DEVICE", "cpu"]
+    )
+    side = cfg.INPUT.SQUARE_SIZE
+    sizes = [torch.zeros(1, 1, side // s, side // s) for s in (8, 16, 32, 64)]
+    anchors = Boxes.cat(build_model(cfg).anchor_generator(sizes)).tensor
+    classes = collect_classes(str(real_data / data))
+    records, _ = load_voc(str(real_data / data), "train", classes, check_images=False)
+    boxes = [scaled_boxes(record, side) for record in records[:50]]
+    labels = AnchorMatcher("static", num_classes=1)(
+        anchors, boxes, [torch.zeros(len(b), dtype=torch.int64) for b in boxes]
+    )
+    assert labels.loc_mask.sum() / sum(map(len, boxes)) > 6
+
+
+def scaled_boxes(record, side):
+    """The boxes (M, 4) of a record, warped to the square."""
+    boxes = torch.tensor([a["bbox"] for a in record["annotations"]], dtype=torch.float32)
+    return boxes * torch.tensor([side / record["width"], side / record["height"]]).repeat(2)
 
 
 def test_detectors_refuse_a_pyramid_of_another():
