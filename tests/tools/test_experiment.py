@@ -26,7 +26,7 @@ def tool(tmp_path, monkeypatch):
 
 @pytest.fixture
 def experiment(voc, voc_entry, tmp_path):
-    """An experiment on two drawn images: a start and one strategy, two iterations each."""
+    """An experiment on two drawn images: a start of one iteration, and five of one strategy."""
     voc.add("a", [("red", (3, 5, 24, 40)), ("blue", (34, 34, 60, 58))])
     voc.add("b", [("green", (10, 15, 50, 35))])
     content = {
@@ -39,8 +39,10 @@ def experiment(voc, voc_entry, tmp_path):
             "DATASETS.TEST": [voc_entry["name"]],
             "INPUT.SQUARE_SIZE": 64,
             "SOLVER.IMS_PER_BATCH": 2,
-            "SOLVER.EPOCHS": 2.0,
-            "TEST.EVAL_PERIOD": 1,
+            "SOLVER.EPOCHS": 5.0,
+            "TEST.EVAL_PERIOD": 4,
+            "TEST.PRECISE_BN.ENABLED": True,
+            "TEST.PRECISE_BN.NUM_ITER": 1,
             "DATALOADER.NUM_WORKERS": 0,
         },
         "protocols": {"warm": {"start": {"SOLVER.EPOCHS": 1.0}}},
@@ -59,7 +61,7 @@ def call(tool, monkeypatch, capsys, *args):
 def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, capsys):
     listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
     rows = [line.split(maxsplit=1)[1] for line in listing.splitlines() if "seed_1" in line]
-    assert [" ".join(row.split()) for row in rows] == ["1 2 unknown to do", "2 2 unknown to do"]
+    assert [" ".join(row.split()) for row in rows] == ["1 2 unknown to do", "5 2 unknown to do"]
     assert not (tmp_path / "out").exists()
 
     out = call(tool, monkeypatch, capsys, experiment)
@@ -67,8 +69,8 @@ def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, cap
     result = json.loads((tmp_path / "out/drawn/results.json").read_text())
     assert result["complete"] and [run["variant"] for run in result["runs"]] == ["start", ""]
     start, run = result["runs"]
-    assert (start["iterations"], run["iterations"]) == (1, 2)
-    assert [point["iteration"] for point in run["history"]] == [1, 2]
+    assert (start["iterations"], run["iterations"]) == (1, 5)
+    assert [point["iteration"] for point in run["history"]] == [4, 5]
     assert run["training_hours"] > 0 and run["environment"]["torch"]
     log = tmp_path / "out/drawn/warm/Shapes/retinanet_R_18/mutual_guidance/seed_1/train_net.log"
     assert "start/seed_1/model_final.pth" in log.read_text()
@@ -80,9 +82,7 @@ def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, cap
     listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
     assert listing.count("finished") == 2 and "unknown" not in listing
 
-    experiment.write_text(
-        experiment.read_text().replace("SOLVER.EPOCHS: 2.0", "SOLVER.EPOCHS: 3.0")
-    )
+    experiment.write_text(experiment.read_text().replace("EPOCHS: 5.0", "EPOCHS: 3.0"))
     with pytest.raises(ExperimentError, match="delete or rename that folder"):
         call(tool, monkeypatch, capsys, experiment)
 
