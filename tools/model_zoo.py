@@ -26,26 +26,14 @@ from tqdm import tqdm
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.engine import load_config
 from mutual_guidance.engine.setup import resolve_device
+from mutual_guidance.experiments.grid import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "projects" / "MutualGuidance" / "MODEL_ZOO.md"
 FOLDERS = {"PascalVOC-Detection": "PASCAL VOC", "COCO-Detection": "MS COCO"}
 STOCK_SIZE = (800, 1216)  # pixels; Detectron2's shortest edge at a common aspect ratio
-# AP of the paper's Tables 1 and 2 and the supplementary's Table 1, by strategy.
-PAPER = {
-    "PascalVOC-Detection/fssd_R_18": (50.3, 51.8, 51.0, 52.1),
-    "PascalVOC-Detection/fssd_VGG_16": (54.1, 56.0, 54.4, 56.2),
-    "PascalVOC-Detection/retinanet_R_18": (51.1, 53.4, 51.9, 53.5),
-    "PascalVOC-Detection/retinanet_VGG_16": (55.2, 57.4, 56.2, 57.7),
-    "PascalVOC-Detection/rfbnet_VGG_16": (55.6, 57.2, 55.9, 57.9),
-    "PascalVOC-Detection/fcos_R_18": (49.2, None, None, 51.1),
-    "PascalVOC-Detection/fcos_VGG_16": (53.9, None, None, 55.9),
-    "COCO-Detection/fssd_R_18": (26.1, None, None, 27.0),
-    "COCO-Detection/fssd_VGG_16": (31.1, None, None, 32.0),
-    "COCO-Detection/retinanet_R_18": (27.8, None, None, 28.7),
-    "COCO-Detection/retinanet_VGG_16": (32.3, None, None, 33.6),
-    "COCO-Detection/rfbnet_VGG_16": (33.4, None, None, 34.6),
-}
+# The experiments that reproduce the paper's tables, with its figures.
+PAPER_TABLES = ("voc_table1", "coco_table2", "fcos_supplementary")
 INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`. Parameters and operations (multiply-adds, counted by fvcore)
@@ -100,9 +88,20 @@ def zoo_row(path: Path) -> list:
         sum(p.numel() for p in model.parameters()) / 1e6,
         FlopCountAnalysis(model, [image]).total() / 1e9,
         sum(len(a) for a in model.anchor_generator(features)),
-        *PAPER.get(key, (None,) * len(STRATEGIES)),
+        *paper_ap(f"configs/{key}.yaml"),
         None,
     ]
+
+
+def paper_ap(config: str) -> list[float | None]:
+    """The paper's AP by strategy."""
+    for name in PAPER_TABLES:
+        paper = load_experiment(ROOT / "experiments" / f"{name}.yaml", Path()).paper
+        figures = paper["figures"].get(config)
+        if figures:
+            column = paper["metrics"].index("AP")
+            return [figures[s][column] if s in figures else None for s in STRATEGIES]
+    return [None] * len(STRATEGIES)
 
 
 def time_table(configs: list[Path], num_images: int, repeats: int) -> str:
