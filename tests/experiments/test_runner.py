@@ -168,6 +168,7 @@ def test_slots_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert slots(None) == [{"OMP_NUM_THREADS": "16"}]
     assert slots(3) == [{"OMP_NUM_THREADS": "5"}] * 3
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -175,6 +176,9 @@ def test_slots_share_cores_and_gpus(monkeypatch):
     assert [s["CUDA_VISIBLE_DEVICES"] for s in slots(3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     assert slots(2) == [{"OMP_NUM_THREADS": "8", "CUDA_VISIBLE_DEVICES": "5"}] * 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert slots(1)[0]["OMP_NUM_THREADS"] == "3"
+    assert slots(16)[0]["OMP_NUM_THREADS"] == "1"
 
 
 def test_files_are_one_line_an_item(tmp_path):

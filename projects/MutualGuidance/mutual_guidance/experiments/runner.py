@@ -31,7 +31,7 @@ class _Running:
 def slots(jobs: int | None) -> list[dict[str, str]]:
     """
     The environment variables of each run that may go on at a time: runs take turns at the GPUs, and
-    divide the CPU's cores among themselves.
+    divide the CPU's cores among themselves, but use no more threads than OMP_NUM_THREADS says.
 
     Args:
         jobs: how many; None is one a GPU, or one on the CPU.
@@ -40,8 +40,8 @@ def slots(jobs: int | None) -> list[dict[str, str]]:
     if not all(devices):
         devices = [str(i) for i in range(torch.cuda.device_count())]
     jobs = jobs or max(1, len(devices))
-    threads = str(max(1, len(os.sched_getaffinity(0)) // jobs))
-    common = {"OMP_NUM_THREADS": threads}
+    share = max(1, len(os.sched_getaffinity(0)) // jobs)
+    common = {"OMP_NUM_THREADS": str(min(share, int(os.getenv("OMP_NUM_THREADS", share))))}
     if not devices:
         return [dict(common) for _ in range(jobs)]
     return [{**common, "CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} for i in range(jobs)]
