@@ -110,7 +110,6 @@ def save_results(experiment: Experiment, path: Path, folder: Path) -> str:
         "experiment": experiment.name,
         "command": shlex.join(["python", "tools/experiment.py", str(path)]),
         "paper_source": source,
-        "complete": not missing,
         "missing": missing,
         "rows": rows,
         "runs": runs,

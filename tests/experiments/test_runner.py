@@ -3,8 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from mutual_guidance.experiments.grid import ExperimentError, load_experiment
 from mutual_guidance.experiments.plan import Plan
 from mutual_guidance.experiments.records import claim_folder, read_record
 from mutual_guidance.experiments.runner import Runner, slots
-from tests.conftest import REPOSITORY
 
 ITERATIONS = 4
 # Writes an iteration at a time and counts them in a checkpoint, from which it goes on. Seed 13
@@ -110,23 +108,23 @@ def test_failure_stops_only_what_needs_it(tmp_path, capsys):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_stops_its_runs_and_resumes_them(tmp_path, signum):
     cells = make(tmp_path, [15], protocol="{}")[:1]
-    script = f"""
-import sys
-from pathlib import Path
-from tests.experiments.test_runner import make, run
-try:
-    run(Path({str(tmp_path)!r}), make(Path({str(tmp_path)!r}), [15], protocol="{{}}")[:1])
-except KeyboardInterrupt:
-    sys.exit(7)
-"""
-    runner = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY)
     checkpoint = tmp_path / cells[0].folder / "checkpoint"
-    deadline = time.monotonic() + 60
-    while not (checkpoint.is_file() and checkpoint.read_text() == "2"):
-        assert time.monotonic() < deadline and runner.poll() is None
-        time.sleep(0.05)
-    os.kill(runner.pid, signum)
-    assert runner.wait(60) == 7
+
+    def interrupt():
+        deadline = time.monotonic() + 60
+        while not (checkpoint.is_file() and checkpoint.read_text() == "2"):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        os.kill(os.getpid(), signum)
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, cells)
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before
     assert read_record(tmp_path, cells[0]) is None
 
     assert run(tmp_path, cells) == {}

@@ -67,7 +67,7 @@ def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, cap
     out = call(tool, monkeypatch, capsys, experiment)
     assert "| Shapes/retinanet_R_18 |" in out and "not finished" not in out
     result = json.loads((tmp_path / "out/drawn/results.json").read_text())
-    assert result["complete"] and [run["variant"] for run in result["runs"]] == ["start", ""]
+    assert result["missing"] == [] and [run["variant"] for run in result["runs"]] == ["start", ""]
     start, run = result["runs"]
     assert (start["iterations"], run["iterations"]) == (1, 5)
     assert [point["iteration"] for point in run["history"]] == [4, 5]

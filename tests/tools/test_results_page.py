@@ -39,7 +39,6 @@ def result():
         "experiment": "tiny",
         "command": "python tools/experiment.py experiments/tiny.yaml",
         "paper_source": "",
-        "complete": False,
         "missing": ["out/start/seed_2"],
         "rows": summarize(runs, {}),
         "runs": runs,
@@ -67,7 +66,7 @@ def test_keeps_results_and_rewrites_the_page(tool, tmp_path, monkeypatch, result
     page = call(tool, monkeypatch, path)
     assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
     assert json.loads((tmp_path / "docs/results/tiny.json").read_text()) == result
-    assert "5 runs, 1.2 hours of training in all. 1 runs are still missing." in page
+    assert "5 runs, 1.2 hours of training in all. Still missing: 1 of 6 runs." in page
     assert "torch 2.0, on a machine" in page and "![tiny](results/tiny.png)" in page
     assert 1000 < (tmp_path / "docs/results/tiny.png").stat().st_size < 300_000
     assert call(tool, monkeypatch) == page  # from what is kept

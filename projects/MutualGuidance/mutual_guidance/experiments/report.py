@@ -186,7 +186,8 @@ def section(result: dict) -> str:
         + f", on {run['environment']['device']}"
         for run in runs
     )
-    state = "" if result["complete"] else f" {len(result['missing'])} runs are still missing."
+    missing = len(result["missing"])
+    state = f" Still missing: {missing} of {len(runs) + missing} runs." if missing else ""
     return "\n\n".join(
         [
             f"### {result['experiment']}",
