@@ -31,7 +31,7 @@ def current_matcher(
 
 def decode_boxes(box2box_transform, anchors: Boxes, pred_deltas: Tensor) -> Tensor:
     """Boxes (N, R, 4) that the deltas (N, R, 4) make of the anchors (R, 4)."""
-    num_images = len(pred_deltas)
+    num_images = pred_deltas.shape[0]
     boxes = box2box_transform.apply_deltas(
         pred_deltas.flatten(0, 1).float(), anchors.tensor.repeat(num_images, 1)
     )
