@@ -76,6 +76,9 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     #   annotations: (coco) JSON file, relative to root
     #   images: (coco, yolo) folder, relative to root
     cfg.DATASETS.REGISTER = []
+    # Names of the classes in order, filled in from the data sets, so that the config.yaml of a run
+    # tells them where the data sets are not at hand.
+    cfg.DATASETS.CLASSES = []
 
     # Length of the training in epochs. 0 leaves it to SOLVER.MAX_ITER.
     cfg.SOLVER.EPOCHS = 0.0

@@ -1,7 +1,9 @@
-"""What can be told of an image file without decoding it."""
+"""Images as Detectron2 reads them, and what can be told of their files without decoding them."""
 
 import os
 
+import numpy as np
+from detectron2.data import detection_utils as utils
 from PIL import Image, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -11,6 +13,21 @@ _TURNED_BY_90_DEGREES = (5, 6, 7, 8)
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 # Of more than 8 bits a channel. Pillow would not scale but clip them to 8 bits.
 _DEEP_MODES = ("I", "F")
+
+
+def read_image(path: str) -> np.ndarray:
+    """
+    Pixels (H, W, 3), uint8, BGR, with EXIF orientation applied.
+
+    Raises:
+        ValueError: missing, torn or not an image; the message is the reason without the path.
+    """
+    if not os.path.isfile(path):
+        raise ValueError("image is missing")
+    try:
+        return utils.read_image(path, format="BGR")
+    except Exception as error:  # a torn file can make Pillow's decoders raise anything
+        raise ValueError(f"image cannot be read ({type(error).__name__}: {error})") from error
 
 
 def image_size(path: str) -> tuple[int, int]:

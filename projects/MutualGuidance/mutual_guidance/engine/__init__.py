@@ -1,8 +1,9 @@
-"""Training and evaluation."""
+"""Training and evaluation, and prediction with what they made."""
 
 from .errors import USER_ERRORS, ConfigError, NonFiniteLoss, sentence
 from .interrupt import Interrupted
 from .launch import launch
+from .predictor import Predictor
 from .setup import load_config, setup, setup_tool
 from .trainer import RESULTS_FILE, Trainer
 
@@ -12,6 +13,7 @@ __all__ = [
     "ConfigError",
     "Interrupted",
     "NonFiniteLoss",
+    "Predictor",
     "Trainer",
     "launch",
     "load_config",

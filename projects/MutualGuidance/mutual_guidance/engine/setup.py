@@ -151,12 +151,13 @@ def resolve_classes(cfg: CfgNode) -> None:
     """Take the number of classes from the data sets, which must agree on them."""
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     known = [n for n in names if "thing_classes" in MetadataCatalog.get(n).as_dict()]
-    if not known:
+    classes = MetadataCatalog.get(known[0]).thing_classes if known else cfg.DATASETS.CLASSES
+    if not classes:
         raise ConfigError("DATASETS.TRAIN and DATASETS.TEST are empty: name a data set")
-    classes = MetadataCatalog.get(known[0]).thing_classes
     for name in known[1:]:
         if MetadataCatalog.get(name).thing_classes != classes:
             raise ConfigError(f"data sets {known[0]} and {name} differ in their classes")
+    cfg.DATASETS.CLASSES = list(classes)
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.FCOS.NUM_CLASSES = len(classes)
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
 

@@ -1,0 +1,220 @@
+"""A trained detector for images from anywhere."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+
+from ..checkpoint import Checkpointer
+from ..data import build_mapper, check_datasets, register_datasets
+from ..data.images import read_image
+from .setup import (
+    ConfigError,
+    check_values,
+    check_weights,
+    load_config,
+    resolve_classes,
+    resolve_device,
+)
+
+Image = str | os.PathLike | np.ndarray
+
+
+class Predictor:
+    """
+    What Detectron2's DefaultPredictor is, for batches, for files and for squares: images go through
+    the transforms of ``--eval-only``, so that a prediction is the one that was evaluated.
+
+        predictor = Predictor.from_run("output/BCCD/retinanet_R_18")
+        instances = predictor(["a.jpg", "b.jpg"])
+
+    Attributes:
+        cfg: the config. model: in evaluation mode. metadata: with ``thing_classes``.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: of :func:`inference_config`.
+
+        Raises:
+            ConfigError: MODEL.WEIGHTS cannot be read or do not fit the model.
+        """
+        self.cfg = cfg
+        self.metadata = _class_metadata(cfg)
+        self.model = build_model(cfg).eval()
+        _load_weights(self.model, cfg.MODEL.WEIGHTS)
+        self._augmentations = build_mapper(cfg, is_train=False).augmentations
+
+    @classmethod
+    def from_run(cls, folder: str | os.PathLike, opts: Sequence[str] = ()) -> "Predictor":
+        """
+        The last checkpoint of a training.
+
+        Args:
+            folder: the OUTPUT_DIR of the training. opts: KEY VALUE pairs that change its config.
+
+        Raises:
+            ConfigError, DatasetError: see :func:`inference_config`; no training wrote the folder.
+        """
+        config_file = os.path.join(folder, "config.yaml")
+        if not os.path.isfile(config_file):
+            raise ConfigError(f"{folder} has no config.yaml: name the OUTPUT_DIR of a training")
+        checkpoints = Checkpointer(torch.nn.Module(), save_dir=str(folder))
+        if not checkpoints.has_checkpoint():
+            raise ConfigError(
+                f"{folder} has no last_checkpoint: train first, or give {config_file} and a "
+                "checkpoint by name"
+            )
+        return cls(inference_config(config_file, checkpoints.get_checkpoint_file(), opts))
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> "Predictor":
+        """Of :func:`add_model_arguments`."""
+        if args.run:
+            return cls.from_run(args.run, args.opts)
+        return cls(inference_config(args.config_file, args.weights, args.opts))
+
+    def __call__(self, images: Sequence[Image], batch_size: int = 8) -> list[Instances]:
+        """
+        Args:
+            images: files, or arrays (H, W, 3), uint8, BGR as OpenCV reads them.
+
+        Returns:
+            For each image ``pred_boxes`` in its own pixels (XYXY), ``scores`` and
+            ``pred_classes``, on the CPU, the best first.
+
+        Raises:
+            ValueError: an image that cannot be read or is of another shape; it names the file.
+        """
+        if isinstance(images, Image):
+            raise TypeError("a Predictor takes a list of images: wrap the one in [ ]")
+        instances = []
+        for i in range(0, len(images), batch_size):
+            instances += self.predict([self.preprocess(x) for x in images[i : i + batch_size]])
+        return instances
+
+    def preprocess(self, image: Image) -> dict:
+        """From an image, as for :meth:`__call__`, to an input of the model."""
+        if not isinstance(image, np.ndarray):
+            try:
+                image = read_image(os.fspath(image))
+            except ValueError as error:
+                raise ValueError(f"{image}: {error}") from error
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        if self.cfg.INPUT.FORMAT == "RGB":
+            image = image[:, :, ::-1]
+        transformed = T.AugInput(np.ascontiguousarray(image))
+        self._augmentations(transformed)
+        tensor = torch.as_tensor(np.ascontiguousarray(transformed.image.transpose(2, 0, 1)))
+        return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
+
+    @torch.no_grad()
+    def predict(self, inputs: Sequence[dict]) -> list[Instances]:
+        """
+        As :meth:`__call__`, of one batch from :meth:`preprocess`. Images of different sizes are not
+        padded to one, which would change what the detector sees at their borders.
+        """
+        by_shape: dict[tuple, list[int]] = {}
+        for i, x in enumerate(inputs):
+            by_shape.setdefault(tuple(x["image"].shape), []).append(i)
+        instances = {}
+        for indices in by_shape.values():
+            outputs = self.model([inputs[i] for i in indices])
+            for i, output in zip(indices, outputs, strict=True):
+                instances[i] = output["instances"].to("cpu")
+        return [instances[i] for i in range(len(inputs))]
+
+
+def inference_config(config_file: str, weights: str, opts: Sequence[str] = ()) -> CfgNode:
+    """
+    A frozen config from which a trained model can be built.
+
+    Args:
+        config_file: of ``configs/``, or ``config.yaml`` of a run, which knows the classes even
+            where its data sets are not at hand.
+        weights: MODEL.WEIGHTS. opts: KEY VALUE pairs.
+
+    Raises:
+        ConfigError: the config or the weights are wrong or missing.
+        DatasetError: the names of the classes stand in a data set that cannot be read.
+    """
+    cfg = load_config(
+        str(config_file), ["MODEL.DEVICE", "auto", "MODEL.WEIGHTS", str(weights), *opts]
+    )
+    check_values(cfg)
+    check_weights(cfg, eval_only=True, resume=False)
+    resolve_device(cfg)
+    register_datasets(cfg.DATASETS.REGISTER)
+    names = _datasets(cfg)
+    if names and not cfg.DATASETS.CLASSES and not _knows_classes(names[0]):
+        check_datasets(names[:1])
+    resolve_classes(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments by which a tool is told the trained model."""
+    model = parser.add_argument_group("model", "a run, or a config and its weights")
+    model.add_argument("--run", metavar="FOLDER", help="OUTPUT_DIR of a training")
+    model.add_argument("--config-file", metavar="FILE")
+    model.add_argument("--weights", metavar="FILE", help="a checkpoint (.pth)")
+    model.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the line's end"
+    )
+
+
+def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Leave with usage unless the arguments tell one model."""
+    if args.run and (args.config_file or args.weights):
+        parser.error("give --run, or --config-file and --weights, not both")
+    if not args.run and not (args.config_file and args.weights):
+        parser.error("which model? Give --run FOLDER, or --config-file FILE and --weights FILE")
+
+
+class _StrictCheckpointer(Checkpointer):
+    """Refuses weights that leave a part of the model as it was initialised."""
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        unfit = [*incompatible.missing_keys, *(k for k, *_ in incompatible.incorrect_shapes)]
+        if unfit:
+            raise ConfigError(
+                f"the weights do not fit the config: {len(unfit)} tensors are missing or of "
+                f"another shape, such as {unfit[0]}; give the config of their training"
+            )
+
+
+def _load_weights(model: torch.nn.Module, weights: str) -> None:
+    try:
+        _StrictCheckpointer(model).load(weights)
+    except ConfigError as error:
+        raise ConfigError(f"{weights}: {error}") from error
+    except Exception as error:  # a torn file can make unpickling raise anything
+        raise ConfigError(
+            f"{weights} is no checkpoint ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _datasets(cfg: CfgNode) -> list[str]:
+    return [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
+
+
+def _knows_classes(dataset_name: str) -> bool:
+    return "thing_classes" in MetadataCatalog.get(dataset_name).as_dict()
+
+
+def _class_metadata(cfg: CfgNode) -> Metadata:
+    """That of the data set, or as much as the config of a run says."""
+    name = _datasets(cfg)[0]
+    if _knows_classes(name):
+        return MetadataCatalog.get(name)
+    return Metadata().set(thing_classes=list(cfg.DATASETS.CLASSES))

@@ -1,0 +1,17 @@
+"""Detectors as files that run without this project: ONNX and torch.export."""
+
+from .files import ExportError, export_detector, load_exported
+from .graph import DetectorGraph, Suppression
+from .runtime import ExportedDetector, Parity, compare_outputs, verify
+
+__all__ = [
+    "DetectorGraph",
+    "ExportError",
+    "ExportedDetector",
+    "Parity",
+    "Suppression",
+    "compare_outputs",
+    "export_detector",
+    "load_exported",
+    "verify",
+]

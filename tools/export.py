@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""
+Export a trained detector to ONNX or torch.export and verify the file against PyTorch.
+
+    python tools/export.py --run output/BCCD/retinanet_R_18 model.onnx
+    python tools/export.py --run output/BCCD/retinanet_R_18 model.onnx --nms --evaluate
+    python tools/export.py --config-file mine.yaml --weights model.pth model.pt2
+
+The file takes images (N, 3, S, S), uint8, of the config's INPUT.SQUARE_SIZE and channel order; see
+docs/export.md.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.evaluation import inference_on_dataset
+from detectron2.utils.logger import setup_logger
+from tabulate import tabulate
+
+from mutual_guidance.data import DatasetError, check_datasets
+from mutual_guidance.data.inputs import InputError, find_images
+from mutual_guidance.engine import ConfigError, Predictor, Trainer
+from mutual_guidance.engine.predictor import add_model_arguments, check_model_arguments
+from mutual_guidance.export import (
+    DetectorGraph,
+    ExportedDetector,
+    ExportError,
+    Parity,
+    Suppression,
+    export_detector,
+    load_exported,
+    verify,
+)
+from mutual_guidance.export.runtime import (
+    BOX_TOLERANCE,
+    SCORE_TOLERANCE,
+    UNMATCHED_TOLERANCE,
+)
+
+NUM_IMAGES = 8
+METRICS = ("AP", "AP50", "AP75")
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        run(args)
+    except (ConfigError, DatasetError, ExportError, InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model_arguments(parser)
+    parser.add_argument("output", type=Path, help="file to write, .onnx or .pt2")
+    parser.add_argument("--nms", action="store_true", help="non-maximum suppression inside")
+    parser.add_argument(
+        "--images", nargs="+", default=[], help="to verify on (default: some of the test set)"
+    )
+    parser.add_argument(
+        "--evaluate", action="store_true", help="compare AP of file and model on the test sets"
+    )
+    args = parser.parse_args()
+    check_model_arguments(parser, args)
+    args.opts = ["MODEL.DEVICE", "cpu", *args.opts]
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    images = list(find_images(args.images).values()) if args.images else []
+    predictor = Predictor.from_args(args)
+    cfg, model = predictor.cfg, predictor.model
+    size = cfg.INPUT.SQUARE_SIZE
+    if not size:
+        raise ExportError(
+            "the file has images of one size, but the config has none: add --opts "
+            "INPUT.SQUARE_SIZE and a multiple of 128"
+        )
+    if args.evaluate:
+        check_datasets(list(cfg.DATASETS.TEST))
+    batch, what = verification_batch(predictor, images)
+    suppression = Suppression.of_model(model, size)
+    graph = DetectorGraph(model, suppression if args.nms else None)
+    metadata = describe(predictor, suppression)
+
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.output.parent) as folder:
+        path = os.path.join(folder, args.output.name)
+        print(f"Exporting {cfg.MODEL.META_ARCHITECTURE} at {size} pixels ...", flush=True)
+        export_detector(graph, size, path, metadata)
+        file = load_exported(path)
+        parity = verify(graph, file, batch)
+        print(f"Verified on {len(batch)} {what}:\n{parity_table(parity)}")
+        if not parity.is_close():
+            raise ExportError("the file differs from the model and was not kept")
+        os.replace(path, args.output)
+    print(f"Written: {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)")
+    if args.evaluate:
+        exported = ExportedDetector(file, None if args.nms else suppression)
+        print(ap_table({"PyTorch": model, args.output.name: exported}, cfg))
+
+
+def describe(predictor: Predictor, suppression: Suppression) -> dict[str, object]:
+    """What a user of the file has to know besides the shapes in it."""
+    return {
+        "channel_order": predictor.cfg.INPUT.FORMAT,
+        "thing_classes": list(predictor.metadata.thing_classes),
+        "suppression": suppression.settings(),
+    }
+
+
+def verification_batch(predictor: Predictor, images: list[str]) -> tuple[torch.Tensor, str]:
+    """Images (N, 3, S, S), uint8, and what they are."""
+    what = "given images"
+    if not images:
+        images, what = test_images(predictor.cfg), "images of the test set"
+    if not images:
+        size = predictor.cfg.INPUT.SQUARE_SIZE
+        blobs = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, size // 8, size // 8, 3))
+        images = [blob.astype(np.uint8) for blob in blobs]
+        what = "images of random blobs, since there is no data set and no --images"
+    try:
+        return torch.stack([predictor.preprocess(x)["image"] for x in images]), what
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def test_images(cfg: CfgNode) -> list[str]:
+    """Some of the first test set; none where it is not at hand."""
+    try:
+        check_datasets(cfg.DATASETS.TEST[:1])
+    except DatasetError:
+        return []
+    loader = Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
+    return [x["file_name"] for x in list(loader.dataset)[:NUM_IMAGES]]
+
+
+def parity_table(parity: Parity) -> str:
+    headers = ("", "largest difference", "tolerance")
+    rows = [
+        ("box (pixels)", parity.box, BOX_TOLERANCE),
+        ("score", parity.score, SCORE_TOLERANCE),
+        ("detections without counterpart", parity.unmatched, UNMATCHED_TOLERANCE),
+    ]
+    return tabulate(rows, headers, tablefmt="pipe", floatfmt=".2g")
+
+
+def ap_table(models: dict[str, object], cfg: CfgNode) -> str:
+    """AP of each on each test set, through the loader and evaluator of --eval-only."""
+    setup_logger()  # shows how far an evaluation is
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = folder
+        for dataset in cfg.DATASETS.TEST:
+            for name, model in models.items():
+                loader = Trainer.build_test_loader(cfg, dataset)
+                evaluator = Trainer.build_evaluator(cfg, dataset)
+                metrics = inference_on_dataset(model, loader, evaluator)["bbox"]
+                rows.append([dataset, name, *(metrics[m] for m in METRICS)])
+    return tabulate(rows, ["data set", "", *METRICS], tablefmt="pipe", floatfmt=".3f")
+
+
+if __name__ == "__main__":
+    main()
