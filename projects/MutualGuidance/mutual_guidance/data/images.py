@@ -27,7 +27,7 @@ def read_image(path: str) -> np.ndarray:
     try:
         return utils.read_image(path, format="BGR")
     except Exception as error:  # a torn file can make Pillow's decoders raise anything
-        raise ValueError(f"image cannot be read ({type(error).__name__}: {error})") from error
+        raise ValueError(f"image cannot be read ({type(error).__name__})") from error
 
 
 def image_size(path: str) -> tuple[int, int]:

@@ -188,8 +188,8 @@ class _StrictCheckpointer(Checkpointer):
         unfit = [*incompatible.missing_keys, *(k for k, *_ in incompatible.incorrect_shapes)]
         if unfit:
             raise ConfigError(
-                f"the weights do not fit the config: {len(unfit)} tensors are missing or of "
-                f"another shape, such as {unfit[0]}; give the config of their training"
+                f"the weights do not fit the config: {len(unfit)} tensors, such as {unfit[0]}, are "
+                "missing or of another shape; give the config of their training"
             )
 
 
