@@ -6,10 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 import mutual_guidance.modeling  # noqa: F401  registers the detectors
+from mutual_guidance.checkpoint import Checkpointer
+from mutual_guidance.engine import load_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -45,6 +48,50 @@ def real_data(monkeypatch):
         pytest.skip(f"real data sets not found at {root} (set MG_TEST_DATA)")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
     return root
+
+
+# A detector of two levels, which is built and exported in a moment.
+TINY = [
+    "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "INPUT.SQUARE_SIZE", 64,
+    "MODEL.RESNETS.OUT_FEATURES", ["res3"], "MODEL.FSSD.IN_FEATURES", ["res3"],
+    "MODEL.FSSD.NUM_LEVELS", 2, "MODEL.FSSD.OUT_CHANNELS", 32,
+    "MODEL.ANCHOR_GENERATOR.SIZES", [[16, 22.6], [32, 45.3]],
+    "MODEL.RETINANET.IN_FEATURES", ["p3", "p4"], "MODEL.RETINANET.NUM_CLASSES", 3,
+    "MODEL.FCOS.IN_FEATURES", ["p3", "p4"], "MODEL.FCOS.NUM_CLASSES", 3,
+]  # fmt: skip
+
+
+def tiny_config(detector="retinanet_R_18", *opts):
+    """Config of a tiny detector with three classes, not frozen."""
+    config = REPOSITORY / "configs" / "PascalVOC-Detection" / f"{detector}.yaml"
+    cfg = load_config(str(config), [*TINY, *opts])
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    return cfg
+
+
+def tiny_model(cfg):
+    """In evaluation mode, its random scores and boxes spread as those of a trained detector."""
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for name, parameter in model.head.named_parameters():
+        if name.endswith("weight"):
+            parameter.data *= 3
+    return model
+
+
+@pytest.fixture
+def tiny_run(tmp_path, voc_entry):
+    """The output folder of a training of a tiny detector on the data set of ``voc``."""
+    cfg = tiny_config()
+    cfg.DATASETS.REGISTER = [voc_entry]
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (voc_entry["name"],)
+    cfg.DATASETS.CLASSES = voc_entry["classes"]
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    checkpointer = Checkpointer(tiny_model(cfg), save_dir=cfg.OUTPUT_DIR)
+    os.makedirs(cfg.OUTPUT_DIR)
+    checkpointer.save("model_final")
+    (tmp_path / "run" / "config.yaml").write_text(cfg.dump())
+    return tmp_path / "run"
 
 
 class VOCWriter:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mutual_guidance.data.images import image_size, size_fault
+from mutual_guidance.data.images import image_size, read_image, size_fault
 
 
 @pytest.fixture
@@ -66,3 +66,36 @@ def test_decompression_bomb_is_refused(tmp_path, monkeypatch, pixels):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # Pillow refuses twice as many
     with pytest.raises(ValueError, match="DecompressionBombError"):
         image_size(str(tmp_path / "a.png"))
+
+
+def test_pixels_are_turned_as_exif_says(tmp_path):
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    pixels[0, 0] = (255, 0, 0)  # red, RGB, at the top left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: what was top left is top right
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    image = read_image(str(tmp_path / "a.png"))
+    assert image.shape == (3, 2, 3) and image_size(str(tmp_path / "a.png")) == (2, 3)
+    assert image[0, 1].tolist() == [0, 0, 255] and image.sum() == 255  # BGR
+
+
+def test_grey_images_and_alpha_become_bgr(tmp_path):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 5), 7, np.uint8))
+    cv2.imwrite(str(tmp_path / "alpha.png"), np.full((4, 5, 4), 7, np.uint8))
+    for name in ("grey.png", "alpha.png"):
+        image = read_image(str(tmp_path / name))
+        assert image.shape == (4, 5, 3) and (image == 7).all()
+
+
+def test_what_cannot_be_read_has_a_reason(tmp_path, pixels):
+    with pytest.raises(ValueError, match="image is missing"):
+        read_image(str(tmp_path / "none.png"))
+    path = tmp_path / "a.jpg"
+    whole = written(path, pixels)
+    for size in (0, 10, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="image cannot be read"):
+            read_image(str(path))
+    path.write_bytes(whole[:150] + bytes(len(whole) - 152) + whole[-2:])  # its end is in place
+    with pytest.raises(ValueError, match="image cannot be read"):
+        read_image(str(path))

@@ -20,10 +20,9 @@ def read_image(path: str) -> np.ndarray:
     Pixels (H, W, 3), uint8, BGR, with EXIF orientation applied.
 
     Raises:
-        ValueError: missing, torn or not an image; the message is the reason without the path.
+        ValueError: as :func:`image_size`.
     """
-    if not os.path.isfile(path):
-        raise ValueError("image is missing")
+    image_size(path)
     try:
         return utils.read_image(path, format="BGR")
     except Exception as error:  # a torn file can make Pillow's decoders raise anything

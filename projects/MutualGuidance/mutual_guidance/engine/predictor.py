@@ -185,7 +185,7 @@ class _StrictCheckpointer(Checkpointer):
     """Refuses weights that leave a part of the model as it was initialised."""
 
     def _log_incompatible_keys(self, incompatible) -> None:
-        unfit = [*incompatible.missing_keys, *(k for k, *_ in incompatible.incorrect_shapes)]
+        unfit = incompatible.missing_keys  # those of another shape are among them
         if unfit:
             raise ConfigError(
                 f"the weights do not fit the config: {len(unfit)} tensors, such as {unfit[0]}, are "
@@ -199,9 +199,7 @@ def _load_weights(model: torch.nn.Module, weights: str) -> None:
     except ConfigError as error:
         raise ConfigError(f"{weights}: {error}") from error
     except Exception as error:  # a torn file can make unpickling raise anything
-        raise ConfigError(
-            f"{weights} is no checkpoint ({type(error).__name__}: {error})"
-        ) from error
+        raise ConfigError(f"{weights} is no checkpoint ({type(error).__name__})") from error
 
 
 def _datasets(cfg: CfgNode) -> list[str]:

@@ -1,0 +1,121 @@
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from mutual_guidance.checkpoint import Checkpointer
+from mutual_guidance.data import DatasetError
+from mutual_guidance.engine import ConfigError, Predictor, Trainer
+from mutual_guidance.engine.predictor import inference_config
+from tests.conftest import tiny_config, tiny_model
+
+
+def assert_equal(one, other, atol=0.0):
+    assert one.image_size == other.image_size and len(one) == len(other) > 0
+    for name in ("scores", "pred_classes"):
+        assert torch.allclose(one.get(name), other.get(name), atol=atol, rtol=0)
+    assert torch.allclose(one.pred_boxes.tensor, other.pred_boxes.tensor, atol=atol, rtol=0)
+
+
+def add_images(voc):
+    """Three images of different sizes, one of them turned by its EXIF orientation."""
+    voc.add("a", [("red", (3, 5, 24, 40))], size=(64, 64))
+    voc.add("b", [("green", (10, 15, 50, 35))], size=(90, 60))
+    voc.add("c", [("blue", (10, 15, 30, 35))], size=(50, 70))
+    path = voc.root / "JPEGImages" / "c.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    with Image.open(path) as image:
+        turned = image.transpose(Image.Transpose.ROTATE_270)
+    turned.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("opts", [[], ["INPUT.SQUARE_SIZE", "0", "INPUT.MIN_SIZE_TEST", "64"]])
+def test_predicts_what_is_evaluated(voc, tiny_run, opts):
+    add_images(voc)
+    predictor = Predictor.from_run(tiny_run, opts)
+    loader = Trainer.build_test_loader(predictor.cfg, predictor.cfg.DATASETS.TEST[0])
+    (_, b, c), expected, files = loader.dataset, [], []
+    assert (b["width"], b["height"], c["width"], c["height"]) == (90, 60, 50, 70)
+    with torch.no_grad():
+        for batch in loader:
+            files.append(batch[0]["file_name"])
+            expected.append(predictor.model(batch)[0]["instances"])
+    for got, want in zip(predictor(files, batch_size=1), expected, strict=True):
+        assert_equal(got, want)
+    # A batch is computed in another order of additions.
+    for got, want in zip(predictor(files), expected, strict=True):
+        assert_equal(got, want, atol=1e-3)
+
+
+def test_arrays_are_bgr(voc, tiny_run):
+    add_images(voc)
+    path = voc.root / "JPEGImages" / "b.jpg"
+    predictor = Predictor.from_run(str(tiny_run))
+    as_path, as_array = predictor([path, cv2.imread(str(path))], batch_size=1)
+    assert_equal(as_path, as_array)
+    assert predictor([]) == []
+
+
+def test_other_images_are_refused(tiny_run, tmp_path):
+    predictor = Predictor.from_run(tiny_run)
+    with pytest.raises(TypeError, match="takes a list"):
+        predictor("a.jpg")
+    with pytest.raises(ValueError, match=r"none\.jpg: image is missing"):
+        predictor([tmp_path / "none.jpg"])
+    with pytest.raises(ValueError, match=r"must be \(H, W, 3\) uint8, got \(4, 5\) uint8"):
+        predictor([np.zeros((4, 5), np.uint8)])
+    with pytest.raises(ValueError, match="float64"):
+        predictor([np.zeros((4, 5, 3))])
+
+
+def test_a_run_knows_its_classes_without_its_data(voc_entry, tiny_run):
+    """The data set is registered without its classes and is not there."""
+    config = (tiny_run / "config.yaml").read_text()
+    name = voc_entry["name"]
+    (tiny_run / "config.yaml").write_text(config.replace(voc_entry["root"], "/nowhere"))
+    opts = ["DATASETS.REGISTER", [{k: v for k, v in voc_entry.items() if k != "classes"}]]
+    predictor = Predictor.from_run(tiny_run, opts)
+    assert "thing_classes" not in MetadataCatalog.get(name).as_dict()
+    assert predictor.metadata.thing_classes == ["red", "green", "blue"]
+    assert predictor.cfg.MODEL.RETINANET.NUM_CLASSES == 3
+    DatasetCatalog.remove(name)
+
+
+def test_classes_that_nothing_tells(voc_entry, tiny_run):
+    del voc_entry["classes"]
+    opts = ["DATASETS.CLASSES", [], "DATASETS.REGISTER", [{**voc_entry, "root": "/nowhere"}]]
+    with pytest.raises(DatasetError, match="/nowhere/Annotations is missing"):
+        Predictor.from_run(tiny_run, opts)
+
+
+def test_folders_that_are_no_run(tmp_path, tiny_run):
+    with pytest.raises(ConfigError, match="has no config.yaml: name the OUTPUT_DIR"):
+        Predictor.from_run(tmp_path)
+    (tiny_run / "last_checkpoint").unlink()
+    with pytest.raises(ConfigError, match="has no last_checkpoint: train first"):
+        Predictor.from_run(tiny_run)
+
+
+def test_weights_that_are_missing_torn_or_of_another_model(tiny_run):
+    config, weights = str(tiny_run / "config.yaml"), tiny_run / "model_final.pth"
+
+    def load(path):
+        Predictor(inference_config(config, str(path)))
+
+    load(weights)
+    with pytest.raises(ConfigError, match=r"there is no file .*none\.pth"):
+        load(tiny_run / "none.pth")
+    torn = shutil.copy(weights, tiny_run / "torn.pth")
+    with open(torn, "r+b") as f:
+        f.truncate(1000)
+    with pytest.raises(ConfigError, match=r"torn\.pth is no checkpoint \(\w+\)"):
+        load(torn)
+    four_classes = tiny_model(tiny_config("retinanet_R_18", "MODEL.RETINANET.NUM_CLASSES", 4))
+    Checkpointer(four_classes, save_dir=str(tiny_run)).save("other")
+    with pytest.raises(ConfigError, match=r"other\.pth: .*do not fit the config: 4 tensors"):
+        load(tiny_run / "other.pth")  # weight and bias of two levels
