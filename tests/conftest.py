@@ -53,11 +53,11 @@ def real_data(monkeypatch):
 # A detector of two levels, which is built and exported in a moment.
 TINY = [
     "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "INPUT.SQUARE_SIZE", 64,
-    "MODEL.RESNETS.OUT_FEATURES", ["res3"], "MODEL.FSSD.IN_FEATURES", ["res3"],
+    "MODEL.RESNETS.OUT_FEATURES", ["res2"], "MODEL.FSSD.IN_FEATURES", ["res2"],
     "MODEL.FSSD.NUM_LEVELS", 2, "MODEL.FSSD.OUT_CHANNELS", 32,
     "MODEL.ANCHOR_GENERATOR.SIZES", [[16, 22.6], [32, 45.3]],
-    "MODEL.RETINANET.IN_FEATURES", ["p3", "p4"], "MODEL.RETINANET.NUM_CLASSES", 3,
-    "MODEL.FCOS.IN_FEATURES", ["p3", "p4"], "MODEL.FCOS.NUM_CLASSES", 3,
+    "MODEL.RETINANET.IN_FEATURES", ["p2", "p3"], "MODEL.RETINANET.NUM_CLASSES", 3,
+    "MODEL.FCOS.IN_FEATURES", ["p2", "p3"], "MODEL.FCOS.NUM_CLASSES", 3,
 ]  # fmt: skip
 
 

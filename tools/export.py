@@ -33,6 +33,8 @@ from mutual_guidance.export import (
     ExportError,
     Parity,
     Suppression,
+    check_path,
+    check_size,
     export_detector,
     load_exported,
     verify,
@@ -77,15 +79,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
+    check_path(str(args.output))
     images = list(find_images(args.images).values()) if args.images else []
     predictor = Predictor.from_args(args)
     cfg, model = predictor.cfg, predictor.model
     size = cfg.INPUT.SQUARE_SIZE
-    if not size:
-        raise ExportError(
-            "the file has images of one size, but the config has none: add --opts "
-            "INPUT.SQUARE_SIZE and a multiple of 128"
-        )
+    check_size(model, size)
     if args.evaluate:
         check_datasets(list(cfg.DATASETS.TEST))
     batch, what = verification_batch(predictor, images)

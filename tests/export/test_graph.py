@@ -39,7 +39,7 @@ def test_detections_are_those_of_the_model(detector, opts):
 
 def test_levels_are_those_of_the_anchors():
     suppression = Suppression.of_model(tiny_model(tiny_config()), SIZE)
-    assert suppression.level_sizes == [8 * 8 * 6, 4 * 4 * 6]  # 2 sizes x 3 ratios a location
+    assert suppression.level_sizes == [16 * 16 * 6, 8 * 8 * 6]  # 2 sizes x 3 ratios a location
     assert Suppression(**suppression.settings()).settings() == suppression.settings()
 
 

@@ -1,6 +1,6 @@
 """Detectors as files that run without this project: ONNX and torch.export."""
 
-from .files import ExportError, export_detector, load_exported
+from .files import ExportError, check_path, check_size, export_detector, load_exported
 from .graph import DetectorGraph, Suppression
 from .runtime import ExportedDetector, Parity, compare_outputs, verify
 
@@ -10,6 +10,8 @@ __all__ = [
     "ExportedDetector",
     "Parity",
     "Suppression",
+    "check_path",
+    "check_size",
     "compare_outputs",
     "export_detector",
     "load_exported",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from torch import Tensor
 
 from .graph import DetectorGraph
@@ -37,15 +38,11 @@ def export_detector(
     Raises:
         ExportError: another suffix, ``size`` does not fit the backbone, or a package is missing.
     """
-    divisor = graph.model.backbone.size_divisibility
-    if size <= 0 or divisor and size % divisor:
-        raise ExportError(
-            f"images of {size} pixels: the backbone needs multiples of {divisor}, given by "
-            "INPUT.SQUARE_SIZE"
-        )
+    check_path(path)
+    check_size(graph.model, size)
     images = torch.zeros(2, 3, size, size, dtype=torch.uint8)  # torch.export takes 1 for constant
     texts = {key: json.dumps(value) for key, value in metadata.items()}
-    _writer(path)(graph.eval(), images, path, texts)
+    _WRITERS[os.path.splitext(path)[1]](graph.eval(), images, path, texts)
 
 
 def load_exported(path: str, num_threads: int = 0) -> Run:
@@ -60,11 +57,10 @@ def load_exported(path: str, num_threads: int = 0) -> Run:
     """
     if not os.path.isfile(path):
         raise ExportError(f"there is no file {path}")
+    check_path(path)
     if path.endswith(".pt2"):
         module = torch.export.load(path).module()
         return torch.no_grad()(lambda images: tuple(module(images)))
-    _writer(path)
-    require_onnx()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -75,20 +71,26 @@ def load_exported(path: str, num_threads: int = 0) -> Run:
     )
 
 
-def require_onnx() -> None:
-    """Raise ExportError where a package for ONNX is missing."""
-    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            f"ONNX needs {', '.join(missing)}: python -m pip install {' '.join(missing)}"
-        )
-
-
-def _writer(path: str) -> Callable:
+def check_path(path: str) -> None:
+    """Raise ExportError unless a file of that name can be written and run here."""
     suffix = os.path.splitext(path)[1]
     if suffix not in _WRITERS:
         raise ExportError(f"{path}: the name must end with .onnx or .pt2")
-    return _WRITERS[suffix]
+    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if suffix == ".onnx" and missing:
+        raise ExportError(
+            f"{path} needs {', '.join(missing)}: python -m pip install {' '.join(missing)}"
+        )
+
+
+def check_size(model: DenseDetector, size: int) -> None:
+    """Raise ExportError unless the model takes square images of ``size`` pixels."""
+    divisor = max(model.backbone.size_divisibility, 1)
+    if size <= 0 or size % divisor:
+        raise ExportError(
+            f"INPUT.SQUARE_SIZE is {size}: a file takes square images of one size, which this "
+            f"detector needs to be a multiple of {divisor} pixels"
+        )
 
 
 def _write_pt2(graph: DetectorGraph, images: Tensor, path: str, metadata: dict[str, str]) -> None:
@@ -98,7 +100,6 @@ def _write_pt2(graph: DetectorGraph, images: Tensor, path: str, metadata: dict[s
 
 
 def _write_onnx(graph: DetectorGraph, images: Tensor, path: str, metadata: dict[str, str]) -> None:
-    require_onnx()
     import onnx
 
     with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):  # of its progress

@@ -1,0 +1,92 @@
+import importlib.util
+
+import pytest
+import torch
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def export(tiny_run, monkeypatch):
+    """Calls the script with the arguments."""
+    spec = importlib.util.spec_from_file_location("export", REPOSITORY / "tools" / "export.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*args):
+        monkeypatch.setattr("sys.argv", ["export.py", "--run", str(tiny_run), *map(str, args)])
+        module.main()
+
+    # It holds on to the stream of the test in which it is first called.
+    monkeypatch.setattr(module, "setup_logger", lambda: None)
+    call.module = module
+    return call
+
+
+@pytest.fixture
+def images(voc):
+    """Three images of the data set."""
+    for name in "abc":
+        voc.add(name, [("red", (3, 5, 24, 40)), ("blue", (34, 34, 60, 58))])
+    return voc.root / "JPEGImages"
+
+
+def table(out, name):
+    """The cells of a row."""
+    (row,) = (line for line in out.splitlines() if name in line and line.startswith("|"))
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_an_onnx_file_is_verified_and_has_the_ap_of_the_model(export, images, tmp_path, capsys):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    path = tmp_path / "new" / "model.onnx"
+    export(path, "--nms", "--evaluate", "--opts", "DATALOADER.NUM_WORKERS", 0)
+    out = capsys.readouterr().out
+    assert "Verified on 3 images of the test set" in out and path.is_file()
+    assert float(table(out, "box (pixels)")[1]) < 0.01
+    assert float(table(out, "detections without")[1]) == 0
+    assert table(out, "model.onnx")[2:] == table(out, "PyTorch")[2:]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_torch_file_without_a_data_set(export, tmp_path, capsys):
+    export(tmp_path / "model.pt2", "--opts", "DATASETS.REGISTER", [])
+    assert "random blobs, since there is no data set and no --images" in capsys.readouterr().out
+    program = torch.export.load(str(tmp_path / "model.pt2"), extra_files=(extra := {
+        "channel_order": "", "thing_classes": "", "suppression": ""
+    }))  # fmt: skip
+    images = torch.zeros(5, 3, 64, 64, dtype=torch.uint8)
+    assert [x.shape for x in program.module()(images)] == [(5, 1920, 4), (5, 1920, 3)]
+    assert extra["channel_order"] == '"RGB"' and '"nms_thresh": 0.5' in extra["suppression"]
+
+
+def test_a_file_that_differs_is_not_kept(export, images, tmp_path, monkeypatch, capsys):
+    load = export.module.load_exported
+    monkeypatch.setattr(
+        export.module, "load_exported", lambda path: lambda x: [y + 0.01 for y in load(path)(x)]
+    )
+    with pytest.raises(SystemExit, match="error: the file differs from the model and was not kept"):
+        export(tmp_path / "model.pt2", "--images", f"{images}/[ab].jpg")
+    assert not (tmp_path / "model.pt2").exists()
+    out = capsys.readouterr().out
+    assert "Verified on 2 given images" in out and table(out, "score")[1] == "0.01"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["model.pb"], r"error: model\.pb: the name must end with \.onnx or \.pt2"),
+        (["a.pt2", "--opts", "INPUT.SQUARE_SIZE", 0], "error: INPUT.SQUARE_SIZE is 0"),
+        (
+            ["a.pt2", "--opts", "INPUT.SQUARE_SIZE", 72],
+            "error: INPUT.SQUARE_SIZE is 72: .* multiple of 16",
+        ),
+        (["a.pt2", "--images", "none.jpg"], r"error: none\.jpg: there is no such file"),
+    ],
+)
+def test_what_cannot_be_exported(export, args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        export(*args)
+    assert not list(tmp_path.glob("a.*"))

@@ -1,0 +1,135 @@
+import importlib.util
+import json
+import os
+import signal
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def predict(tmp_path, tiny_run, monkeypatch):
+    """Calls the script, which writes to tmp_path / "out", and returns its exit code."""
+    spec = importlib.util.spec_from_file_location("predict", REPOSITORY / "tools" / "predict.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*args, model=("--run", tiny_run)):
+        argv = ["predict.py", *model, *args, "--output", tmp_path / "out"]
+        monkeypatch.setattr("sys.argv", [str(a) for a in argv])
+        return module.main()
+
+    call.module = module
+    return call
+
+
+@pytest.fixture
+def images(voc):
+    """A folder with five images, one of them below another folder."""
+    for name in "abcde":
+        voc.add(name, [("red", (3, 5, 24, 40))], size=(80, 60))
+    folder = voc.root / "JPEGImages"
+    (folder / "sub").mkdir()
+    (folder / "e.jpg").rename(folder / "sub" / "a.jpg")
+    return folder
+
+
+NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "sub/a.jpg"]
+
+
+def coco(tmp_path):
+    return json.loads((tmp_path / "out" / "predictions.json").read_text())
+
+
+def test_draws_and_writes_every_image(predict, images, tmp_path, capsys):
+    assert predict(images, "--batch-size", "2", "--draw", "--coco", "--voc") == 0
+    dataset = coco(tmp_path)
+    assert [x["file_name"] for x in dataset["images"]] == NAMES
+    assert {x["image_id"] for x in dataset["annotations"]} == {1, 2, 3, 4, 5}
+    for name in NAMES:
+        assert cv2.imread(str(tmp_path / "out" / "images" / name)).shape == (60, 80, 3)
+    text = (tmp_path / "out" / "voc" / "comp4_det_test_red.txt").read_text()
+    assert {line.split()[0] for line in text.splitlines()} == {"a", "b", "c", "d", "sub/a"}
+    out = capsys.readouterr().out
+    assert "5 images, " in out and "images a second (the model alone: " in out
+
+
+def test_a_torn_file_is_named_and_the_rest_is_done(predict, images, tmp_path, capsys):
+    (images / "b.jpg").write_bytes((images / "b.jpg").read_bytes()[:300])
+    (images / "c.jpg").write_text("no image")
+    assert predict(images, "--coco") == 1
+    names = [x["file_name"] for x in coco(tmp_path)["images"]]
+    assert names == ["a.jpg", "d.jpg", "sub/a.jpg"]
+    captured = capsys.readouterr()
+    assert "3 of 5 images" in captured.out
+    assert "not read: b.jpg: image cannot be read" in captured.err
+    assert "not read: c.jpg: " in captured.err
+    assert captured.err.endswith("error: 2 of 5 images cannot be read\n")
+
+
+def test_ctrl_c_keeps_what_was_done(predict, images, tmp_path, monkeypatch, capsys):
+    class Interrupting(predict.module.ImageDrawing):
+        def add(self, item, prediction):
+            if item.name == "d.jpg":
+                os.kill(os.getpid(), signal.SIGINT)
+            super().add(item, prediction)
+
+    monkeypatch.setattr(predict.module, "ImageDrawing", Interrupting)
+    assert predict(images, "--draw", "--coco", "--batch-size", "2") == 130
+    assert [x["file_name"] for x in coco(tmp_path)["images"]] == NAMES[:3]
+    assert "3 of 5 images" in (captured := capsys.readouterr()).out
+    assert "Interrupted: what was done until then is written" in captured.err
+
+
+def test_frames_of_a_video(predict, tmp_path):
+    path = str(tmp_path / "clip.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(3):
+        writer.write(np.full((48, 64, 3), 100, np.uint8))
+    writer.release()
+    assert predict(path) == 0  # draws and writes COCO's JSON where nothing else is asked for
+    assert [x["file_name"] for x in coco(tmp_path)["images"]] == [
+        "clip_000000",
+        "clip_000001",
+        "clip_000002",
+    ]
+    drawn = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and drawn.get(cv2.CAP_PROP_FPS) == 10
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (["nowhere.jpg"], r"error: nowhere\.jpg: there is no such file or folder"),
+        (["*.nothing"], r"error: \*\.nothing: no image matches"),
+        (["none.mp4"], r"error: none\.mp4: OpenCV cannot open it"),
+        (["none.mp4", "a.jpg"], r"error: none\.mp4: a video or camera must be the only input"),
+    ],
+)
+def test_inputs_that_are_not_there(predict, inputs, message):
+    with pytest.raises(SystemExit, match=message):
+        predict(*inputs)
+
+
+def test_models_that_are_not_there(predict, images, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="error: .*nowhere has no config.yaml"):
+        predict(images, model=("--run", tmp_path / "nowhere"))
+    config = ("--config-file", tmp_path / "run" / "config.yaml")
+    with pytest.raises(SystemExit, match="error: MODEL.WEIGHTS: there is no file"):
+        predict(images, model=(*config, "--weights", tmp_path / "none.pth"))
+    for model in ((), config, ("--run", tmp_path, *config)):
+        with pytest.raises(SystemExit, match="2"):
+            predict(images, model=model)
+    assert "which model? Give --run FOLDER" in capsys.readouterr().err
+
+
+def test_ids_that_vocs_text_cannot_tell(predict, images):
+    (images / "b.jpg").rename(images / "a.png")
+    with pytest.raises(SystemExit, match="a.jpg and a.png are one id in VOC's text"):
+        predict(images, "--voc")
+    (images / "a.png").rename(images / "a b.png")
+    with pytest.raises(SystemExit, match="a b.png: VOC's text has no ids with spaces"):
+        predict(images, "--voc")
