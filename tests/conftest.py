@@ -1,4 +1,5 @@
 import os
+import re
 import uuid
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def real_data(monkeypatch):
 
 # A detector of two levels, which is built and exported in a moment.
 TINY = [
-    "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "INPUT.SQUARE_SIZE", 64,
+    "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "DATALOADER.NUM_WORKERS", 0,
+    "INPUT.SQUARE_SIZE", 64,
     "MODEL.RESNETS.OUT_FEATURES", ["res2"], "MODEL.FSSD.IN_FEATURES", ["res2"],
     "MODEL.FSSD.NUM_LEVELS", 2, "MODEL.FSSD.OUT_CHANNELS", 32,
     "MODEL.ANCHOR_GENERATOR.SIZES", [[16, 22.6], [32, 45.3]],
@@ -92,6 +94,13 @@ def tiny_run(tmp_path, voc_entry):
     checkpointer.save("model_final")
     (tmp_path / "run" / "config.yaml").write_text(cfg.dump())
     return tmp_path / "run"
+
+
+def python_of(page):
+    """The Python of a page below docs/."""
+    return "".join(
+        re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / page).read_text(), re.S)
+    )
 
 
 class VOCWriter:

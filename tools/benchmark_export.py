@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from mutual_guidance.data.images import read_image
 from mutual_guidance.data.inputs import InputError, find_images
-from mutual_guidance.engine import ConfigError, load_config
+from mutual_guidance.engine import USER_ERRORS, load_config
 from mutual_guidance.export import (
     DetectorGraph,
     ExportError,
@@ -65,7 +65,7 @@ def main() -> None:
         for path in tqdm(configs, desc="Exporting"):
             rows.append(benchmark(path, files, args.repeats))
             tqdm.write(f"{parity_table(rows[-1:])}\n\n{time_table(rows[-1:])}\n")
-    except (ConfigError, ExportError, InputError) as error:
+    except (*USER_ERRORS, ExportError, InputError) as error:
         sys.exit(f"error: {error}")
     print(parity_table(rows))
     print()

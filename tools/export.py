@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from mutual_guidance.data import DatasetError, check_datasets
 from mutual_guidance.data.inputs import InputError, find_images
-from mutual_guidance.engine import ConfigError, Predictor, Trainer
+from mutual_guidance.engine import USER_ERRORS, Predictor, Trainer
 from mutual_guidance.engine.predictor import add_model_arguments, check_model_arguments
 from mutual_guidance.export import (
     DetectorGraph,
@@ -53,7 +53,7 @@ def main() -> None:
     args = parse_args()
     try:
         run(args)
-    except (ConfigError, DatasetError, ExportError, InputError, OSError) as error:
+    except (*USER_ERRORS, ExportError, InputError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted")

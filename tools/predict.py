@@ -32,10 +32,9 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from tqdm import tqdm
 
-from mutual_guidance.data import DatasetError
 from mutual_guidance.data.images import read_image
 from mutual_guidance.data.inputs import InputError, Video, find_images, is_video
-from mutual_guidance.engine import ConfigError, Predictor
+from mutual_guidance.engine import USER_ERRORS, Predictor
 from mutual_guidance.engine.predictor import add_model_arguments, check_model_arguments
 from mutual_guidance.evaluation.writers import Prediction, coco_dataset, voc_id, write_voc
 
@@ -66,7 +65,7 @@ def main() -> int:
     args = parse_args()
     try:
         return run(args)
-    except (ConfigError, DatasetError, InputError, OSError) as error:
+    except (*USER_ERRORS, InputError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("Interrupted", file=sys.stderr)

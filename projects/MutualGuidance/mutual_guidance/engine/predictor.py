@@ -12,11 +12,11 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
-from ..checkpoint import Checkpointer
+from ..checkpoint import Checkpointer, checkpoint_files
 from ..data import build_mapper, check_datasets, register_datasets
 from ..data.images import read_image
+from .errors import ConfigError
 from .setup import (
-    ConfigError,
     check_values,
     check_weights,
     load_config,
@@ -45,35 +45,35 @@ class Predictor:
             cfg: of :func:`inference_config`.
 
         Raises:
-            ConfigError: MODEL.WEIGHTS cannot be read or do not fit the model.
+            CheckpointError: MODEL.WEIGHTS cannot be read or do not fit the model.
         """
         self.cfg = cfg
         self.metadata = _class_metadata(cfg)
         self.model = build_model(cfg).eval()
-        _load_weights(self.model, cfg.MODEL.WEIGHTS)
+        checkpointer = Checkpointer(self.model)
+        checkpointer.needs_all_weights = True
+        checkpointer.load(cfg.MODEL.WEIGHTS)
         self._augmentations = build_mapper(cfg, is_train=False).augmentations
 
     @classmethod
     def from_run(cls, folder: str | os.PathLike, opts: Sequence[str] = ()) -> "Predictor":
         """
-        The last checkpoint of a training.
+        The newest checkpoint of a training.
 
         Args:
             folder: the OUTPUT_DIR of the training. opts: KEY VALUE pairs that change its config.
 
         Raises:
-            ConfigError, DatasetError: see :func:`inference_config`; no training wrote the folder.
+            ConfigError, DatasetError, CheckpointError: no training wrote the folder, and as of
+                :func:`inference_config` and the constructor.
         """
         config_file = os.path.join(folder, "config.yaml")
         if not os.path.isfile(config_file):
             raise ConfigError(f"{folder} has no config.yaml: name the OUTPUT_DIR of a training")
-        checkpoints = Checkpointer(torch.nn.Module(), save_dir=str(folder))
-        if not checkpoints.has_checkpoint():
-            raise ConfigError(
-                f"{folder} has no last_checkpoint: train first, or give {config_file} and a "
-                "checkpoint by name"
-            )
-        return cls(inference_config(config_file, checkpoints.get_checkpoint_file(), opts))
+        checkpoints = checkpoint_files(str(folder))
+        if not checkpoints:
+            raise ConfigError(f"{folder} has no checkpoint: train first, or go on with --resume")
+        return cls(inference_config(config_file, checkpoints[0], opts))
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "Predictor":
@@ -179,27 +179,6 @@ def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namesp
         parser.error("give --run, or --config-file and --weights, not both")
     if not args.run and not (args.config_file and args.weights):
         parser.error("which model? Give --run FOLDER, or --config-file FILE and --weights FILE")
-
-
-class _StrictCheckpointer(Checkpointer):
-    """Refuses weights that leave a part of the model as it was initialised."""
-
-    def _log_incompatible_keys(self, incompatible) -> None:
-        unfit = incompatible.missing_keys  # those of another shape are among them
-        if unfit:
-            raise ConfigError(
-                f"the weights do not fit the config: {len(unfit)} tensors, such as {unfit[0]}, are "
-                "missing or of another shape; give the config of their training"
-            )
-
-
-def _load_weights(model: torch.nn.Module, weights: str) -> None:
-    try:
-        _StrictCheckpointer(model).load(weights)
-    except ConfigError as error:
-        raise ConfigError(f"{weights}: {error}") from error
-    except Exception as error:  # a torn file can make unpickling raise anything
-        raise ConfigError(f"{weights} is no checkpoint ({type(error).__name__})") from error
 
 
 def _datasets(cfg: CfgNode) -> list[str]:
