@@ -61,6 +61,8 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         files = list(find_images(args.images).values())[:BATCH] if args.images else []
+        if 0 < len(files) < BATCH:
+            raise InputError(f"--images: {len(files)} images, but {BATCH} are needed")
         rows = []
         for path in tqdm(configs, desc="Exporting"):
             rows.append(benchmark(path, files, args.repeats))

@@ -204,7 +204,7 @@ class VideoDrawing:
 
 def build_drawing(
     args: argparse.Namespace, video: Video | None, metadata: Metadata
-) -> "ImageDrawing | VideoDrawing":
+) -> ImageDrawing | VideoDrawing:
     if video:
         return VideoDrawing(args.output, video, metadata, args.threshold)
     return ImageDrawing(args.output, metadata, args.threshold)

@@ -9,20 +9,14 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from ..checkpoint import Checkpointer, checkpoint_files
 from ..data import build_mapper, check_datasets, register_datasets
 from ..data.images import read_image
 from .errors import ConfigError
-from .setup import (
-    check_values,
-    check_weights,
-    load_config,
-    resolve_classes,
-    resolve_device,
-)
+from .setup import check_values, check_weights, load_config, resolve_classes, resolve_device
+from .trainer import Trainer
 
 Image = str | os.PathLike | np.ndarray
 
@@ -48,8 +42,9 @@ class Predictor:
             CheckpointError: MODEL.WEIGHTS cannot be read or do not fit the model.
         """
         self.cfg = cfg
-        self.metadata = _class_metadata(cfg)
-        self.model = build_model(cfg).eval()
+        # Without the data sets, as much as the config of a run says.
+        self.metadata = _known_metadata(cfg) or Metadata(thing_classes=list(cfg.DATASETS.CLASSES))
+        self.model = Trainer.build_model(cfg).eval()
         checkpointer = Checkpointer(self.model)
         checkpointer.needs_all_weights = True
         checkpointer.load(cfg.MODEL.WEIGHTS)
@@ -154,9 +149,8 @@ def inference_config(config_file: str, weights: str, opts: Sequence[str] = ()) -
     check_weights(cfg, eval_only=True, resume=False)
     resolve_device(cfg)
     register_datasets(cfg.DATASETS.REGISTER)
-    names = _datasets(cfg)
-    if names and not cfg.DATASETS.CLASSES and not _knows_classes(names[0]):
-        check_datasets(names[:1])
+    if not cfg.DATASETS.CLASSES and not _known_metadata(cfg):
+        check_datasets(_datasets(cfg)[:1])  # which reads the classes
     resolve_classes(cfg)
     cfg.freeze()
     return cfg
@@ -185,13 +179,7 @@ def _datasets(cfg: CfgNode) -> list[str]:
     return [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
 
 
-def _knows_classes(dataset_name: str) -> bool:
-    return "thing_classes" in MetadataCatalog.get(dataset_name).as_dict()
-
-
-def _class_metadata(cfg: CfgNode) -> Metadata:
-    """That of the data set, or as much as the config of a run says."""
-    name = _datasets(cfg)[0]
-    if _knows_classes(name):
-        return MetadataCatalog.get(name)
-    return Metadata().set(thing_classes=list(cfg.DATASETS.CLASSES))
+def _known_metadata(cfg: CfgNode) -> Metadata | None:
+    """Of the first data set whose classes are known without reading it."""
+    everything = map(MetadataCatalog.get, _datasets(cfg))
+    return next((m for m in everything if "thing_classes" in m.as_dict()), None)
