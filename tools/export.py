@@ -136,6 +136,8 @@ def verification_batch(predictor: Predictor, images: list[str]) -> tuple[torch.T
 
 def test_images(cfg: CfgNode) -> list[str]:
     """Some of the first test set; none where it is not at hand."""
+    if not cfg.DATASETS.TEST:
+        return []
     try:
         check_datasets(cfg.DATASETS.TEST[:1])
     except DatasetError:

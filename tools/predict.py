@@ -78,7 +78,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_model_arguments(parser)
     parser.add_argument("inputs", nargs="+", metavar="INPUT")
-    parser.add_argument("--output", type=Path, default=Path("predictions"), metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default=Path("output/predictions"))
     parser.add_argument("--draw", action="store_true", help="draw the boxes: images/ or a video")
     parser.add_argument("--coco", action="store_true", help="write predictions.json")
     parser.add_argument("--voc", action="store_true", help="write voc/comp4_det_test_CLASS.txt")
