@@ -96,6 +96,16 @@ class Checkpointer(DetectionCheckpointer):
         path = os.path.join(self.save_dir, "last_checkpoint")
         replace_file(path, lambda f: f.write(last_filename_basename.encode()))
 
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """
+        As Detectron2's.
+
+        Raises:
+            CheckpointError: torn, of another kind of file, or of another architecture.
+        """
+        self._path = path
+        return super().load(path, *args, **kwargs)
+
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """
         Resume from the newest checkpoint of the folder that loads, or load the weights ``path``.
@@ -162,12 +172,12 @@ class Checkpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         super()._log_incompatible_keys(incompatible)
-        wrong = [*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)]
+        wrong = {*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)}
         allowed = 0 if self.needs_all_weights else len(self.model.state_dict()) - 1
         if len(wrong) > allowed:
             raise CheckpointError(
-                f"the checkpoint is of another architecture: it lacks {len(wrong)} of the model's "
-                f"{len(self.model.state_dict())} weights, as {wrong[0]}"
+                f"{self._path} is of another architecture: it lacks {len(wrong)} of the model's "
+                f"{len(self.model.state_dict())} weights, as {min(wrong)}"
             )
 
 
