@@ -1,6 +1,7 @@
 """One process or many: started by Detectron2's launch, or by torchrun."""
 
 import argparse
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -68,7 +69,8 @@ def _pass_on_signals() -> None:
 
     def pass_on(number: int, frame: object) -> None:
         for child in multiprocessing.active_children():
-            os.kill(child.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(child.pid, number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)

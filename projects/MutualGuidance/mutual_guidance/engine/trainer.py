@@ -90,8 +90,10 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """As Detectron2's; the stream of images goes on where it was, too."""
         super().resume_or_load(resume)
-        first, seed = self.start_iter, self.data_seed
-        self._trainer.reset_data_loader(lambda: build_train_loader(self.cfg, seed, first))
+        if self.start_iter:
+            self._trainer.reset_data_loader(
+                lambda: build_train_loader(self.cfg, self.data_seed, self.start_iter)
+            )
 
     def state_dict(self) -> dict:
         return {**super().state_dict(), "data_seed": self.data_seed}
