@@ -44,7 +44,8 @@ def main(args: argparse.Namespace) -> None:
         sys.exit(1 if is_shared and comm.get_local_rank() else f"error: {sentence(error)}")
     except Interrupted as stop:
         if comm.is_main_process():
-            command = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
+            resume = [] if args.resume else ["--resume"]
+            command = shlex.join(["python", sys.argv[0], *resume, *sys.argv[1:]])
             print(f"Stopped by {stop.signal.name}. Go on with:\n  {command}", file=sys.stderr)
         raise
 
