@@ -126,10 +126,5 @@ def test_faults_end_it_with_the_table(tool, tmp_path):
 
 def test_a_detector_of_points_has_no_anchors(tool, real_data):
     with pytest.raises(SystemExit, match="GuidedFCOS has no anchors"):
-        tool.main(
-            [
-                "coco_2017_val",
-                "--config-file",
-                str(REPOSITORY / "configs/COCO-Detection/fcos_R_18.yaml"),
-            ]
-        )
+        config = REPOSITORY / "configs" / "BCCD" / "fcos_R_18.yaml"
+        tool.main(["bccd_test", "--config-file", str(config)])
