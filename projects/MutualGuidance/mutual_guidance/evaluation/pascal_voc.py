@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from torchvision.ops import box_iou
 
-from ..data.voc import load_voc
+from .ground_truth import load_records
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,7 @@ class PascalVOCEvaluator(DatasetEvaluator):
         self._dataset_name = dataset_name
         self._classes = metadata.thing_classes
         self._is_2007 = metadata.get("year") == 2007
-        self._records, _ = load_voc(
-            metadata.dirname, metadata.split, self._classes, check_images=False
-        )
+        self._records = load_records(dataset_name)
 
     def reset(self) -> None:
         self._predictions = {}
