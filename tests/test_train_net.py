@@ -14,8 +14,12 @@ def test_overfits_a_handful_of_images_and_evaluates_to_the_same(voc, tmp_path):
     assert "blue" in log and "| " in log
 
     weights = ["MODEL.WEIGHTS", out / "model_final.pth", "OUTPUT_DIR", tmp_path / "eval"]
-    train_net("--config-file", CONFIG, "--eval-only", *opts, *weights)
+    log = train_net(
+        "--config-file", CONFIG, "--eval-only", *opts, *weights, "TEST.MISALIGNMENT", True
+    )
     assert results(tmp_path / "eval") == trained
+    assert "IoU lost to misalignment" in log
+    assert (tmp_path / "eval" / "misalignment" / "own.json").is_file()
 
 
 @pytest.mark.parametrize(

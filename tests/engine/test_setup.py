@@ -98,6 +98,14 @@ def test_wrong_values_are_refused(key, value, message):
         check_values(load_config(CONFIG, [key, value]))
 
 
+def test_misalignment_needs_a_dense_detector():
+    opts = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "TEST.MISALIGNMENT", True]
+    check_values(load_config(CONFIG, opts[:2]))
+    check_values(load_config(CONFIG, opts[2:]))
+    with pytest.raises(ConfigError, match="RetinaNet.* not GeneralizedRCNN"):
+        check_values(load_config(CONFIG, opts))
+
+
 def test_weights_must_be_there(tmp_path):
     cfg = load_config(CONFIG, [])
     with pytest.raises(ConfigError, match="--eval-only needs trained weights"):

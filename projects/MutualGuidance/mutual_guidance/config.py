@@ -90,3 +90,6 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # Decay of a moving average of the weights that is kept and evaluated beside them, in [0, 1); 0
     # keeps none.
     cfg.SOLVER.EMA_DECAY = 0.0
+
+    # Measure task misalignment besides AP, before and after NMS: see docs/misalignment.md.
+    cfg.TEST.MISALIGNMENT = False

@@ -10,6 +10,8 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import default_setup
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -120,6 +122,12 @@ def check_values(cfg: CfgNode) -> None:
         )
     if not 0 <= solver.EMA_DECAY < 1:
         raise ConfigError(f"SOLVER.EMA_DECAY must be in [0, 1), got {solver.EMA_DECAY}")
+    dense = [name for name, detector in META_ARCH_REGISTRY if issubclass(detector, DenseDetector)]
+    if cfg.TEST.MISALIGNMENT and cfg.MODEL.META_ARCHITECTURE not in dense:
+        raise ConfigError(
+            f"TEST.MISALIGNMENT measures {', '.join(dense)}, not {cfg.MODEL.META_ARCHITECTURE}: "
+            "set it to False"
+        )
 
 
 def check_weights(cfg: CfgNode, eval_only: bool, resume: bool) -> None:

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import weakref
+from contextlib import nullcontext
 
 import torch
 from detectron2.config import CfgNode
@@ -18,7 +19,7 @@ from tabulate import tabulate
 
 from ..checkpoint import Checkpointer
 from ..data import build_mapper, build_train_loader
-from ..evaluation import build_evaluator
+from ..evaluation import build_evaluator, candidates_in_outputs
 from .ema import EMAHook, build_ema
 from .hooks import AssignmentPictures
 from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
@@ -125,18 +126,23 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model, evaluators=None) -> dict:
         """
         As Detectron2's; the main process also logs one table a data set and writes
-        ``evaluation.json`` to the output folder: {data set: {"bbox": {metric: percent}}}.
+        ``evaluation.json`` to the output folder: {data set: {"bbox": {metric: percent}}}, with
+        "misalignment" beside "bbox" if TEST.MISALIGNMENT.
         """
         share_buffers(model)
-        results = super().test(cfg, model, evaluators)
+        with candidates_in_outputs(model) if cfg.TEST.MISALIGNMENT else nullcontext():
+            results = super().test(cfg, model, evaluators)
         report(cfg, results, RESULTS_FILE)
         return results
 
     def _test_ema(self) -> dict:
         logger.info("Evaluating the moving average of the weights")
         share_buffers(self.ema.module)
-        results = super().test(self.cfg, self.ema.module)
-        report(self.cfg, results, EMA_RESULTS_FILE)
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.TEST.MISALIGNMENT = False  # its files are those of the weights themselves
+        results = super().test(cfg, self.ema.module)
+        report(cfg, results, EMA_RESULTS_FILE)
         return {"ema": results}
 
 
