@@ -1,0 +1,73 @@
+"""The charts of the report, as data URIs of SVG."""
+
+import base64
+import io
+import math
+from collections.abc import Callable
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .runs import thinned
+
+# Labels are text from configs and data sets: never mathematics, and the same bytes each time.
+_STYLE = {"text.parse_math": False, "svg.hashsalt": "report", "font.size": 9}
+# Points of a curve that a chart holds at most.
+_MAX_POINTS = 500
+
+
+def chart(draw: Callable[[Axes], None], height: float = 2.6, width: float = 4.2) -> str:
+    """The data URI of what ``draw`` draws; sides in inches."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.subplots())
+        svg = io.BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.getvalue()).decode()}"
+
+
+def bars(values: dict[str, dict[str, float]], names: list[str]) -> str:
+    """
+    Grouped bars with their numbers.
+
+    Args:
+        values: run to name to percent, NaN where it is not defined. names: a group each.
+    """
+    thickness = 0.8 / len(values)
+
+    def draw(axes: Axes) -> None:
+        for i, (run, by_name) in enumerate(values.items()):
+            for j, name in enumerate(names):
+                value, y = by_name.get(name, math.nan), j + (i + 0.5) * thickness - 0.4
+                defined = math.isfinite(value)
+                axes.barh(y, value if defined else 0, thickness, color=f"C{i}")
+                axes.annotate(f" {value:.1f}" if defined else " –", (value if defined else 0, y))
+                axes.texts[-1].set_verticalalignment("center")
+            axes.barh(0, 0, color=f"C{i}", label=run)
+        axes.set(yticks=range(len(names)), yticklabels=names, xlabel="AP (%)")
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        if len(values) > 1:
+            axes.figure.legend(loc="outside lower center", fontsize="small")
+
+    return chart(draw, height=0.9 + 0.22 * len(names) * max(len(values), 1.5))
+
+
+def curve(runs: dict[str, dict[int, float]], name: str) -> str:
+    """One scalar over the iterations, a line a run; a run may lack it."""
+
+    def draw(axes: Axes) -> None:
+        for i, (run, values) in enumerate(runs.items()):
+            points = thinned(list(values.items()), _MAX_POINTS)
+            if not points:
+                continue
+            style = "." if len(points) == 1 else "-"
+            axes.plot(*zip(*points, strict=True), style, color=f"C{i}", label=run, linewidth=1.2)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("iteration")
+        axes.grid(alpha=0.3)
+        if len(runs) > 1:
+            axes.legend(fontsize="x-small")
+
+    return chart(draw)

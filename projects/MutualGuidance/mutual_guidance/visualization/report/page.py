@@ -1,0 +1,167 @@
+"""The report's page: what the template shows, made from the runs."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import yaml
+from detectron2.config import get_cfg
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ...config import add_mutual_guidance_config
+from ...evaluation.misalignment import MEASURES, STAGES
+from ...evaluation.misalignment_plot import PANELS
+from . import figures
+from .runs import Comparison, Frame, Run, Troubles, flatten
+
+_CLASS = "AP-"
+_SIZES = ("APs", "APm", "APl")
+# Scalars that say nothing of what was learnt.
+_NOT_DRAWN = ("time", "data_time", "eta_seconds", "last_time", "last_data_time", "rank_data_time")
+_ABSENT = "–"
+TABS = ("results", "configuration", "curves", "misalignment", "assignments", "detections")
+
+
+@dataclass
+class Table:
+    """Cells of text."""
+
+    headers: list[str]
+    rows: list[list[str]]
+
+
+@dataclass
+class Result:
+    """What was measured on one data set."""
+
+    dataset: str
+    table: Table
+    charts: list[tuple[str, str]]  # alternative text and data URI
+
+
+@dataclass
+class Film:
+    """Assignments on one image over time."""
+
+    image: str
+    iterations: list[int]
+    frames: dict[str, list[Frame]]  # by run
+
+
+def render_report(runs: list[Run], comparisons: list[Comparison], troubles: Troubles) -> str:
+    """
+    The page as HTML, with everything in it.
+
+    Args:
+        runs: at least one, as :func:`read_run` reads them.
+        comparisons: as :func:`read_comparisons` reads them.
+        troubles: what is missing or torn, said in its tab.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(
+        labels=[run.label for run in runs],
+        troubles={tab: [s for t, s in troubles if t == tab] for tab in TABS},
+        results=results(runs),
+        configuration=configuration(runs),
+        curves=curves(runs),
+        misalignment=misalignment(runs),
+        films=films(runs),
+        comparisons=comparisons,
+    )
+
+
+def results(runs: list[Run]) -> list[Result]:
+    """Of each data set that a run was evaluated on."""
+    return [_result(name, runs) for name in _union(run.results for run in runs)]
+
+
+def _result(dataset: str, runs: list[Run]) -> Result:
+    values = {run.label: run.results.get(dataset, {}) for run in runs}
+    names = _union(values.values())
+    means = [n for n in names if not n.startswith(_CLASS)]
+    classes = [n for n in names if n.startswith(_CLASS)]
+    table = Table(
+        ["run", *means],
+        [[run, *(_number(v.get(m), ".1f") for m in means)] for run, v in values.items()],
+    )
+    charts = []
+    if classes:
+        by_class = {run: {k[len(_CLASS) :]: v for k, v in vs.items()} for run, vs in values.items()}
+        uri = figures.bars(by_class, [c[len(_CLASS) :] for c in classes])
+        charts.append((f"AP of each class on {dataset}", uri))
+    if any(size in means for size in _SIZES):
+        charts.append((f"AP of each size on {dataset}", figures.bars(values, list(_SIZES))))
+    return Result(dataset, table, charts)
+
+
+def configuration(runs: list[Run]) -> Table:
+    """The keys in which the runs differ; of a single run, those that differ from the defaults."""
+    defaults = get_cfg()
+    add_mutual_guidance_config(defaults)
+    configs = {"default": flatten(yaml.safe_load(defaults.dump()))}
+    configs |= {run.label: run.config for run in runs if run.config}
+    compared = list(configs.values())[1:] if len(configs) > 2 else list(configs.values())
+    rows = []
+    for key in sorted(_union(compared)):
+        if key != "OUTPUT_DIR" and len({str(config.get(key, _ABSENT)) for config in compared}) > 1:
+            rows.append([key, *(str(config.get(key, _ABSENT)) for config in configs.values())])
+    return Table(["key", *configs], rows if len(configs) > 1 else [])
+
+
+def curves(runs: list[Run]) -> list[tuple[str, str]]:
+    """Name and chart of every scalar but the AP of single classes, losses first."""
+    names = [n for n in _union(run.curves for run in runs) if n not in _NOT_DRAWN and "-" not in n]
+    names.sort(key=lambda n: (n != "total_loss", not n.startswith("loss"), n))
+    return [(n, figures.curve({r.label: r.curves.get(n, {}) for r in runs}, n)) for n in names]
+
+
+def misalignment(runs: list[Run]) -> list[Result]:
+    """Of each data set that it was measured on."""
+    return [_misalignment_on(name, runs) for name in _union(run.misalignment for run in runs)]
+
+
+def _misalignment_on(dataset: str, runs: list[Run]) -> Result:
+    details = {r.label: r.misalignment[dataset] for r in runs if dataset in r.misalignment}
+    rows = []
+    for run, by_stage in details.items():
+        for stage in STAGES:
+            means = [by_stage[stage][measure]["mean"] for measure in MEASURES]
+            suppressed = by_stage["suppressed"] if stage == STAGES[-1] else None
+            values = [by_stage[stage]["found"], *means, suppressed]
+            rows.append([run, f"{stage} NMS", *(_number(v, ".3f") for v in values)])
+    headers = ["run", "", "share with a prediction", *MEASURES.values(), "best one suppressed"]
+    charts = [
+        (f"misalignment on {dataset}", figures.chart(partial(draw, runs=details)))
+        for draw in PANELS
+    ]
+    return Result(dataset, Table(headers, rows), charts)
+
+
+def films(runs: list[Run]) -> list[Film]:
+    """The assignments of each image over time, the runs side by side."""
+    made = []
+    for image in sorted(_union(run.films for run in runs)):
+        frames = {run.label: run.films[image] for run in runs if image in run.films}
+        iterations = sorted({f.iteration for of_run in frames.values() for f in of_run})
+        made.append(Film(image, iterations, frames))
+    return made
+
+
+def _union(mappings: Iterable[Iterable[str]]) -> list[str]:
+    """All keys, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+def _number(value: object, pattern: str) -> str:
+    """A dash for what is no number."""
+    if isinstance(value, int | float) and math.isfinite(value):
+        return format(value, pattern)
+    return _ABSENT

@@ -1,0 +1,41 @@
+import importlib.util
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.visualization.report.conftest import write_run
+
+
+@pytest.fixture
+def report(monkeypatch):
+    """The script, called with a command line."""
+    spec = importlib.util.spec_from_file_location("report", REPOSITORY / "tools/report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*argv):
+        monkeypatch.setattr("sys.argv", ["report.py", *map(str, argv)])
+        module.main()
+
+    return call
+
+
+def test_writes_the_page_and_tells_what_is_missing(report, tmp_path, capsys):
+    run = write_run(tmp_path / "static")
+    (run / "evaluation.json").unlink()
+    page = tmp_path / "new" / "page.html"
+    report(run, "--output", page)
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    warning, done = capsys.readouterr().out.splitlines()
+    assert warning.startswith(f"warning: {run / 'evaluation.json'} is missing; ")
+    assert done == f"Report: {page}"
+
+
+def test_errors_are_one_sentence(report, tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: .*nowhere is no output folder of a run"):
+        report(tmp_path / "nowhere")
+    with pytest.raises(SystemExit, match="^error: the same run is given twice"):
+        report(tmp_path, tmp_path)
+    run = write_run(tmp_path / "static")
+    with pytest.raises(SystemExit, match=r"^error: .*Is a directory"):
+        report(run, "--output", tmp_path)

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""
+Write one self-contained HTML page on one run or several side by side.
+
+    python tools/report.py output/quickstart/mutual_guidance
+    python tools/report.py output/static output/mutual_guidance --comparison output/comparison
+
+A run is the output folder of train_net.py. What it lacks is said on the page, with what makes it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mutual_guidance.visualization.report import (
+    read_comparisons,
+    read_run,
+    render_report,
+    run_labels,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
+    parser.add_argument(
+        "--comparison", type=Path, metavar="FOLDER", help="written by tools/compare_detections.py"
+    )
+    parser.add_argument("--output", type=Path, default="report.html", help="default: report.html")
+    args = parser.parse_args()
+    try:
+        labels = run_labels(args.runs)
+        runs = [read_run(f, label) for f, label in zip(args.runs, labels, strict=True)]
+        comparisons, troubles = read_comparisons(args.comparison) if args.comparison else ([], [])
+        troubles = [trouble for run in runs for trouble in run.troubles] + troubles
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(render_report(runs, comparisons, troubles), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    for _, sentence in troubles:
+        print(f"warning: {sentence}")
+    print(f"Report: {args.output}")
+
+
+if __name__ == "__main__":
+    main()
