@@ -1,0 +1,89 @@
+import importlib.util
+import json
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from mutual_guidance.engine import load_config
+from tests.conftest import REPOSITORY
+
+CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+
+
+@pytest.fixture
+def compare(monkeypatch, tmp_path):
+    """The script, called with a command line."""
+    path = REPOSITORY / "tools/compare_detections.py"
+    spec = importlib.util.spec_from_file_location("compare_detections", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*argv):
+        options = ["--output", str(tmp_path / "comparison"), "--min-score", "0.01"]
+        monkeypatch.setattr("sys.argv", ["compare.py", *map(str, argv), *options])
+        module.main()
+
+    return call
+
+
+@pytest.fixture
+def runs(voc, voc_entry, tmp_path):
+    """Two runs of untrained models, as train_net.py leaves them."""
+    for name in "abc":
+        voc.add(name, [("red", (3, 5, 24, 40)), ("blue", (34, 34, 60, 58))])
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for seed, folder in enumerate(folders):
+        folder.mkdir()
+        opts = ["MODEL.RETINANET.NUM_CLASSES", 3, "INPUT.SQUARE_SIZE", 64, "MODEL.DEVICE", "cpu"]
+        # The second one has more false positives, and so they disagree.
+        opts += ["TEST.DETECTIONS_PER_IMAGE", 3 + 4 * seed, "DATASETS.REGISTER", [voc_entry]]
+        opts += ["DATASETS.TEST", (voc_entry["name"],)]
+        cfg = load_config(CONFIG, [*opts, "DATALOADER.NUM_WORKERS", 0])
+        torch.manual_seed(seed)
+        torch.save({"model": build_model(cfg).state_dict()}, folder / "model_final.pth")
+        (folder / "config.yaml").write_text(cfg.dump())
+    return folders
+
+
+def test_worst_disagreements_first(compare, runs, tmp_path, capsys):
+    compare(*runs, "--images", 2)
+    entries = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    assert len(entries) == 2 and entries[0]["disagreement"] >= entries[1]["disagreement"] > 0
+    assert all(e["image"].endswith(".jpg") for e in entries)
+    assert [e["file"][:4] for e in entries] == ["000_", "001_"]
+    assert all((tmp_path / "comparison" / e["file"]).stat().st_size > 5000 for e in entries)
+    assert "2 of 3 images drawn" in capsys.readouterr().out
+
+
+def test_a_model_agrees_with_its_copy(compare, runs, tmp_path):
+    copy = tmp_path / "copy.pth"
+    copy.write_bytes((runs[0] / "model_final.pth").read_bytes())
+    compare(runs[0], f"{runs[0] / 'config.yaml'},{copy}")
+    entries = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    assert [e["disagreement"] for e in entries] == [0, 0, 0]
+
+
+def test_errors_are_one_sentence(compare, runs, tmp_path):
+    with pytest.raises(SystemExit, match="^error: .*nowhere: there is no such folder"):
+        compare(runs[0], tmp_path / "nowhere")
+    with pytest.raises(SystemExit, match="^error: unknown data set 'other'"):
+        compare(*runs, "--dataset", "other")
+    weights = runs[1] / "model_final.pth"
+    data = weights.read_bytes()
+    weights.write_bytes(data[: len(data) // 2])
+    with pytest.raises(SystemExit, match=r"^error: .*model_final\.pth cannot be loaded"):
+        compare(*runs)
+    weights.unlink()
+    with pytest.raises(SystemExit, match=r"^error: .*there is no file .*model_final\.pth"):
+        compare(*runs)
+
+
+def test_a_model_of_other_classes_is_refused(compare, runs):
+    path = runs[1] / "model_final.pth"
+    state = torch.load(path)
+    name = next(n for n in state["model"] if n.startswith("head.") and n.endswith(".bias"))
+    state["model"][name] = state["model"][name][:-1]
+    torch.save(state, path)
+    with pytest.raises(SystemExit, match=f"(?s)^error: .*{name}.* of another shape"):
+        compare(*runs)
