@@ -5,7 +5,8 @@ Train and evaluate a detector on a drawn data set, from nothing, in minutes on t
     python tools/quickstart.py --strategies static mutual_guidance
 
 draws datasets/Shapes, trains each strategy with the same seed and schedule, and ends with one
-table. A run that was interrupted goes on where it was when the command is given again.
+table and a report to look at in a browser. A run that was interrupted goes on where it was when the
+command is given again.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from mutual_guidance.assignment import STRATEGIES
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/Shapes/retinanet_R_18.yaml"
 METRICS = ("AP", "AP50", "AP75")
+# What the report shows besides AP and curves.
+REPORTED = ("VIS_PERIOD", "100", "TEST.MISALIGNMENT", "True")
 
 
 def main() -> None:
@@ -36,16 +39,28 @@ def main() -> None:
     path = output / "results.json"
     results = {s: {m: values[m] for m in METRICS} for s, values in metrics.items()}
     (ROOT / path).write_text(json.dumps(results, indent=2))
-    print(f"\n{summary(metrics)}\n\nFigures: {path}\nCheckpoints and logs: {output}/")
+    page = report([output / strategy for strategy in strategies], output)
+    print(f"\n{summary(metrics)}\n\nReport: {page}\nFigures: {path}")
+    print(f"Checkpoints and logs: {output}/")
 
 
 def train(strategy: str, folder: Path) -> dict[str, float]:
     """Train one strategy, or go on with it, and return its metrics in percent."""
     print(f"\n==> Training {strategy}", flush=True)
     overrides = ["MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy, "OUTPUT_DIR", str(folder)]
-    run("train_net.py", "--config-file", CONFIG, "--resume", *overrides)
+    run("train_net.py", "--config-file", CONFIG, "--resume", *REPORTED, *overrides)
     (result,) = json.loads((ROOT / folder / "evaluation.json").read_text()).values()
     return result["bbox"]
+
+
+def report(folders: list[Path], output: Path) -> Path:
+    """Write the report, with the detections side by side where there are several runs."""
+    page, comparison, options = output / "report.html", output / "comparison", []
+    if len(folders) > 1:
+        run("tools/compare_detections.py", *map(str, folders), "--output", str(comparison))
+        options = ["--comparison", str(comparison)]
+    run("tools/report.py", *map(str, folders), *options, "--output", str(page))
+    return page
 
 
 def run(*command: str) -> None:
