@@ -12,7 +12,6 @@ the lowest number of false positives.
 
 import argparse
 import json
-import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +25,9 @@ from detectron2.structures import Instances
 from torch import nn
 from tqdm import tqdm
 
-from mutual_guidance.checkpoint import Checkpointer
-from mutual_guidance.data import DatasetError, check_datasets, register_datasets
-from mutual_guidance.engine import ConfigError, Trainer, load_config
+from mutual_guidance.checkpoint import Checkpointer, CheckpointError
+from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.engine import USER_ERRORS, Trainer, load_config
 from mutual_guidance.engine.setup import (
     check_values,
     check_weights,
@@ -40,20 +39,11 @@ from mutual_guidance.visualization.detections import disagreement, draw_comparis
 from mutual_guidance.visualization.report import run_labels
 
 
-class StrictCheckpointer(Checkpointer):
-    """Refuses weights that do not fill the model, where the project's own only warns."""
-
-    def _log_incompatible_keys(self, incompatible) -> None:
-        wrong = [name for name, *_ in incompatible.incorrect_shapes] + incompatible.missing_keys
-        if wrong:
-            raise ValueError(f"{', '.join(wrong[:3])} are missing in them or of another shape")
-
-
 def main() -> None:
     args = parse_args()
     try:
         compare(args)
-    except (ConfigError, DatasetError, OSError, ValueError) as error:
+    except (*USER_ERRORS, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted: nothing is complete; the same command draws all pictures.")
@@ -125,7 +115,7 @@ def load_model(cfg: CfgNode, weights: Path, dataset: str) -> tuple[CfgNode, nn.M
     The model with its weights, and its config for that data set.
 
     Raises:
-        ConfigError, ValueError: the config cannot run, or the weights are torn or do not fit.
+        ConfigError, CheckpointError: the config cannot run, or the weights are torn or do not fit.
     """
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (dataset,)
     cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = str(weights), "auto"
@@ -134,10 +124,12 @@ def load_model(cfg: CfgNode, weights: Path, dataset: str) -> tuple[CfgNode, nn.M
     resolve_device(cfg)
     resolve_classes(cfg)
     model = Trainer.build_model(cfg)
+    checkpointer = Checkpointer(model)
+    checkpointer.needs_all_weights = True
     try:
-        StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{weights} cannot be loaded for {dataset}: {error}") from error
+        checkpointer.load(cfg.MODEL.WEIGHTS)
+    except CheckpointError as error:
+        raise CheckpointError(f"{weights} on {dataset}: {error}") from error
     return cfg, model
 
 
