@@ -9,7 +9,7 @@ STRATEGIES ?= mutual_guidance
 env:
 	$(PYTHON) tools/env.py
 
-# Draw a small data set, then train and evaluate on it.
+# Draw a small data set, train and evaluate on it, and write a report.
 quickstart:
 	$(PYTHON) tools/env.py tools/quickstart.py --strategies $(STRATEGIES)
 

@@ -120,7 +120,7 @@ def test_a_random_seed_is_kept_with_the_run(make_cfg):
 
 
 def test_both_weights_are_evaluated(make_cfg, tmp_path):
-    cfg = make_cfg("ema", "SOLVER.EMA_DECAY", 0.5)
+    cfg = make_cfg("ema", "SOLVER.EMA_DECAY", 0.5, "TEST.MISALIGNMENT", True)
     run(cfg)
     final = weights(tmp_path / "ema")
     average = weights(tmp_path / "ema", "model_ema_final")["model"]
@@ -130,7 +130,9 @@ def test_both_weights_are_evaluated(make_cfg, tmp_path):
         (metrics,) = json.loads((tmp_path / "ema" / file).read_text()).values()
         assert "AP75" in metrics["bbox"]
     lines = (tmp_path / "ema" / "metrics.json").read_text().splitlines()
-    assert {"bbox/AP", "ema/bbox/AP"} <= json.loads(lines[-1]).keys()
+    last = json.loads(lines[-1])
+    assert {"bbox/AP", "ema/bbox/AP", "misalignment/suppressed"} <= last.keys()
+    assert "ema/misalignment/suppressed" not in last  # its files are those of the weights
 
 
 class Average(HookBase):
