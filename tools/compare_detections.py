@@ -25,7 +25,7 @@ from detectron2.structures import Instances
 from torch import nn
 from tqdm import tqdm
 
-from mutual_guidance.checkpoint import Checkpointer, CheckpointError
+from mutual_guidance.checkpoint import CheckpointError
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.engine import USER_ERRORS, Trainer, load_config
 from mutual_guidance.engine.setup import (
@@ -35,6 +35,7 @@ from mutual_guidance.engine.setup import (
     resolve_device,
 )
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
+from mutual_guidance.visualization import load_weights
 from mutual_guidance.visualization.detections import disagreement, draw_comparison, match
 from mutual_guidance.visualization.report import run_labels
 
@@ -124,10 +125,8 @@ def load_model(cfg: CfgNode, weights: Path, dataset: str) -> tuple[CfgNode, nn.M
     resolve_device(cfg)
     resolve_classes(cfg)
     model = Trainer.build_model(cfg)
-    checkpointer = Checkpointer(model)
-    checkpointer.needs_all_weights = True
     try:
-        checkpointer.load(cfg.MODEL.WEIGHTS)
+        load_weights(model, weights)
     except CheckpointError as error:
         raise CheckpointError(f"{weights} on {dataset}: {error}") from error
     return cfg, model

@@ -16,14 +16,13 @@ import yaml
 from PIL import Image
 
 from ...evaluation import misalignment
+from .. import ASSIGNMENTS_FOLDER
 
 T = TypeVar("T")
 Troubles = list[tuple[str, str]]  # tab of the page and sentence
 
 # Keys are written sorted; half a YAML file is often YAML, too.
 _LAST_KEY = "VIS_PERIOD"
-# Below the output folder: <image>/<iteration>.png and counts.jsonl.
-ASSIGNMENTS = Path("visualization", "assignments")
 # Pictures of one image over time that a page holds at most.
 MAX_FRAMES = 12
 
@@ -92,7 +91,7 @@ def read_run(folder: Path, label: str) -> Run:
     remedy = "let the training end, or evaluate with train_net.py --eval-only"
     run.results = read("results", read_results, evaluation, {}, remedy)
     _read_misalignment_of(run, folder)
-    _read_films_of(run, folder / ASSIGNMENTS)
+    _read_films_of(run, folder / ASSIGNMENTS_FOLDER)
     return run
 
 
@@ -237,6 +236,7 @@ def _read_misalignment_of(run: Run, folder: Path) -> None:
 
 
 def _read_films_of(run: Run, folder: Path) -> None:
+    """What :class:`Film` has written there."""
     images = sorted(path for path in folder.glob("*") if path.is_dir())
     if not images:
         remedy = "train with VIS_PERIOD above 0, such as VIS_PERIOD 100"
