@@ -3,7 +3,7 @@ import re
 import pytest
 
 from mutual_guidance.visualization.report import read_comparisons, read_run, render_report
-from mutual_guidance.visualization.report.page import TABS, configuration, results
+from mutual_guidance.visualization.report.page import TABS, configuration, curves, results
 
 from .conftest import NASTY, write_comparison, write_run
 
@@ -38,6 +38,12 @@ def test_configuration_differences(runs):
     assert alone["SOLVER.EPOCHS"] == ["0.0", "27.0"] and "OUTPUT_DIR" not in alone
     runs[0].config = {}
     assert configuration(runs[:1]).rows == []
+
+
+def test_curves(runs):
+    runs[1].curves["loss_cls"] = {20: 1.0, 40: 0.5}
+    runs[1].curves["bbox/AP50"] = {100: 40.0}  # once: no curve
+    assert [name for name, _ in curves(runs)] == ["total_loss", "loss_cls", "bbox/AP"]
 
 
 def test_everything_is_inside_and_escaped(runs, tmp_path):

@@ -117,8 +117,12 @@ def configuration(runs: list[Run]) -> Table:
 
 
 def curves(runs: list[Run]) -> list[tuple[str, str]]:
-    """Name and chart of every scalar but the AP of single classes, losses first."""
-    names = [n for n in _union(run.curves for run in runs) if n not in _NOT_DRAWN and "-" not in n]
+    """
+    Name and chart of every scalar but the AP of single classes, losses first. What was logged only
+    once, as an evaluation at the end, is no curve.
+    """
+    logged = {n for run in runs for n, values in run.curves.items() if len(values) > 1}
+    names = [n for n in logged if n not in _NOT_DRAWN and "-" not in n]
     names.sort(key=lambda n: (n != "total_loss", not n.startswith("loss"), n))
     return [(n, figures.curve({r.label: r.curves.get(n, {}) for r in runs}, n)) for n in names]
 

@@ -217,7 +217,7 @@ def image_uri(path: Path) -> str:
     data = io.BytesIO()
     try:
         with Image.open(path) as image:
-            image.convert("RGB").save(data, "JPEG", quality=85, subsampling=0)
+            image.convert("RGB").save(data, "JPEG", quality=75, subsampling=0)
     except (SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
