@@ -66,7 +66,12 @@ def report(folders: list[Path], output: Path) -> Path:
 def run(*command: str) -> None:
     """Run one of the project's scripts from its root; leave with its status where it fails."""
     env = {**os.environ, "DETECTRON2_DATASETS": "datasets"}
-    status = subprocess.call([sys.executable, *command], cwd=ROOT, env=env)
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:  # which a training gets as well, and writes a checkpoint
+        process.wait()
+        raise
     if status:
         sys.exit(status)
 
