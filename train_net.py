@@ -4,24 +4,17 @@ import argparse
 import shlex
 import sys
 
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
+from torch.distributed import is_torchelastic_launched
 
 from mutual_guidance.checkpoint import Checkpointer
-from mutual_guidance.engine import (
-    USER_ERRORS,
-    Interrupted,
-    NonFiniteLoss,
-    Trainer,
-    launch,
-    sentence,
-    setup,
-)
+from mutual_guidance.engine import USER_ERRORS, Interrupted, Trainer, launch, sentence, setup
 
 
-def run(args: argparse.Namespace) -> None:
+def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate, in one of the processes."""
-    cfg = setup(args)
     if args.eval_only:
         model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
@@ -37,17 +30,25 @@ def run(args: argparse.Namespace) -> None:
 def main(args: argparse.Namespace) -> None:
     """Run, and end with one sentence where the user can help it."""
     try:
-        run(args)
+        cfg = setup(args)
+    except USER_ERRORS as error:  # all processes of a machine find the same
+        sys.exit(1 if comm.get_local_rank() else f"error: {sentence(error)}")
+    try:
+        run(cfg, args)
     except USER_ERRORS as error:
-        # Once a machine, but for what only one process knows.
-        is_shared = not isinstance(error, NonFiniteLoss)
-        sys.exit(1 if is_shared and comm.get_local_rank() else f"error: {sentence(error)}")
+        sys.exit(f"error: {sentence(error)}")
     except Interrupted as stop:
         if comm.is_main_process():
-            resume = [] if args.resume else ["--resume"]
-            command = shlex.join(["python", sys.argv[0], *resume, *sys.argv[1:]])
-            print(f"Stopped by {stop.signal.name}. Go on with:\n  {command}", file=sys.stderr)
+            print(f"Stopped by {stop.signal.name}. {how_to_go_on(args)}", file=sys.stderr)
         raise
+
+
+def how_to_go_on(args: argparse.Namespace) -> str:
+    """What to type to resume."""
+    if is_torchelastic_launched():
+        return "Go on with the same torchrun command, and --resume after train_net.py"
+    resume = [] if args.resume else ["--resume"]
+    return f"Go on with:\n  {shlex.join(['python', sys.argv[0], *resume, *sys.argv[1:]])}"
 
 
 if __name__ == "__main__":

@@ -7,13 +7,20 @@ import sys
 
 from tests.conftest import REPOSITORY
 
+# Several processes would otherwise want a GPU each, and bit-identity is promised on the CPU.
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 CONFIG = "configs/Shapes/retinanet_R_18.yaml"
 
 
 def train_net(*args, ok=True, launcher=(), **variables):
     """Run train_net.py with two threads and return its output."""
     command = [sys.executable, *launcher, "train_net.py", *map(str, args)]
-    env = {**os.environ, "OMP_NUM_THREADS": os.getenv("OMP_NUM_THREADS", "2"), **variables}
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": os.getenv("OMP_NUM_THREADS", "2"),
+        **NO_GPU,
+        **variables,
+    }
     done = subprocess.run(
         command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=400
     )

@@ -14,7 +14,7 @@ import torch
 from detectron2.engine import default_argument_parser
 
 from tests.conftest import REPOSITORY
-from tests.runs import CONFIG, draw_four_images, own_set, train_net
+from tests.runs import CONFIG, NO_GPU, draw_four_images, own_set, train_net
 
 ITERATIONS = 40
 
@@ -49,7 +49,7 @@ def start():
 
 def _start(arguments, out, launcher):
     command = [sys.executable, *launcher, "train_net.py", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **NO_GPU}
     return subprocess.Popen(
         [*command, "OUTPUT_DIR", str(out)], cwd=REPOSITORY, env=env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -101,11 +101,11 @@ def test_kill_9_and_resume_is_the_uninterrupted_run(arguments, straight, tmp_pat
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_path, start, number):
     out = tmp_path / "out"
-    process = start(arguments, out)
+    process = start([*arguments, "DATALOADER.NUM_WORKERS", 2], out)
     wait_for(out / "metrics.json", process)
     while not (out / "metrics.json").stat().st_size:
         time.sleep(0.01)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal or a scheduler does: loader workers, too
     log, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, log[-2000:]
     assert f"Stopped by {number.name}. Go on with:\n" in log and "Traceback" not in log

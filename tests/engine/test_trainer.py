@@ -15,7 +15,7 @@ from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import Interrupted, Trainer, load_config
 from mutual_guidance.engine.errors import NonFiniteLoss
-from mutual_guidance.engine.setup import check_values, resolve_classes, resolve_device
+from mutual_guidance.engine.setup import _kept, check_values, resolve_classes, resolve_device
 from mutual_guidance.engine.step import load_batch
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
 from tests.runs import CONFIG, draw_four_images
@@ -58,7 +58,7 @@ def make_cfg(voc, voc_entry, tmp_path):
                 "INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True, "SOLVER.EPOCHS", 0.0,
                 "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.IMS_PER_BATCH", 2,
                 "SOLVER.CHECKPOINT_PERIOD", 100, "SOLVER.WARMUP_ITERS", 2,
-                "DATALOADER.NUM_WORKERS", 0, *opts,
+                "DATALOADER.NUM_WORKERS", 0, "MODEL.DEVICE", "cpu", *opts,
             ],
         )  # fmt: skip
         check_values(cfg)
@@ -92,6 +92,10 @@ def same(a, b):
     return torch.equal(a, b) if torch.is_tensor(a) else a == b
 
 
+PRECISE_BN = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2,
+              "TEST.EVAL_PERIOD", 2)  # fmt: skip
+
+
 def crash(cfg, iteration):
     """Train until a crash after that iteration; the losses until then."""
     losses = Losses()
@@ -101,12 +105,66 @@ def crash(cfg, iteration):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(make_cfg, tmp_path):
-    opts = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.CHECKPOINT_PERIOD", 4)
+    opts = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.CHECKPOINT_PERIOD", 4, *PRECISE_BN)
     straight = run(make_cfg("whole", *opts))
     assert crash(make_cfg("torn", *opts), 4) == straight[:5]
     assert run(make_cfg("torn", *opts), resume=True) == straight[4:]  # after the checkpoint of 3
     whole, torn = weights(tmp_path / "whole"), weights(tmp_path / "torn")
     assert same(whole, torn) and {"model", "ema", "trainer"} <= whole.keys()
+
+
+def test_a_prolonged_run_resumes_where_it_was(make_cfg):
+    run(make_cfg("long", "SOLVER.MAX_ITER", 2))
+    more = ("SOLVER.MAX_ITER", 9, "SOLVER.CHECKPOINT_PERIOD", 4)
+    with pytest.raises(ZeroDivisionError):
+        run(make_cfg("long", *more), Crash(4), resume=True)
+    trainer = Trainer(make_cfg("long", *more))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 4
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up(make_cfg, tmp_path):
+    cfg = make_cfg("out", "TEST.EVAL_PERIOD", 4, "SOLVER.CHECKPOINT_PERIOD", 4)
+    trainer = Trainer(cfg)
+    trainer.register_hooks([Crash(3)])
+    trainer._hooks.insert(0, trainer._hooks.pop())  # before the evaluation, and the checkpoint
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    trainer.checkpointer.save("model_0000003")
+    run(cfg, resume=True)
+    lines = map(json.loads, (tmp_path / "out" / "metrics.json").read_text().splitlines())
+    assert 3 in [line["iteration"] for line in lines if "bbox/AP" in line]
+
+
+def test_an_evaluation_keeps_the_config_of_the_training(make_cfg, tmp_path):
+    make_cfg("out")
+    path = tmp_path / "out" / "config.yaml"
+    before = path.read_text()
+    with _kept(str(path)):
+        path.write_text("overwritten")
+    assert path.read_text() == before
+    with _kept(None):
+        path.write_text("a new training")
+    assert path.read_text() == "a new training"
+
+
+def test_mixed_precision_leaves_the_average_alone(make_cfg):
+    amp = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16")
+    trainer = Trainer(make_cfg("amp", *amp, "SOLVER.EMA_DECAY", 0.5))
+    average, used = trainer.ema.module.eval(), []
+    average.backbone.register_forward_hook(lambda *_: used.append(True))
+    with torch.no_grad():
+        average([{"image": torch.zeros(3, 64, 64), "height": 64, "width": 64}])
+    assert used
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_mixed_precision_on_a_gpu(make_cfg, precision):
+    amp = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision)
+    cfg = make_cfg("gpu", *amp, "MODEL.DEVICE", "cuda", "MODEL.CHANNELS_LAST", True)
+    assert torch.tensor(run(cfg)).isfinite().all()
 
 
 def test_a_random_seed_is_kept_with_the_run(make_cfg):

@@ -68,6 +68,7 @@ class Checkpointer(DetectionCheckpointer):
 
     # Whether loading must give the model every weight, as before evaluation.
     needs_all_weights = False
+    _has_resumed = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """
@@ -101,10 +102,16 @@ class Checkpointer(DetectionCheckpointer):
         As Detectron2's.
 
         Raises:
-            CheckpointError: torn, of another kind of file, or of another architecture.
+            CheckpointError: torn, of another kind of file, of another architecture, or of a run
+                with other settings.
         """
         self._path = path
-        return super().load(path, *args, **kwargs)
+        try:
+            return super().load(path, *args, **kwargs)
+        except KeyError as error:
+            raise CheckpointError(
+                f"{path} lacks {error}: it is of a run with other settings (SOLVER.AMP?)"
+            ) from error
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """
@@ -117,14 +124,15 @@ class Checkpointer(DetectionCheckpointer):
         if resume:
             # The main process decides, since the others may see the folder later.
             newest = comm.all_gather(self._newest_that_loads() if comm.is_main_process() else None)
-            if newest[0]:
+            self._has_resumed = newest[0] is not None
+            if self._has_resumed:
                 return self.load(newest[0])
             logger.info(f"No checkpoint in {self.save_dir}: starting anew")
         return self.load(path, checkpointables=[])
 
     def has_checkpoint(self) -> bool:
-        """Whether there is any, torn ones included."""
-        return bool(checkpoint_files(self.save_dir))
+        """Whether :meth:`resume_or_load` has resumed, which all processes agree on."""
+        return self._has_resumed
 
     def _newest_that_loads(self) -> str | None:
         faults = []
@@ -182,15 +190,18 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def checkpoint_files(folder: str) -> list[str]:
-    """Checkpoints of a run, the newest first: that of the end, then by iteration."""
+    """
+    Checkpoints of a run, the last written first; of those written at the same time, that of the
+    end, then by iteration. (A run that was prolonged has later ones than that of its first end.)
+    """
     names = os.listdir(folder) if os.path.isdir(folder) else []
     iterations = {m[0]: m[1] for m in map(_CHECKPOINT.fullmatch, names) if m}
-    newest_first = sorted(
-        iterations,
-        key=lambda name: math.inf if iterations[name] == "final" else int(iterations[name]),
-        reverse=True,
-    )
-    return [os.path.join(folder, name) for name in newest_first]
+
+    def age(name: str) -> tuple[int, float]:
+        written = os.stat(os.path.join(folder, name)).st_mtime_ns
+        return written, math.inf if iterations[name] == "final" else int(iterations[name])
+
+    return [os.path.join(folder, name) for name in sorted(iterations, key=age, reverse=True)]
 
 
 def misfit(state_dict: dict[str, Tensor], model: nn.Module) -> str | None:

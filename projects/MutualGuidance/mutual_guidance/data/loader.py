@@ -4,8 +4,10 @@ resumes at some iteration sees what it would have seen, whatever the numbers of 
 loader workers.
 """
 
+import functools
 import itertools
 import random
+import signal
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,9 +16,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, build_detection_train_loader
 from detectron2.data.build import _train_loader_from_config
 from detectron2.utils import comm
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from .mapper import build_mapper
+
+# For which a worker goes on after SIGTERM, at most.
+_GRACE_S = 30
 
 
 class PlacedSampler(Sampler):
@@ -50,6 +55,8 @@ class PlacedDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, placed: tuple[int, int]) -> dict:
+        if get_worker_info() is not None:
+            _outlive_signals()
         place, index = placed
         _seed_everything(self.seed, place)
         return self.mapper(self.records[index])
@@ -73,6 +80,16 @@ def build_train_loader(cfg: CfgNode, seed: int, first_iteration: int = 0):
         mapper=None,
         **args,
     )
+
+
+@functools.cache
+def _outlive_signals() -> None:
+    """
+    Let a worker end with the loader, not with a signal to its whole process group: the main
+    process still needs its batches to finish the iteration.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
 
 
 def _seed_everything(*entropy: int) -> None:

@@ -1,6 +1,6 @@
 """Training and evaluation, and prediction with what they made."""
 
-from .errors import USER_ERRORS, ConfigError, NonFiniteLoss, sentence
+from .errors import USER_ERRORS, ConfigError, sentence
 from .interrupt import Interrupted
 from .launch import launch
 from .predictor import Predictor
@@ -12,7 +12,6 @@ __all__ = [
     "USER_ERRORS",
     "ConfigError",
     "Interrupted",
-    "NonFiniteLoss",
     "Predictor",
     "Trainer",
     "launch",

@@ -53,9 +53,18 @@ def signal_of_any_process() -> signal.Signals | None:
 
 
 class StopOnSignal(DatasetEvaluator):
-    """Evaluates nothing, but ends a long evaluation when a signal has been noted."""
+    """
+    Evaluates nothing, but ends an evaluation when a signal has been noted: in the middle, or, of
+    several processes, which must end it together, before the results are gathered.
+    """
 
     def process(self, inputs, outputs) -> None:
         """Raises Interrupted."""
-        if _received is not None:
+        if _received is not None and comm.get_world_size() == 1:
             raise Interrupted(_received)
+
+    def evaluate(self) -> None:
+        """Raises Interrupted."""
+        received = signal_of_any_process()
+        if received is not None:
+            raise Interrupted(received)

@@ -26,14 +26,13 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         SystemExit: a started process ended so; the code is its own.
     """
     if dist.is_torchelastic_launched():
-        if int(os.environ["TORCHELASTIC_RESTART_COUNT"]) > 0:
-            args.resume = True
         join_group()
+        restarts = comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"]))
+        args.resume = args.resume or any(restarts)
         main(args)
         dist.destroy_process_group()
         return
-    if args.num_gpus * args.num_machines > 1:
-        _pass_on_signals()
+    received = _pass_on_signals() if args.num_gpus * args.num_machines > 1 else []
     try:
         launch_processes(
             main,
@@ -44,7 +43,10 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
             args=(args,),
         )
     except multiprocessing.ProcessExitedException as error:
-        raise SystemExit(error.exit_code) from error
+        code = error.exit_code
+        raise SystemExit(code if code >= 0 else 128 - code) from error
+    if received:  # some children end with 0 after Ctrl-C
+        raise SystemExit(128 + received[0])
 
 
 def join_group() -> None:
@@ -64,13 +66,19 @@ def join_group() -> None:
         torch.cuda.set_device(comm.get_local_rank())
 
 
-def _pass_on_signals() -> None:
-    """The children stop by themselves, and end this process with their code."""
+def _pass_on_signals() -> list[int]:
+    """
+    Pass SIGTERM and SIGINT on to the children, which stop by themselves and end this process with
+    their code. Returns a list to which the signals are added.
+    """
+    received = []
 
     def pass_on(number: int, frame: object) -> None:
+        received.append(number)
         for child in multiprocessing.active_children():
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(child.pid, number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
+    return received

@@ -1,6 +1,8 @@
 """The folder and the shared memory that a run needs, checked before it starts."""
 
+import errno
 import fcntl
+import logging
 import os
 import shutil
 
@@ -12,6 +14,8 @@ from .errors import ConfigError, OutputError
 
 _LOCK_FILE = ".lock"
 _SHARED_MEMORY = "/dev/shm"
+logger = logging.getLogger(__name__)
+
 # By folder; open while the process lives. Its locks are its own: loader workers, which may survive
 # it by seconds, do not hold them.
 _locks = {}
@@ -44,9 +48,11 @@ def check_output(folder: str, is_new_run: bool) -> None:
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise OutputError(
-            f"another run is writing to {folder}; wait for it, or choose another OUTPUT_DIR"
-        ) from error
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise OutputError(
+                f"another run is writing to {folder}; wait for it, or choose another OUTPUT_DIR"
+            ) from error
+        logger.warning(f"{folder} cannot be locked ({error}): see that no other run writes to it")
     _locks[os.path.realpath(folder)] = lock
 
 
@@ -57,8 +63,9 @@ def check_shared_memory(cfg: CfgNode) -> None:
     """
     if not cfg.DATALOADER.NUM_WORKERS or not os.path.isdir(_SHARED_MEMORY):
         return
-    side = cfg.INPUT.SQUARE_SIZE or cfg.INPUT.MAX_SIZE_TRAIN
-    batch = 3 * side**2 * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    inputs = cfg.INPUT
+    pixels = inputs.SQUARE_SIZE**2 or inputs.MAX_SIZE_TRAIN * max(inputs.MIN_SIZE_TRAIN)
+    batch = 3 * pixels * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
     prefetched = 2 * batch * cfg.DATALOADER.NUM_WORKERS * comm.get_local_size()
     free = shutil.disk_usage(_SHARED_MEMORY).free
     if prefetched > free:

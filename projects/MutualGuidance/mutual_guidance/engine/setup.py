@@ -1,10 +1,12 @@
 """From the command line to a config that can run."""
 
 import argparse
+import contextlib
 import difflib
 import logging
 import os
 import re
+from collections.abc import Iterator
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -16,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..assignment import AnchorMatcher
+from ..checkpoint import replace_file
 from ..config import add_mutual_guidance_config
 from ..data import check_datasets, register_datasets
 from .errors import ConfigError
@@ -49,8 +52,22 @@ def setup(args: argparse.Namespace) -> CfgNode:
         resolve_schedule(cfg)
         check_shared_memory(cfg)
     cfg.freeze()
-    default_setup(cfg, args)
+    with _kept(os.path.join(cfg.OUTPUT_DIR, "config.yaml") if args.eval_only else None):
+        default_setup(cfg, args)
     return cfg
+
+
+@contextlib.contextmanager
+def _kept(path: str | None) -> Iterator[None]:
+    """Keep a file that is there as it is: an evaluation's config is not the training's."""
+    if path is None or not os.path.isfile(path):
+        yield
+        return
+    with open(path, "rb") as f:
+        content = f.read()
+    yield
+    if comm.is_main_process():
+        replace_file(path, lambda f: f.write(content))
 
 
 def load_config(config_file: str, opts: list[str]) -> CfgNode:

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ..checkpoint import replace_file
 from .errors import NonFiniteLoss
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -76,13 +77,16 @@ class _FiniteLosses:
     def _stop(self, losses: dict[str, float]) -> None:
         batch, model = self.data_loader.last, self.model
         path = os.path.join(self.folder, f"nonfinite_{self.iter:07d}_rank{comm.get_rank()}.pth")
-        save_batch(path, batch, getattr(model, "module", model))
+        kept = f"{path} holds the batch and the weights"
+        try:
+            save_batch(path, batch, getattr(model, "module", model))
+        except (OSError, RuntimeError) as error:
+            kept = f"the batch could not be saved ({error})"
         files = ", ".join(image["file_name"] for image in batch)
         terms = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         raise NonFiniteLoss(
-            f"the loss is not finite in iteration {self.iter} ({terms}) on {files}; {path} holds "
-            "the batch and the weights. Lower SOLVER.BASE_LR, warm up longer, or clip gradients "
-            "(SOLVER.CLIP_GRADIENTS)"
+            f"the loss is not finite in iteration {self.iter} ({terms}) on {files}; {kept}. Lower "
+            "SOLVER.BASE_LR, warm up longer, or clip gradients (SOLVER.CLIP_GRADIENTS)"
         )
 
 
@@ -105,7 +109,8 @@ def save_batch(path: str, batch: list[dict], model: nn.Module) -> None:
         }
         for image in batch
     ]
-    torch.save({"model": model.state_dict(), "batch": images}, path)
+    data = {"model": model.state_dict(), "batch": images}
+    replace_file(path, lambda f: torch.save(data, f))
 
 
 def load_batch(path: str) -> list[dict]:

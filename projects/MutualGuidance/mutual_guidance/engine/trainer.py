@@ -1,11 +1,14 @@
 """Detectron2's DefaultTrainer with the project's data, evaluators, interruptions and reports."""
 
+import itertools
 import json
 import logging
 import math
 import os
 import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
@@ -41,6 +44,8 @@ class Trainer(DefaultTrainer):
         self.data_seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
+        # A copy of the model, so before mixed precision puts something around it.
+        self.ema = build_ema(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         optimizer = self.build_optimizer(cfg, model)
         loader = build_train_loader(cfg, self.data_seed)
         on_gpu = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
@@ -48,7 +53,6 @@ class Trainer(DefaultTrainer):
         self._trainer = build_step(cfg, ddp_model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        self.ema = build_ema(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         if self.ema is not None:
             self.checkpointer.add_checkpointable("ema", self.ema)
         self.register_hooks(self.build_hooks())
@@ -73,6 +77,16 @@ class Trainer(DefaultTrainer):
         """
         with note_signals():
             super().train()
+
+    def before_train(self) -> None:
+        super().before_train()
+        period, done = self.cfg.TEST.EVAL_PERIOD, self.start_iter
+        if done and period > 0 and done % period == 0 and done < self.max_iter:
+            # What stopped the run may have been in this evaluation.
+            self.iter = self.storage.iter = done - 1
+            for hook in self._hooks:
+                if isinstance(hook, EvalHook):
+                    hook.after_step()
 
     def after_step(self) -> None:
         try:
@@ -109,8 +123,9 @@ class Trainer(DefaultTrainer):
         return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
-        return build_train_loader(cfg, max(cfg.SEED, 0))
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable:
+        """For PreciseBN: the same batches at every evaluation, resumed or not."""
+        return _Repeated(partial(build_train_loader, cfg, max(cfg.SEED, 0)), cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -120,7 +135,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return DatasetEvaluators([build_evaluator(cfg, dataset_name), StopOnSignal()])
+        return DatasetEvaluators([StopOnSignal(), build_evaluator(cfg, dataset_name)])
 
     @classmethod
     def test(cls, cfg: CfgNode, model, evaluators=None) -> dict:
@@ -144,6 +159,18 @@ class Trainer(DefaultTrainer):
         results = super().test(cfg, self.ema.module)
         report(cfg, results, EMA_RESULTS_FILE)
         return {"ema": results}
+
+
+class _Repeated:
+    """The first TEST.PRECISE_BN.NUM_ITER batches of a loader, again and again."""
+
+    def __init__(self, build_loader: Callable[[], Iterable], cfg: CfgNode) -> None:
+        self.build_loader = build_loader
+        self.num_batches = cfg.TEST.PRECISE_BN.NUM_ITER
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        while True:
+            yield from itertools.islice(self.build_loader(), self.num_batches)
 
 
 def share_buffers(model: torch.nn.Module) -> None:
