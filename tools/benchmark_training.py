@@ -4,7 +4,7 @@ Images a second of the training loader alone, of the model alone and of both, an
 training step that each strategy's assignment takes.
 
     python tools/benchmark_training.py --config-file configs/COCO-Detection/fssd_R_18.yaml \\
-        --workers 0 1 2 SOLVER.IMS_PER_BATCH 8
+        --workers 0 1 2 --opts SOLVER.IMS_PER_BATCH 8
 
 measures on the config's training set and device and prints two tables; --output writes the figures
 as JSON. The loader's images are read from the disk's cache after a first pass.
@@ -71,8 +71,10 @@ def main() -> None:
         "--strategies", nargs="+", choices=list(STRATEGIES), default=["static", "mutual_guidance"]
     )
     parser.add_argument("--output", help="a JSON file")
-    parser.add_argument("opts", nargs="*", help="KEY VALUE pairs of the config")
-    options = parser.parse_intermixed_args()
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the end"
+    )
+    options = parser.parse_args()
     setup_logger(name="mutual_guidance")
     cfg = prepare(options.config_file, options.opts)
 
