@@ -26,6 +26,7 @@ class _Running:
     cell: Cell
     process: subprocess.Popen
     slot: dict[str, str]
+    log_start: int  # of what this process writes to the log, to which earlier attempts wrote
 
 
 def slots(jobs: int | None) -> list[dict[str, str]]:
@@ -124,6 +125,7 @@ class Runner:
     def _launch(self, cell: Cell, slot: dict[str, str]) -> None:
         (self.root / cell.folder).mkdir(parents=True, exist_ok=True)
         with (self.root / cell.folder / LOG_FILE).open("a") as log:
+            log_start = log.tell()
             process = subprocess.Popen(
                 [sys.executable, *cell.arguments],
                 cwd=self.root,
@@ -133,7 +135,7 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a terminal's Ctrl-C reaches the runner alone
             )
-        self.running.append(_Running(cell, process, slot))
+        self.running.append(_Running(cell, process, slot, log_start))
 
     def _collect(self) -> None:
         """Take account of the processes that ended."""
@@ -141,7 +143,8 @@ class Runner:
             self.running.remove(run)
             self.free.append(run.slot)
             if run.process.returncode:
-                self._fail(run.cell, last_line(self.root / run.cell.folder / LOG_FILE))
+                log = self.root / run.cell.folder / LOG_FILE
+                self._fail(run.cell, last_line(log, run.log_start))
                 continue
             try:
                 plan = self.plans[run.cell]
@@ -176,8 +179,11 @@ def _signal_all(runs: Iterable[_Running], signum: int) -> None:
             run.process.send_signal(signum)
 
 
-def last_line(path: Path) -> str:
-    """Of a log: the error that ended the run, where it wrote one."""
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+def last_line(path: Path, start: int) -> str:
+    """Of a log from the byte ``start`` on: the error that ended the run, where it wrote one."""
+    with path.open("rb") as f:
+        f.seek(start)
+        text = f.read().decode(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or ["it wrote nothing"])[-1].strip()
