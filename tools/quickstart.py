@@ -19,6 +19,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.run_files import RESULTS_FILE, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/Shapes/retinanet_R_18.yaml"
@@ -49,7 +50,7 @@ def train(strategy: str, folder: Path) -> dict[str, float]:
     print(f"\n==> Training {strategy}", flush=True)
     overrides = ["MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy, "OUTPUT_DIR", str(folder)]
     run("train_net.py", "--config-file", CONFIG, "--resume", *REPORTED, *overrides)
-    (result,) = json.loads((ROOT / folder / "evaluation.json").read_text()).values()
+    (result,) = read_results(ROOT / folder / RESULTS_FILE).values()
     return result["bbox"]
 
 

@@ -76,7 +76,15 @@ def test_of_a_resumed_run_the_later_values_count(run_folder):
         f.write('\n{"iteration": 40, "total_loss": 9.0}\n{"iteration": 60, "total_loss": NaN}')
         f.write('\n{"iteration": 80, "total_lo')
     run = read_run(run_folder, "a")
-    assert run.curves["total_loss"] == {0: 3.0, 20: 2.8, 40: 9.0, 60: 2.4, 80: 2.2}
+    assert run.curves["total_loss"] == {0: 3.0, 20: 2.8, 40: 9.0, 80: 2.2}
+    assert run.troubles == [("curves", f"{run_folder / 'metrics.json'}: 1 torn lines are left out")]
+
+
+def test_a_row_behind_a_torn_one_counts(run_folder):
+    with open(run_folder / "metrics.json", "a") as f:
+        f.write('\n{"iteration": 100, "total_lo{"iteration": 90, "total_loss": 2.0}\n')
+    run = read_run(run_folder, "a")
+    assert run.curves["total_loss"][90] == 2.0 and 100 not in run.curves["total_loss"]
     assert run.troubles == [("curves", f"{run_folder / 'metrics.json'}: 1 torn lines are left out")]
 
 

@@ -10,7 +10,7 @@ from ..data import DatasetError, check_datasets, register_datasets
 from ..engine import ConfigError, load_config
 from ..engine.setup import check_values, check_weights, resolve_schedule
 from .grid import Cell, ExperimentError
-from .records import read_metrics
+from .records import metrics_so_far
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def seconds_per_image(root: Path, cells: list[Cell]) -> dict[str, float]:
     """Of training, by config: the mean over all that its runs have measured so far."""
     measured: dict[str, list[float]] = {}
     for cell in cells:
-        rows = read_metrics(root / cell.folder).values()
+        rows = metrics_so_far(root / cell.folder).values()
         seconds = [row["time"] for row in rows if "time" in row]
         if seconds:
             batch = _load(root, cell).SOLVER.IMS_PER_BATCH

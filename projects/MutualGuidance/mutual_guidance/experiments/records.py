@@ -9,15 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..run_files import METRICS_FILE, RESULTS_FILE, read_metrics, read_results
 from .grid import Cell, ExperimentError
 
 RECORD_FILE = "record.json"
 LOG_FILE = "train_net.log"
 _SETTINGS_FILE = "settings.json"
-_METRICS_FILE = "metrics.json"
-_TAIL = 8192  # bytes, more than a line of metrics.json
 # Of metrics.json, what says nothing about the training.
-_TIMES = ("data_time", "rank_data_time", "time", "eta_seconds", "iteration")
+_TIMES = ("data_time", "rank_data_time", "time", "eta_seconds")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -74,7 +73,7 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
         ExperimentError: its ``evaluation.json`` is missing or torn.
     """
     folder = root / cell.folder
-    by_iteration = read_metrics(folder)
+    by_iteration = metrics_so_far(folder)
     seconds = [row["time"] for row in by_iteration.values() if "time" in row]
     record = {
         "protocol": cell.protocol,
@@ -100,18 +99,18 @@ def read_evaluation(folder: Path) -> dict[str, float | None]:
     Raises:
         ExperimentError: the file is missing or torn, or holds several data sets.
     """
-    path = folder / "evaluation.json"
+    path = folder / RESULTS_FILE
     try:
-        (groups,) = json.loads(path.read_text()).values()
-        return {
-            name if group == "bbox" else f"{group}/{name}": round_figure(value)
-            for group, metrics in groups.items()
-            for name, value in metrics.items()
-        }
-    except (OSError, ValueError, AttributeError) as error:
+        (groups,) = read_results(path).values()
+    except (OSError, ValueError) as error:
         raise ExperimentError(
             f"{path} does not hold the results of one data set ({error})"
         ) from error
+    return {
+        name if group == "bbox" else f"{group}/{name}": round_figure(value)
+        for group, metrics in groups.items()
+        for name, value in metrics.items()
+    }
 
 
 def round_figure(value: float | None) -> float | None:
@@ -119,37 +118,10 @@ def round_figure(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """
-    The rows of ``metrics.json`` by iteration, ascending. A run that was torn and resumed wrote some
-    iterations twice, of which the later counts, and may have left part of a row, which does not.
-    """
-    path = folder / _METRICS_FILE
-    lines = path.read_text().splitlines() if path.is_file() else []
-    rows: dict[int, dict] = {}
-    for row in filter(None, map(_parse, lines)):
-        rows[row["iteration"]] = {**rows.get(row["iteration"], {}), **row}
-    return dict(sorted(rows.items()))
-
-
-def iterations_done(folder: Path) -> int:
-    """As far as ``metrics.json`` knows, without reading all of it."""
-    path = folder / _METRICS_FILE
-    if not path.is_file():
-        return 0
-    with path.open("rb") as f:
-        f.seek(max(0, path.stat().st_size - _TAIL))
-        rows = filter(None, map(_parse, f.read().decode(errors="replace").splitlines()))
-    return max((row["iteration"] + 1 for row in rows), default=0)
-
-
-def _parse(line: str) -> dict | None:
-    """A row; where a torn one precedes it on its line, what follows the last brace is whole."""
-    try:
-        row = json.loads(line[line.rfind("{") :])
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and "iteration" in row else None
+def metrics_so_far(folder: Path) -> dict[int, dict[str, float]]:
+    """As :func:`read_metrics` reads them; none where the run has not begun."""
+    path = folder / METRICS_FILE
+    return read_metrics(path)[0] if path.is_file() else {}
 
 
 def history(by_iteration: dict[int, dict[str, float]], last: int) -> list[dict[str, float]]:

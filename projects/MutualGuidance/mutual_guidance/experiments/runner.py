@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ..run_files import METRICS_FILE, iterations_done
 from .grid import Cell, ExperimentError
 from .plan import Plan
-from .records import LOG_FILE, RECORD_FILE, iterations_done, write_record
+from .records import LOG_FILE, RECORD_FILE, write_record
 
 _POLL_SECONDS = 1.0
 # A run that is told to stop finishes its iteration and writes a checkpoint.
@@ -105,7 +106,7 @@ class Runner:
         return sum(
             plan.iterations
             if self._is_finished(cell)
-            else min(plan.iterations, iterations_done(self.root / cell.folder))
+            else min(plan.iterations, iterations_done(self.root / cell.folder / METRICS_FILE))
             for cell, plan in self.plans.items()
         )
 

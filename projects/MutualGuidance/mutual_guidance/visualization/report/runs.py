@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from ...evaluation import misalignment
+from ...run_files import METRICS_FILE, RESULTS_FILE, read_metrics, read_results
 from .. import ASSIGNMENTS_FOLDER
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ def read_run(folder: Path, label: str) -> Run:
     Raises:
         ValueError: the folder holds nothing of a run.
     """
-    files = [folder / name for name in ("config.yaml", "metrics.json", "evaluation.json")]
+    files = [folder / name for name in ("config.yaml", METRICS_FILE, RESULTS_FILE)]
     if not any(path.is_file() for path in files):
         names = ", ".join(path.name for path in files)
         raise ValueError(f"{folder} is no output folder of a run: it has none of {names}")
@@ -89,7 +90,7 @@ def read_run(folder: Path, label: str) -> Run:
     if torn:
         run.troubles.append(("curves", f"{metrics}: {torn} torn lines are left out"))
     remedy = "let the training end, or evaluate with train_net.py --eval-only"
-    run.results = read("results", read_results, evaluation, {}, remedy)
+    run.results = read("results", read_boxes_results, evaluation, {}, remedy)
     _read_misalignment_of(run, folder)
     _read_films_of(run, folder / ASSIGNMENTS_FOLDER)
     return run
@@ -129,16 +130,14 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def read_curves(path: Path) -> tuple[dict[str, dict[int, float]], int]:
-    """Finite values by name and iteration, the last ones of a resumed run; number of bad lines."""
-    rows, torn = read_lines(
-        path, lambda row: (int(row.pop("iteration")), {k: float(v) for k, v in row.items()})
-    )
+    """Finite values by name and iteration; number of torn rows."""
+    by_iteration, torn = read_metrics(path)
     curves: dict[str, dict[int, float]] = {}
-    for iteration, values in rows:
+    for iteration, values in by_iteration.items():
         for name, value in values.items():
             if math.isfinite(value):
                 curves.setdefault(name, {})[iteration] = value
-    return {name: dict(sorted(curve.items())) for name, curve in curves.items()}, torn
+    return curves, torn
 
 
 def read_lines(path: Path, parse: Callable[[dict], T]) -> tuple[list[T], int]:
@@ -152,16 +151,12 @@ def read_lines(path: Path, parse: Callable[[dict], T]) -> tuple[list[T], int]:
     return parsed, torn
 
 
-def read_results(path: Path) -> dict[str, dict[str, float]]:
+def read_boxes_results(path: Path) -> dict[str, dict[str, float]]:
     """AP by data set and metric; NaN where it is not defined. Raises ValueError otherwise."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    try:
-        return {
-            name: {k: float("nan") if v is None else float(v) for k, v in result["bbox"].items()}
-            for name, result in content.items()
-        }
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError('it does not hold {data set: {"bbox": {metric: value}}}') from error
+    return {
+        name: {k: math.nan if v is None else float(v) for k, v in groups["bbox"].items()}
+        for name, groups in read_results(path).items()
+    }
 
 
 def read_misalignment(path: Path) -> dict:

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mutual_guidance.engine import RESULTS_FILE as WRITTEN_RESULTS_FILE
+from mutual_guidance.run_files import (
+    RESULTS_FILE,
+    iterations_done,
+    read_metrics,
+    read_results,
+)
+
+ROWS = [{"bbox/AP-{x}": i / 2, "iteration": i, "loss": 9.0 - i} for i in range(0, 60, 20)]
+TEXT = "".join(json.dumps(row) + "\n" for row in ROWS)
+KEPT = {row["iteration"]: {"bbox/AP-{x}": row["bbox/AP-{x}"], "loss": row["loss"]} for row in ROWS}
+
+
+def test_the_results_file_is_the_one_that_is_written():
+    assert RESULTS_FILE == WRITTEN_RESULTS_FILE
+
+
+@given(st.integers(0, len(TEXT)))
+def test_whatever_is_cut_off_whole_rows_count(tmp_path_factory, size):
+    path = tmp_path_factory.getbasetemp() / "metrics.json"
+    path.write_text(TEXT[:size])
+    # A row is whole from its closing brace on, with or without the end of its line.
+    written = [line for line in TEXT[:size].split("\n") if line]
+    whole = sum(line in TEXT.splitlines() for line in written)
+    assert read_metrics(path) == (dict(list(KEPT.items())[:whole]), len(written) - whole)
+    assert iterations_done(path) == (20 * (whole - 1) + 1 if whole else 0)
+
+
+@given(st.integers(0, len(TEXT)))
+def test_a_resumed_run_writes_on_behind_a_torn_row(tmp_path_factory, size):
+    path = tmp_path_factory.getbasetemp() / "metrics.json"
+    path.write_text(TEXT[:size] + '{"iteration": 20, "loss": 1.5}\n{"iteration": 60, "loss": 1.0}')
+    rows, _ = read_metrics(path)
+    assert list(rows) == sorted(rows)
+    assert rows[20]["loss"] == 1.5 and rows[60] == {"loss": 1.0}
+    assert iterations_done(path) == 61
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", "3", "{}", '{"loss": 1.0}', '{"iteration": 1e999}', '{"iteration": 1, "a": []}']
+)
+def test_alien_lines_count_as_torn(tmp_path, line):
+    path = tmp_path / "metrics.json"
+    path.write_text(f"{line}\n{TEXT}")
+    assert read_metrics(path) == (KEPT, 1)
+
+
+def test_iterations_done_reads_the_end_alone(tmp_path):
+    path = tmp_path / "metrics.json"
+    assert iterations_done(path) == 0
+    path.write_text("".join(f'{{"iteration": {i}, "loss": 0.125}}\n' for i in range(5000)))
+    assert iterations_done(path) == 5000
+
+
+def test_results(tmp_path):
+    path = tmp_path / "evaluation.json"
+    results = {"x": {"bbox": {"AP": 20.5, "AP-ring": None}, "misalignment": {"found": 1}}}
+    path.write_text(json.dumps(results))
+    assert read_results(path) == results
+
+
+@pytest.mark.parametrize(
+    "text", ['{"x"', "[]", '{"x": {}}', '{"x": {"bbox": 3}}', '{"x": {"bbox": {"AP": "<b>"}}}']
+)
+def test_other_results_are_refused(tmp_path, text):
+    path = tmp_path / "evaluation.json"
+    path.write_text(text)
+    with pytest.raises(ValueError):
+        read_results(path)
