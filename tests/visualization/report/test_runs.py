@@ -1,7 +1,9 @@
 import json
 
 import pytest
+from PIL import Image
 
+from mutual_guidance.visualization import Film
 from mutual_guidance.visualization.report import read_run, run_labels
 from mutual_guidance.visualization.report.runs import MAX_FRAMES, thinned
 
@@ -88,13 +90,27 @@ def test_a_row_behind_a_torn_one_counts(run_folder):
     assert run.troubles == [("curves", f"{run_folder / 'metrics.json'}: 1 torn lines are left out")]
 
 
-def test_a_torn_line_of_counts_costs_its_caption(run_folder):
+def test_a_torn_line_of_counts_costs_its_picture(run_folder):
     path = run_folder / "visualization" / "assignments" / "counts.jsonl"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0], json.dumps([1]), lines[2][:40]]))
+    alien = json.dumps({"file": [1], "counts": {}})  # names a file that is not there
+    path.write_text("\n".join([lines[0], json.dumps([1]), lines[2][:40], alien]))
     run = read_run(run_folder, "a")
-    assert [f.caption for f in run.films["000001"]] == ["only static 7", "", ""]
+    assert [f.caption for f in run.films["000001"]] == ["only static 7"]
     assert run.troubles == [("assignments", f"{path}: 2 torn lines are left out")]
+
+
+def test_pictures_that_the_film_has_forgotten_are_not_shown(run_folder):
+    film = Film(run_folder / "visualization" / "assignments")
+    film.forget_from(50)  # the training goes on from there, perhaps with another VIS_PERIOD
+    run = read_run(run_folder, "a")
+    assert [f.iteration for f in run.films["000001"]] == [0] and run.troubles == []
+    film.add("000001", 40, Image.new("RGB", (60, 40)), {"only_static": 47})
+    assert [f.iteration for f in read_run(run_folder, "a").films["000001"]] == [0, 40]
+    film.forget_from(0)
+    run = read_run(run_folder, "a")
+    ((tab, sentence),) = run.troubles
+    assert run.films == {} and tab == "assignments" and "names no picture" in sentence
 
 
 def test_no_run_is_refused(tmp_path):

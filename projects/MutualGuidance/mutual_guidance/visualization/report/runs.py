@@ -231,32 +231,30 @@ def _read_misalignment_of(run: Run, folder: Path) -> None:
 
 
 def _read_films_of(run: Run, folder: Path) -> None:
-    """What :class:`Film` has written there."""
-    images = sorted(path for path in folder.glob("*") if path.is_dir())
-    if not images:
-        remedy = "train with VIS_PERIOD above 0, such as VIS_PERIOD 100"
-        run.troubles.append(("assignments", f"{folder} has no pictures; {remedy}"))
-        return
+    """What :class:`Film` has written there, and has not forgotten since."""
     read = partial(attempt, run.troubles, "assignments")
     path = folder / "counts.jsonl"
-    captions, torn = read(read_counts, path, ({}, 0))
+    remedy = "train with VIS_PERIOD above 0, such as VIS_PERIOD 100"
+    captions, torn = read(read_counts, path, ({}, 0), remedy)
     if torn:
         run.troubles.append(("assignments", f"{path}: {torn} torn lines are left out"))
-    for image in images:
-        paths = sorted(p for p in image.glob("*.png") if p.stem.isdecimal())
+    if path.is_file() and not captions:
+        run.troubles.append(("assignments", f"{path} names no picture; {remedy}"))
+    for image in sorted(path for path in folder.glob("*") if path.is_dir()):
+        drawn = {path: captions.get(f"{image.name}/{path.name}") for path in image.glob("*.png")}
+        paths = sorted(p for p, text in drawn.items() if text is not None and p.stem.isdecimal())
         frames = []
         for path in thinned(paths, MAX_FRAMES):
             uri = read(image_uri, path, None)
             if uri is not None:
-                caption = captions.get(path.relative_to(folder).as_posix(), "")
-                frames.append(Frame(int(path.stem), uri, caption))
+                frames.append(Frame(int(path.stem), uri, drawn[path]))
         if frames:
             run.films[image.name] = frames
 
 
 def read_counts(path: Path) -> tuple[dict[str, str], int]:
     """What the pictures count, as text by file; number of bad lines."""
-    rows, torn = read_lines(path, lambda row: (row["file"], row["counts"].items()))
+    rows, torn = read_lines(path, lambda row: (str(row["file"]), row["counts"].items()))
     texts = {
         file: ", ".join(f"{name} {count}".replace("_", " ") for name, count in counts)
         for file, counts in rows
