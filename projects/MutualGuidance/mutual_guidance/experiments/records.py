@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import replace_file
 from ..run_files import METRICS_FILE, RESULTS_FILE, read_metrics, read_results
 from .grid import Cell, ExperimentError
 
@@ -20,12 +21,11 @@ _TIMES = ("data_time", "rank_data_time", "time", "eta_seconds")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """A line for each key, and for each item of a list. The file is whole or not there."""
+    """A line for each key, and for each item of a list; see :func:`replace_file`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
     lines = [f"{json.dumps(key)}: {_json_lines(item)}" for key, item in value.items()]
-    temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    os.replace(temporary, path)
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    replace_file(str(path), lambda f: f.write(text.encode()))
 
 
 def _json_lines(value: Any) -> str:
