@@ -66,7 +66,8 @@ def test_results(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"x"', "[]", '{"x": {}}', '{"x": {"bbox": 3}}', '{"x": {"bbox": {"AP": "<b>"}}}']
+    "text",
+    ['{"x"', "[]", "{}", '{"x": {}}', '{"x": {"bbox": 3}}', '{"x": {"bbox": {"AP": "<b>"}}}'],
 )
 def test_other_results_are_refused(tmp_path, text):
     path = tmp_path / "evaluation.json"

@@ -68,6 +68,8 @@ def read_results(path: Path) -> dict[str, dict[str, dict[str, float | None]]]:
         ValueError: it is torn or holds anything else.
     """
     results = json.loads(path.read_text(encoding="utf-8"))
+    if not results:
+        raise ValueError("it holds the results of no data set")
     try:
         values = [
             value

@@ -40,6 +40,22 @@ def test_configuration_differences(runs):
     assert configuration(runs[:1]).rows == []
 
 
+def test_a_run_may_be_called_default(runs):
+    strategy = "MODEL.MUTUAL_GUIDANCE.STRATEGY"
+    runs[0].label = "default"
+    table = configuration(runs)
+    assert table.headers == ["key", "default", "default", "guided"]  # first the defaults
+    assert table.rows == [[strategy, "mutual_guidance", "static", "guided"]]
+    alone = {row[0]: row[1:] for row in configuration(runs[:1]).rows}
+    assert alone[strategy] == ["mutual_guidance", "static"]
+
+
+def test_curves_of_a_data_set_with_a_hyphen(runs):
+    names = ("my-val/bbox/AP", "my-val/bbox/AP-ring", "my-val/misalignment/top_iou_after")
+    runs[0].curves = {name: {0: 1.0, 20: 2.0} for name in names}
+    assert [name for name, _ in curves(runs[:1])] == [names[0], names[2]]
+
+
 def test_curves(runs):
     runs[1].curves["loss_cls"] = {20: 1.0, 40: 0.5}
     runs[1].curves["bbox/AP50"] = {100: 40.0}  # once: no curve

@@ -62,6 +62,7 @@ def test_what_was_not_asked_for_says_how_to_get_it(run_folder):
         ("evaluation.json", "[]"),
         ("evaluation.json", '{"x": {"bbox": {"AP": "<b>"}}}'),
         ("evaluation.json", '{"x": {}}'),
+        ("evaluation.json", "{}"),
         ("misalignment/shapes_test.json", "{}"),
         ("misalignment/shapes_test.json", "[3]"),
         ("visualization/assignments/000001/0000050.png", "<svg>"),

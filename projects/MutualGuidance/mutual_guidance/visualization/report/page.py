@@ -104,16 +104,17 @@ def _result(dataset: str, runs: list[Run]) -> Result:
 
 def configuration(runs: list[Run]) -> Table:
     """The keys in which the runs differ; of a single run, those that differ from the defaults."""
-    defaults = get_cfg()
-    add_mutual_guidance_config(defaults)
-    configs = {"default": flatten(yaml.safe_load(defaults.dump()))}
-    configs |= {run.label: run.config for run in runs if run.config}
-    compared = list(configs.values())[1:] if len(configs) > 2 else list(configs.values())
+    cfg = get_cfg()
+    add_mutual_guidance_config(cfg)
+    known = [run for run in runs if run.config]
+    columns = [flatten(yaml.safe_load(cfg.dump())), *(run.config for run in known)]
+    first_compared = 1 if len(known) > 1 else 0
     rows = []
-    for key in sorted(_union(compared)):
-        if key != "OUTPUT_DIR" and len({str(config.get(key, _ABSENT)) for config in compared}) > 1:
-            rows.append([key, *(str(config.get(key, _ABSENT)) for config in configs.values())])
-    return Table(["key", *configs], rows if len(configs) > 1 else [])
+    for key in sorted(_union(columns[first_compared:])):
+        values = [str(config.get(key, _ABSENT)) for config in columns]
+        if key != "OUTPUT_DIR" and len(set(values[first_compared:])) > 1:
+            rows.append([key, *values])
+    return Table(["key", "default", *(run.label for run in known)], rows)
 
 
 def curves(runs: list[Run]) -> list[tuple[str, str]]:
@@ -122,7 +123,7 @@ def curves(runs: list[Run]) -> list[tuple[str, str]]:
     once, as an evaluation at the end, is no curve.
     """
     logged = {n for run in runs for n, values in run.curves.items() if len(values) > 1}
-    names = [n for n in logged if n not in _NOT_DRAWN and "-" not in n]
+    names = [n for n in logged if n not in _NOT_DRAWN and f"/{_CLASS}" not in n]
     names.sort(key=lambda n: (n != "total_loss", not n.startswith("loss"), n))
     return [(n, figures.curve({r.label: r.curves.get(n, {}) for r in runs}, n)) for n in names]
 
