@@ -59,16 +59,20 @@ def _plot_final(axes: Axes, rows: list[dict]) -> None:
 
 
 def _plot_curve(axes: Axes, color: int, row: dict, runs: list[dict]) -> None:
-    """The mean over the seeds, and their standard deviation as a band."""
+    """
+    The mean over the seeds, and their standard deviation as a band, at the iterations that the
+    histories of all seeds have.
+    """
     place = ("protocol", "config", "variant", "strategy")
-    at: dict[int, list[float]] = {}
-    for run in runs:
-        if all(run[key] == row[key] for key in place):
-            for point in run["history"]:
-                at.setdefault(point["iteration"], []).append(point["AP"])
-    iterations = sorted(at)
-    means = [statistics.mean(at[i]) for i in iterations]
-    stds = [statistics.stdev(at[i]) if len(at[i]) > 1 else 0.0 for i in iterations]
+    curves = [
+        {point["iteration"]: point["AP"] for point in run["history"]}
+        for run in runs
+        if all(run[key] == row[key] for key in place)
+    ]
+    iterations = sorted(set.intersection(*map(set, curves)))
+    at = [[curve[i] for curve in curves] for i in iterations]
+    means = [statistics.mean(values) for values in at]
+    stds = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in at]
     axes.plot(iterations, means, "o-", markersize=3, color=f"C{color}")
     low = [m - s for m, s in zip(means, stds, strict=True)]
     high = [m + s for m, s in zip(means, stds, strict=True)]

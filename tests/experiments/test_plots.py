@@ -1,0 +1,45 @@
+import numpy as np
+from matplotlib.figure import Figure
+
+from mutual_guidance.experiments import plots
+
+PLACE = {"protocol": "long", "config": "configs/A/x.yaml", "variant": "", "strategy": "static"}
+
+
+def run(seed, by_iteration, **place):
+    points = [{"iteration": i, "AP": ap} for i, ap in by_iteration]
+    return {**PLACE, **place, "seed": seed, "history": points}
+
+
+def curve(runs):
+    """Points of the mean, and the band's lowest and highest value at each of them."""
+    axes = Figure().subplots()
+    plots._plot_curve(axes, 0, PLACE, runs)
+    band = axes.collections[0].get_paths()
+    edges = np.concatenate([path.vertices for path in band]) if band else np.empty((0, 2))
+    points = axes.lines[0].get_xydata().tolist()
+    ends = [edges[edges[:, 0] == x, 1] for x, _ in points]
+    return points, [(float(y.min()), float(y.max())) for y in ends]
+
+
+def test_mean_and_deviation_over_the_seeds():
+    runs = [run(1, [(10, 4.0), (20, 6.0)]), run(2, [(10, 8.0), (20, 6.0)])]
+    points, band = curve([*runs, run(1, [(10, 99.0)], strategy="mutual_guidance")])
+    assert points == [[10, 6.0], [20, 6.0]]
+    # At 10 the deviation of 4 and 8 is sqrt(8), at 20 there is none.
+    np.testing.assert_allclose(band, [(6 - 8**0.5, 6 + 8**0.5), (6, 6)])
+
+
+def test_only_iterations_that_all_seeds_have():
+    runs = [run(1, [(10, 4.0), (20, 6.0), (30, 7.0)]), run(2, [(10, 8.0), (30, 9.0)])]
+    points, _ = curve(runs)
+    assert points == [[10, 6.0], [30, 8.0]]
+
+
+def test_of_an_iteration_that_was_evaluated_twice_the_later_counts():
+    points, band = curve([run(1, [(10, 4.0), (20, 5.0), (20, 6.0)])])
+    assert points == [[10, 4.0], [20, 6.0]] and band == [(4.0, 4.0), (6.0, 6.0)]
+
+
+def test_seeds_without_a_common_iteration_have_no_curve():
+    assert curve([run(1, [(10, 4.0)]), run(2, [])]) == ([], [])
