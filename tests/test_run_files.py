@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutual_guidance.engine import RESULTS_FILE as WRITTEN_RESULTS_FILE
 from mutual_guidance.run_files import (
-    RESULTS_FILE,
     iterations_done,
     read_metrics,
     read_results,
@@ -15,10 +13,6 @@ from mutual_guidance.run_files import (
 ROWS = [{"bbox/AP-{x}": i / 2, "iteration": i, "loss": 9.0 - i} for i in range(0, 60, 20)]
 TEXT = "".join(json.dumps(row) + "\n" for row in ROWS)
 KEPT = {row["iteration"]: {"bbox/AP-{x}": row["bbox/AP-{x}"], "loss": row["loss"]} for row in ROWS}
-
-
-def test_the_results_file_is_the_one_that_is_written():
-    assert RESULTS_FILE == WRITTEN_RESULTS_FILE
 
 
 @given(st.integers(0, len(TEXT)))

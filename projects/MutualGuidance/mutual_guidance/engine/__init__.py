@@ -5,10 +5,9 @@ from .interrupt import Interrupted
 from .launch import launch
 from .predictor import Predictor
 from .setup import load_config, setup, setup_tool
-from .trainer import RESULTS_FILE, Trainer
+from .trainer import Trainer
 
 __all__ = [
-    "RESULTS_FILE",
     "USER_ERRORS",
     "ConfigError",
     "Interrupted",

@@ -23,6 +23,7 @@ from tabulate import tabulate
 from ..checkpoint import Checkpointer
 from ..data import build_mapper, build_train_loader
 from ..evaluation import build_evaluator, candidates_in_outputs
+from ..run_files import RESULTS_FILE
 from .ema import EMAHook, build_ema
 from .hooks import AssignmentPictures
 from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
@@ -30,7 +31,6 @@ from .step import build_step
 
 logger = logging.getLogger(__name__)
 
-RESULTS_FILE = "evaluation.json"
 EMA_RESULTS_FILE = "evaluation_ema.json"
 
 
