@@ -164,6 +164,7 @@ def ap_table(models: dict[str, object], cfg: CfgNode) -> str:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.OUTPUT_DIR = folder
+        cfg.TEST.MISALIGNMENT = False  # a file gives no candidates
         for dataset in cfg.DATASETS.TEST:
             for name, model in models.items():
                 loader = Trainer.build_test_loader(cfg, dataset)

@@ -73,6 +73,16 @@ def test_a_torch_file_without_a_data_set(export, tmp_path, capsys):
     assert extra["channel_order"] == '"RGB"' and '"nms_thresh": 0.5' in extra["suppression"]
 
 
+def test_evaluates_a_run_that_measured_its_misalignment(export, images, tiny_run, tmp_path, capsys):
+    config = tiny_run / "config.yaml"
+    text = config.read_text()
+    assert "MISALIGNMENT: false" in text
+    config.write_text(text.replace("MISALIGNMENT: false", "MISALIGNMENT: true"))
+    export(tmp_path / "model.pt2", "--evaluate")
+    out = capsys.readouterr().out
+    assert table(out, "model.pt2")[2:] == table(out, "PyTorch")[2:]
+
+
 def test_a_file_that_differs_is_not_kept(export, images, tmp_path, monkeypatch, capsys):
     load = export.module.load_exported
     monkeypatch.setattr(
