@@ -67,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="file to write, .onnx or .pt2")
     parser.add_argument("--nms", action="store_true", help="non-maximum suppression inside")
     parser.add_argument(
-        "--images", nargs="+", default=[], help="to verify on (default: some of the test set)"
+        "--images", nargs="+", default=[], help="to verify on 8 of (default: of the test set)"
     )
     parser.add_argument(
         "--evaluate", action="store_true", help="compare AP of file and model on the test sets"
@@ -80,7 +80,7 @@ def parse_args() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     check_path(str(args.output))
-    images = list(find_images(args.images).values()) if args.images else []
+    images = list(find_images(args.images).values())[:NUM_IMAGES] if args.images else []
     predictor = Predictor.from_args(args)
     cfg, model = predictor.cfg, predictor.model
     size = cfg.INPUT.SQUARE_SIZE

@@ -83,6 +83,13 @@ def test_evaluates_a_run_that_measured_its_misalignment(export, images, tiny_run
     assert table(out, "model.pt2")[2:] == table(out, "PyTorch")[2:]
 
 
+def test_verifies_on_the_first_images_of_many(export, images, voc, tmp_path, capsys):
+    for i in range(7):
+        voc.add(f"more{i}", [("red", (3, 5, 24, 40))])
+    export(tmp_path / "model.pt2", "--images", images)  # ten
+    assert "Verified on 8 given images" in capsys.readouterr().out
+
+
 def test_a_file_that_differs_is_not_kept(export, images, tmp_path, monkeypatch, capsys):
     load = export.module.load_exported
     monkeypatch.setattr(
