@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -44,6 +46,17 @@ def test_detections_without_a_counterpart(other):
     one = detections([BOX, FAR], [0.5, 0.4], [1, 0])
     for parity in (compare_outputs(one, other), compare_outputs(other, one)):
         assert parity == Parity(0, 0, 0.5) and not parity.is_close()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_are_not_finite_are_not_close(value):
+    whole, torn = (torch.zeros(1, 3, 4), torch.zeros(1, 3, 2)), torch.zeros(1, 3, 4)
+    torn[0, 1, 2] = value
+    one, other = detections([BOX], [0.5], [1]), detections([[0, value, 10, 10]], [0.5], [1])
+    for outputs, expected in [((torn, whole[1]), whole), (other, one), (other, other)]:
+        for parity in (compare_outputs(outputs, expected), compare_outputs(expected, outputs)):
+            assert not parity.is_close()
+            assert not (Parity() | parity).is_close() and not (parity | Parity()).is_close()
 
 
 def test_images_without_detections():

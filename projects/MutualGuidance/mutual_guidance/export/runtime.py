@@ -4,6 +4,7 @@ Exported detectors in the place of their models, and how far the two are apart.
 Shape symbols: N images, D detections an image.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -79,7 +80,12 @@ def verify(graph: DetectorGraph, run: Run, images: Tensor) -> Parity:
 
 
 def compare_outputs(outputs: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Parity:
-    """Between two outputs of :class:`DetectorGraph` for the same images."""
+    """
+    Between two outputs of :class:`DetectorGraph` for the same images. Values that are not finite
+    are infinitely far from everything.
+    """
+    if not all(x.isfinite().all() for x in (*outputs, *expected)):
+        return Parity(math.inf, math.inf, 1.0)
     if len(expected) == 2:
         return Parity(*((a - b).abs().max().item() for a, b in zip(outputs, expected, strict=True)))
     parity = Parity()
