@@ -32,6 +32,12 @@ def test_links_and_commands_lead_to_files(page):
             assert (REPOSITORY / config).is_file(), config
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_versions_are_those_of_the_requirements(page):
+    """Which differ by Python, so that no page repeats one."""
+    assert not re.findall(r"[\w-]+==\d\S*", page.read_text())
+
+
 def test_the_matchers_page_runs():
     (block,) = re.findall(
         r"```python\n(.*?)```", (REPOSITORY / "docs" / "matcher.md").read_text(), flags=re.DOTALL
