@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     video = open_video(args.inputs)
     files = {} if video else find_images(args.inputs)
     if args.voc:
-        check_voc_ids(files)
+        check_voc_ids([video.name] if video else files)
     predictor = Predictor.from_args(args)
     args.output.mkdir(parents=True, exist_ok=True)
     drawing = build_drawing(args, video, predictor.metadata) if args.draw else None

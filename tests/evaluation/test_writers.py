@@ -6,7 +6,7 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from pycocotools.coco import COCO
 
-from mutual_guidance.evaluation.writers import Prediction, coco_dataset, write_voc
+from mutual_guidance.evaluation.writers import Prediction, coco_dataset, voc_id, write_voc
 
 
 @pytest.fixture
@@ -54,6 +54,11 @@ def test_categories_of_coco_keep_their_ids(predictions):
     dataset = coco_dataset(predictions, MetadataCatalog.get("coco_2017_val"))
     assert [c["id"] for c in dataset["categories"]][:12] == [*range(1, 12), 13]  # COCO has no 12
     assert dataset["categories"][11] == {"id": 13, "name": "stop sign"}
+
+
+def test_ids_of_voc_lose_the_suffix_of_an_image_alone():
+    names = ["sub/a.b.JPG", "my.holiday_000000", "v1.2/scan"]
+    assert [voc_id(name) for name in names] == ["sub/a.b", "my.holiday_000000", "v1.2/scan"]
 
 
 def test_voc(predictions, metadata, tmp_path):

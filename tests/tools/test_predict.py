@@ -84,12 +84,16 @@ def test_ctrl_c_keeps_what_was_done(predict, images, tmp_path, monkeypatch, caps
     assert "Interrupted: what was done until then is written" in captured.err
 
 
-def test_frames_of_a_video(predict, tmp_path):
-    path = str(tmp_path / "clip.avi")
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+def write_video(path):
+    """Three frames of 64x48 pixels, ten a second."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     for _ in range(3):
         writer.write(np.full((48, 64, 3), 100, np.uint8))
     writer.release()
+
+
+def test_frames_of_a_video(predict, tmp_path):
+    write_video(path := tmp_path / "clip.avi")
     assert predict(path) == 0  # draws and writes COCO's JSON where nothing else is asked for
     assert [x["file_name"] for x in coco(tmp_path)["images"]] == [
         "clip_000000",
@@ -124,6 +128,17 @@ def test_models_that_are_not_there(predict, images, tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             predict(images, model=model)
     assert "which model? Give --run FOLDER" in capsys.readouterr().err
+
+
+def test_vocs_text_of_a_video(predict, tmp_path):
+    write_video(path := tmp_path / "my.holiday.avi")
+    assert predict(path, "--voc") == 0
+    text = (tmp_path / "out" / "voc" / "comp4_det_test_red.txt").read_text()
+    frames = {f"my.holiday_{i:06d}" for i in range(3)}
+    assert {line.split()[0] for line in text.splitlines()} == frames
+    path = path.rename(tmp_path / "my holiday.avi")
+    with pytest.raises(SystemExit, match="my holiday: VOC's text has no ids with spaces"):
+        predict(path, "--voc")
 
 
 def test_ids_that_vocs_text_cannot_tell(predict, images):

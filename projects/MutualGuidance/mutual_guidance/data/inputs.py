@@ -43,14 +43,17 @@ def _expand(pattern: str) -> list[str]:
         pattern = os.path.join(glob.escape(pattern), "**", "*")
     elif not glob.has_magic(pattern):
         raise InputError(f"{pattern}: there is no such file or folder")
-    found = sorted(p for p in glob.glob(pattern, recursive=True) if _is_image(p))
+    found = sorted(
+        p for p in glob.glob(pattern, recursive=True) if has_image_suffix(p) and os.path.isfile(p)
+    )
     if not found:
         raise InputError(f"{pattern}: no image matches (known are {', '.join(_IMAGE_SUFFIXES)})")
     return found
 
 
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(_IMAGE_SUFFIXES) and os.path.isfile(path)
+def has_image_suffix(name: str) -> bool:
+    """Whether a name ends as one of an image, of a format that is read and written."""
+    return name.lower().endswith(_IMAGE_SUFFIXES)
 
 
 def is_video(name: str) -> bool:

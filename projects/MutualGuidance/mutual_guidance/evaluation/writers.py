@@ -8,6 +8,8 @@ from detectron2.data import Metadata
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
+from ..data.inputs import has_image_suffix
+
 
 class Prediction(NamedTuple):
     """What was found in one image."""
@@ -51,8 +53,8 @@ def _category_ids(metadata: Metadata) -> list[int]:
 
 
 def voc_id(name: str) -> str:
-    """The id of an image in VOC's files: its name without the suffix."""
-    return os.path.splitext(name)[0]
+    """The id of an image in VOC's files: its name without an image's suffix; frames have none."""
+    return os.path.splitext(name)[0] if has_image_suffix(name) else name
 
 
 def write_voc(predictions: Sequence[Prediction], classes: Sequence[str], folder: str) -> None:
