@@ -33,7 +33,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from mutual_guidance.data.images import read_image
-from mutual_guidance.data.inputs import InputError, Video, find_images, is_video
+from mutual_guidance.data.inputs import (
+    InputError,
+    Video,
+    find_images,
+    has_image_suffix,
+    is_video,
+)
 from mutual_guidance.engine import USER_ERRORS, Predictor
 from mutual_guidance.engine.predictor import add_model_arguments, check_model_arguments
 from mutual_guidance.evaluation.writers import Prediction, coco_dataset, voc_id, write_voc
@@ -102,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     if args.voc:
         check_voc_ids([video.name] if video else files)
     predictor = Predictor.from_args(args)
+    if args.voc:
+        check_voc_classes(predictor.metadata.thing_classes)
     args.output.mkdir(parents=True, exist_ok=True)
     drawing = build_drawing(args, video, predictor.metadata) if args.draw else None
     total = video.num_frames if video else len(files)
@@ -138,6 +146,15 @@ def check_voc_ids(names: Iterable[str]) -> None:
             raise InputError(f"{name}: VOC's text has no ids with spaces: write --coco instead")
 
 
+def check_voc_classes(classes: Iterable[str]) -> None:
+    """Raise InputError for a class that cannot stand in the name of a file."""
+    for name in classes:
+        if name != os.path.basename(name):
+            raise InputError(
+                f"class {name}: VOC's text has a file of each class's name: write --coco instead"
+            )
+
+
 def load(predictor: Predictor, named: tuple[str, str | np.ndarray]) -> Item:
     """Read and preprocess an image file, or a frame that is read already."""
     name, source = named
@@ -161,7 +178,10 @@ def read_ahead(source: Iterable, load: Callable[..., Item], batch_size: int) -> 
 
 
 class ImageDrawing:
-    """Writes each image with its boxes below ``images/``, under its own name."""
+    """
+    Writes each image with its boxes below ``images/``, under its own name; as PNG where that does
+    not end as an image's.
+    """
 
     def __init__(self, folder: Path, metadata: Metadata, threshold: float) -> None:
         self.folder, self.metadata, self.threshold = folder / "images", metadata, threshold
@@ -171,7 +191,8 @@ class ImageDrawing:
         visualizer = Visualizer(item.pixels[:, :, ::-1], self.metadata)
         path = self.folder / item.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(visualizer.draw_instance_predictions(shown).get_image()).save(path)
+        drawn = Image.fromarray(visualizer.draw_instance_predictions(shown).get_image())
+        drawn.save(path, format=None if has_image_suffix(item.name) else "PNG")
 
     def close(self) -> None:
         pass

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 
 import cv2
@@ -84,6 +85,15 @@ def test_ctrl_c_keeps_what_was_done(predict, images, tmp_path, monkeypatch, caps
     assert "Interrupted: what was done until then is written" in captured.err
 
 
+def test_an_image_of_another_name_is_drawn_as_png(predict, images, tmp_path):
+    for name in ("scan", "notes.txt"):
+        shutil.copy(images / "b.jpg", images / name)
+    assert predict(images / "scan", images / "notes.txt", images / "a.jpg", "--draw") == 0
+    for name in ("scan", "notes.txt"):
+        assert (tmp_path / "out" / "images" / name).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out" / "images" / "a.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
 def write_video(path):
     """Three frames of 64x48 pixels, ten a second."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
@@ -139,6 +149,16 @@ def test_vocs_text_of_a_video(predict, tmp_path):
     path = path.rename(tmp_path / "my holiday.avi")
     with pytest.raises(SystemExit, match="my holiday: VOC's text has no ids with spaces"):
         predict(path, "--voc")
+
+
+@pytest.mark.parametrize("name", ["car/truck", "../x"])
+def test_classes_that_cannot_name_vocs_files(predict, images, tiny_run, tmp_path, name):
+    config = tiny_run / "config.yaml"
+    config.write_text(config.read_text().replace("green", name))
+    with pytest.raises(SystemExit, match=f"error: class {name}: VOC's text has a file of .* name"):
+        predict(images, "--voc")
+    assert not (tmp_path / "out").exists()
+    assert predict(images, "--coco") == 0
 
 
 def test_ids_that_vocs_text_cannot_tell(predict, images):
