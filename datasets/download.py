@@ -85,21 +85,28 @@ def prepare(part: Part, root: Path, base: str) -> bool:
         PrepareError: a download or an archive failed, or the numbers of files are not the expected.
     """
     folder = root / part.folder
+    partial = folder.with_name(f".{folder.name}.partial")
     if folder.exists():
         check_counts(part, folder)
+        if partial.exists():  # an earlier call ended in the middle of this
+            _clean_up([root / PurePosixPath(a.url).name for a in part.archives], partial)
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     archives = [fetch(base.rstrip("/") + "/" + a.url, root, a.md5) for a in part.archives]
-    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for archive in archives:
         unpack(archive, partial)
     check_counts(part, partial / part.inside)
     (partial / part.inside).rename(folder)
-    shutil.rmtree(partial)
-    for archive in archives:
-        archive.unlink()
+    _clean_up(archives, partial)
     return True
+
+
+def _clean_up(archives: list[Path], partial: Path) -> None:
+    """Remove what the folder was made from; ``partial`` last, which tells that there is some."""
+    for archive in archives:
+        archive.unlink(missing_ok=True)
+    shutil.rmtree(partial)
 
 
 def check_counts(part: Part, folder: Path) -> None:

@@ -253,6 +253,34 @@ def test_folder_has_its_name_only_when_whole(scripts, server, download, tmp_path
     assert not (tmp_path / "coco" / "val2017").exists()
 
 
+@pytest.mark.parametrize("fails_at", ["rmtree", "unlink"])
+def test_what_a_stop_after_the_rename_left_is_removed(
+    scripts, server, download, tmp_path, monkeypatch, fails_at
+):
+    part = serve(server, scripts["prepare_coco"].PARTS[1], [zip_of([("val2017/1.jpg", b"")])])
+    part = part._replace(expected={"images": 1})
+
+    def stop(*args, **kwargs):
+        if (tmp_path / "coco" / "val2017").exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        where = download.shutil if fails_at == "rmtree" else download.Path
+        patch.setattr(where, fails_at, stop)
+        download.prepare(part, tmp_path, server.url)
+    assert len(list(tmp_path.rglob("*.zip"))) == (fails_at == "unlink")
+    assert not download.prepare(part, tmp_path, server.url)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["1.jpg", "coco", "val2017"]
+
+
+def test_an_archive_that_was_not_downloaded_here_is_kept(scripts, server, download, tmp_path):
+    part = serve(server, scripts["prepare_coco"].PARTS[1], [b""])._replace(expected={"images": 0})
+    (tmp_path / "coco" / "val2017").mkdir(parents=True)
+    (tmp_path / "val2017.zip").write_bytes(b"somebody's own")
+    assert not download.prepare(part, tmp_path, server.url)
+    assert (tmp_path / "val2017.zip").exists()
+
+
 def test_checksums_of_voc_are_torchvisions(scripts):
     published = {tuple(d["url"].split("/")[-2:]): d["md5"] for d in DATASET_YEAR_DICT.values()}
     for part in scripts["prepare_voc"].PARTS:
