@@ -271,7 +271,7 @@ def report(result: Result, total: int | None, output: Path) -> int:
     """Say what was done and what was not; return the exit code."""
     count = len(result.predictions)
     boxes = sum(len(p.instances) for p in result.predictions)
-    of = f" of {total}" if total and total != count else ""
+    of = f" of {total}" if total and total > count else ""
     print(f"{count}{of} images, {boxes} boxes: {output}")
     if result.seconds:
         print(

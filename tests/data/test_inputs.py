@@ -55,6 +55,10 @@ def test_frames_of_a_video(tmp_path):
     assert [f.shape for f in frames] == [(16, 32, 3)] * 3
     assert [round(f.mean() / 100) for f in frames] == [0, 1, 2]
 
+    video = Video(path)
+    video.num_frames = 2  # too low, as a container's estimate can be
+    assert len(list(video)) == 3
+
 
 def test_a_video_or_camera_that_cannot_be_opened(tmp_path):
     (tmp_path / "torn.mp4").write_bytes(b"no video")

@@ -1,6 +1,7 @@
 """What a person names to predict on: images, folders, globs, a video or a camera."""
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -68,7 +69,7 @@ class Video:
     Attributes:
         name: of the file without its suffix, or ``camera``.
         fps: frames a second.
-        num_frames: as the file says; None of a camera.
+        num_frames: as the file says, which may only guess it; None of a camera.
     """
 
     def __init__(self, source: str) -> None:
@@ -94,7 +95,7 @@ class Video:
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         """Name (``clip_000000``) and pixels (H, W, 3), uint8, BGR, of each frame."""
-        for i in range(self.num_frames or 2**31):
+        for i in itertools.count():
             there, frame = self._capture.read()
             if not there:
                 return
