@@ -9,7 +9,7 @@ from PIL import Image
 
 from mutual_guidance.checkpoint import Checkpointer, CheckpointError
 from mutual_guidance.data import DatasetError
-from mutual_guidance.engine import ConfigError, Predictor, Trainer
+from mutual_guidance.engine import ConfigError, Predictor, Trainer, load_config
 from mutual_guidance.engine.predictor import inference_config
 from tests.conftest import python_of, tiny_config, tiny_model
 
@@ -99,6 +99,14 @@ def test_classes_that_nothing_tells(voc_entry, tiny_run):
     opts = ["DATASETS.CLASSES", [], "DATASETS.REGISTER", [{**voc_entry, "root": "/nowhere"}]]
     with pytest.raises(DatasetError, match="/nowhere/Annotations is missing"):
         Predictor.from_run(tiny_run, opts)
+
+
+def test_a_run_on_a_gpu_predicts_on_the_cpu(tiny_run, monkeypatch):
+    config = tiny_run / "config.yaml"
+    cfg = load_config(str(config), ["MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", True])
+    config.write_text(cfg.dump())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert Predictor.from_run(tiny_run).cfg.MODEL.DEVICE == "cpu"
 
 
 def test_folders_that_are_no_run(tmp_path, tiny_run):

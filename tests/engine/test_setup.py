@@ -1,7 +1,7 @@
 import pytest
 
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import ConfigError, load_config
+from mutual_guidance.engine import ConfigError, load_config, setup_tool
 from mutual_guidance.engine.setup import (
     check_values,
     check_weights,
@@ -52,6 +52,18 @@ def test_float16_needs_a_gpu():
         resolve_device(cfg)
     cfg.SOLVER.AMP.PRECISION = "bfloat16"
     resolve_device(cfg)
+
+
+def test_a_tool_takes_the_config_of_a_run_on_a_gpu(voc, voc_entry, monkeypatch, tmp_path):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    cfg = load_config(CONFIG, ["MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", True])
+    cfg.DATASETS.REGISTER, cfg.DATASETS.TEST = [voc_entry], ()
+    cfg.DATASETS.TRAIN = (voc_entry["name"],)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert setup_tool(str(tmp_path / "config.yaml"), []).MODEL.DEVICE == "cpu"
+    with pytest.raises(ConfigError, match="finds no GPU"):
+        setup_tool(str(tmp_path / "config.yaml"), ["MODEL.DEVICE", "cuda"])
 
 
 def test_classes_and_schedule_follow_the_data(voc, voc_entry):

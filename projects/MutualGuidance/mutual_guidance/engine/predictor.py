@@ -15,7 +15,7 @@ from ..checkpoint import Checkpointer, checkpoint_files
 from ..data import build_mapper, check_datasets, register_datasets
 from ..data.images import read_image
 from .errors import ConfigError
-from .setup import check_values, check_weights, load_config, resolve_classes, resolve_device
+from .setup import check_weights, load_tool_config, resolve_classes
 from .trainer import Trainer
 
 Image = str | os.PathLike | np.ndarray
@@ -142,12 +142,8 @@ def inference_config(config_file: str, weights: str, opts: Sequence[str] = ()) -
         ConfigError: the config or the weights are wrong or missing.
         DatasetError: the names of the classes stand in a data set that cannot be read.
     """
-    cfg = load_config(
-        str(config_file), ["MODEL.DEVICE", "auto", "MODEL.WEIGHTS", str(weights), *opts]
-    )
-    check_values(cfg)
+    cfg = load_tool_config(str(config_file), ["MODEL.WEIGHTS", str(weights), *opts])
     check_weights(cfg, eval_only=True, resume=False)
-    resolve_device(cfg)
     register_datasets(cfg.DATASETS.REGISTER)
     if not cfg.DATASETS.CLASSES and not _known_metadata(cfg):
         check_datasets(_datasets(cfg)[:1])  # which reads the classes

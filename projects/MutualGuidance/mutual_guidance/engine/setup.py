@@ -6,7 +6,7 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -211,6 +211,21 @@ def resolve_schedule(cfg: CfgNode) -> None:
         )
 
 
+def load_tool_config(config_file: str, opts: Sequence[str]) -> CfgNode:
+    """
+    :func:`load_config`, checked, for a machine other than that of the training: MODEL.DEVICE is
+    "auto" and there is no mixed precision, whatever the file says, unless ``opts`` name them.
+
+    Raises:
+        ConfigError: before any long work.
+    """
+    anywhere = ["MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False]
+    cfg = load_config(config_file, [*anywhere, *opts])
+    check_values(cfg)
+    resolve_device(cfg)
+    return cfg
+
+
 def setup_tool(config_file: str, opts: list[str]) -> CfgNode:
     """
     The config for a tool that looks at DATASETS.TRAIN: checked as in :func:`setup`, but nothing is
@@ -219,9 +234,7 @@ def setup_tool(config_file: str, opts: list[str]) -> CfgNode:
     Raises:
         ConfigError, DatasetError: before any long work.
     """
-    cfg = load_config(config_file, opts)
-    check_values(cfg)
-    resolve_device(cfg)
+    cfg = load_tool_config(config_file, opts)
     register_datasets(cfg.DATASETS.REGISTER)
     check_datasets(cfg.DATASETS.TRAIN)
     resolve_classes(cfg)
