@@ -4,7 +4,7 @@ Draw the detections of two or more models beside the ground truth, worst disagre
 
     python tools/compare_detections.py output/static output/mutual_guidance
 
-A model is the output folder of a run (its config.yaml and model_final.pth) or CONFIG,WEIGHTS. The
+A model is the output folder of a run (its config.yaml and newest checkpoint) or CONFIG,WEIGHTS. The
 disagreement of an image is, summed over its objects, the difference of the highest and the lowest
 IoU with which a model finds the object (0 if missed), plus half the difference of the highest and
 the lowest number of false positives.
@@ -16,26 +16,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
-from detectron2.evaluation import inference_context
 from detectron2.structures import Instances
-from torch import nn
 from tqdm import tqdm
 
-from mutual_guidance.checkpoint import CheckpointError
 from mutual_guidance.data import check_datasets, register_datasets
-from mutual_guidance.engine import USER_ERRORS, Trainer, load_config
-from mutual_guidance.engine.setup import (
-    check_values,
-    check_weights,
-    resolve_classes,
-    resolve_device,
-)
+from mutual_guidance.engine import USER_ERRORS, Predictor, Trainer
+from mutual_guidance.engine.predictor import inference_config
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
-from mutual_guidance.visualization import load_weights
 from mutual_guidance.visualization.detections import disagreement, draw_comparison, match
 from mutual_guidance.visualization.report import run_labels
 
@@ -70,22 +59,22 @@ def parse_args() -> argparse.Namespace:
 
 def compare(args: argparse.Namespace) -> None:
     """Run the models, rank the images, draw the first ones and write comparison.json."""
-    files = [model_files(model) for model in args.models]
-    labels = run_labels([path if path.is_dir() else weights for path, _, weights in files])
-    configs = [load_config(str(config), []) for _, config, _ in files]
-    dataset = args.dataset or next(iter(configs[0].DATASETS.TEST), None)
+    labels = run_labels([labelled_path(model) for model in args.models])
+    predictors = [load_model(model) for model in args.models]
+    cfg = predictors[0].cfg
+    dataset = args.dataset or next(iter(cfg.DATASETS.TEST), None)
     if dataset is None:
-        raise ValueError(f"{files[0][1]} has no DATASETS.TEST: name a data set with --dataset")
-    register_datasets(configs[0].DATASETS.REGISTER)
+        raise ValueError(f"{args.models[0]} has no DATASETS.TEST: name a data set with --dataset")
+    register_datasets(cfg.DATASETS.REGISTER)  # again: a name may mean another folder in another run
     check_datasets([dataset])
-    models = [
-        load_model(cfg, weights, dataset)
-        for cfg, (_, _, weights) in zip(configs, files, strict=True)
-    ]
+    classes = MetadataCatalog.get(dataset).thing_classes
+    for model, predictor in zip(args.models, predictors, strict=True):
+        if list(predictor.metadata.thing_classes) != list(classes):
+            raise ValueError(f"{model} was trained for other classes than those of {dataset}")
     matches = {}  # by image id and label
     records = {record["image_id"]: record for record in load_records(dataset)}
-    for label, (cfg, model) in zip(labels, models, strict=True):
-        for image_id, detections in detect(cfg, model, dataset, label):
+    for label, predictor in zip(labels, predictors, strict=True):
+        for image_id, detections in detect(predictor, dataset, label):
             detections = detections[detections.scores >= args.min_score]
             of_image = matches.setdefault(image_id, {})
             of_image[label] = match(detections, ground_truths(records[image_id]))
@@ -95,52 +84,34 @@ def compare(args: argparse.Namespace) -> None:
     print(f"{len(entries)} of {len(records)} images drawn: {path}")
 
 
-def model_files(model: str) -> tuple[Path, Path, Path]:
+def labelled_path(model: str) -> Path:
+    """The run's folder, or the file of weights: models may have one config."""
+    path = Path(model)
+    return path if path.is_dir() else Path(model.rpartition(",")[2])
+
+
+def load_model(model: str) -> Predictor:
     """
-    What was named, its config and its weights.
+    Of a run's folder, or of CONFIG,WEIGHTS.
 
     Raises:
-        ValueError: it is neither a folder nor CONFIG,WEIGHTS.
+        ValueError: it is neither.
+        ConfigError, DatasetError, CheckpointError: as :meth:`Predictor.from_run`.
     """
-    path = Path(model)
-    if path.is_dir():
-        return path, path / "config.yaml", path / "model_final.pth"
+    if Path(model).is_dir():
+        return Predictor.from_run(model)
     config, comma, weights = model.rpartition(",")
     if not comma:
         raise ValueError(f"{model}: there is no such folder; name a run's folder or CONFIG,WEIGHTS")
-    return path, Path(config), Path(weights)
+    return Predictor(inference_config(config, weights))
 
 
-def load_model(cfg: CfgNode, weights: Path, dataset: str) -> tuple[CfgNode, nn.Module]:
-    """
-    The model with its weights, and its config for that data set.
-
-    Raises:
-        ConfigError, CheckpointError: the config cannot run, or the weights are torn or do not fit.
-    """
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (dataset,)
-    cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = str(weights), "auto"
-    check_values(cfg)
-    check_weights(cfg, eval_only=True, resume=False)
-    resolve_device(cfg)
-    resolve_classes(cfg)
-    model = Trainer.build_model(cfg)
-    try:
-        load_weights(model, weights)
-    except CheckpointError as error:
-        raise CheckpointError(f"{weights} on {dataset}: {error}") from error
-    return cfg, model
-
-
-@torch.no_grad()
-def detect(
-    cfg: CfgNode, model: nn.Module, dataset: str, label: str
-) -> Iterator[tuple[str | int, Instances]]:
+def detect(predictor: Predictor, dataset: str, label: str) -> Iterator[tuple[str | int, Instances]]:
     """Image id and detections, on the CPU, of every image."""
-    with inference_context(model):
-        for inputs in tqdm(Trainer.build_test_loader(cfg, dataset), desc=label, unit="batch"):
-            for x, output in zip(inputs, model(inputs), strict=True):
-                yield x["image_id"], output["instances"].to("cpu")
+    loader = Trainer.build_test_loader(predictor.cfg, dataset)
+    for inputs in tqdm(loader, desc=label, unit="batch"):
+        for x, instances in zip(inputs, predictor.predict(inputs), strict=True):
+            yield x["image_id"], instances
 
 
 def draw(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import load_config
 from tests.conftest import REPOSITORY
 
@@ -38,7 +39,7 @@ def runs(voc, voc_entry, tmp_path):
         opts = ["MODEL.RETINANET.NUM_CLASSES", 3, "INPUT.SQUARE_SIZE", 64, "MODEL.DEVICE", "cpu"]
         # The second one has more false positives, and so they disagree.
         opts += ["TEST.DETECTIONS_PER_IMAGE", 3 + 4 * seed, "DATASETS.REGISTER", [voc_entry]]
-        opts += ["DATASETS.TEST", (voc_entry["name"],)]
+        opts += ["DATASETS.TRAIN", (), "DATASETS.TEST", (voc_entry["name"],)]
         cfg = load_config(CONFIG, [*opts, "DATALOADER.NUM_WORKERS", 0])
         torch.manual_seed(seed)
         torch.save({"model": build_model(cfg).state_dict()}, folder / "model_final.pth")
@@ -75,11 +76,33 @@ def test_errors_are_one_sentence(compare, runs, tmp_path):
     with pytest.raises(SystemExit, match=r"^error: .*model_final\.pth holds no weights"):
         compare(*runs)
     weights.unlink()
-    with pytest.raises(SystemExit, match=r"^error: .*there is no file .*model_final\.pth"):
+    with pytest.raises(SystemExit, match=r"^error: .*second has no checkpoint: train first"):
         compare(*runs)
+    with pytest.raises(SystemExit, match=r"^error: .*there is no file .*none\.pth"):
+        compare(runs[0], f"{runs[0] / 'config.yaml'},{tmp_path / 'none.pth'}")
 
 
-def test_a_model_of_other_classes_is_refused(compare, runs):
+def test_a_run_that_has_not_ended_on_another_machine(compare, runs, tmp_path):
+    (runs[0] / "model_final.pth").rename(runs[0] / "model_0000009.pth")
+    config = runs[0] / "config.yaml"
+    config.write_text(
+        config.read_text().replace("AMP:\n    ENABLED: false", "AMP:\n    ENABLED: true")
+    )
+    assert load_config(str(config), []).SOLVER.AMP.ENABLED
+    compare(*runs)
+    assert (tmp_path / "comparison" / "comparison.json").is_file()
+
+
+def test_a_data_set_of_other_classes_is_refused(compare, runs, voc_entry):
+    other = {**voc_entry, "name": voc_entry["name"] + "b", "classes": ["red", "blue", "green"]}
+    register_datasets([other])
+    with pytest.raises(
+        SystemExit, match=r"^error: .*first was trained for other classes than those of"
+    ):
+        compare(*runs, "--dataset", other["name"])
+
+
+def test_a_model_of_other_weights_is_refused(compare, runs):
     path = runs[1] / "model_final.pth"
     state = torch.load(path)
     name = next(n for n in state["model"] if n.startswith("head.") and n.endswith(".bias"))
