@@ -98,7 +98,9 @@ def test_kill_9_and_resume_is_the_uninterrupted_run(arguments, straight, tmp_pat
     assert_same_run(out, straight)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_path, start, number):
     out = tmp_path / "out"
     process = start([*arguments, "DATALOADER.NUM_WORKERS", 2], out)

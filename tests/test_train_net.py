@@ -25,10 +25,10 @@ def test_overfits_a_handful_of_images_and_evaluates_to_the_same(voc, tmp_path):
 @pytest.mark.parametrize(
     "detector",
     [
-        "fcos_R_18",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
+                "fcos_R_18",
                 "fssd_R_18",
                 "retinanet_R_18",
                 "fssd_VGG_16",

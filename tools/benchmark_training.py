@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batches", type=int, default=10, help="measured for every figure")
     parser.add_argument(
-        "--strategies", nargs="+", choices=list(STRATEGIES), default=["static", "mutual_guidance"]
+        "--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES)
     )
     parser.add_argument("--output", help="a JSON file")
     parser.add_argument(

@@ -62,7 +62,7 @@ SYNCHRONISED = ("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.FSSD.NORM", "naiveSy
     ("config_opts", "norm"),
     [
         ((), FROZEN),
-        (FCOS, FROZEN),
+        pytest.param(FCOS, FROZEN, marks=pytest.mark.slow),
         ((), SYNCHRONISED),
     ],
     ids=["retinanet", "fcos", "sync_bn"],
