@@ -22,21 +22,17 @@ def test_overfits_a_handful_of_images_and_evaluates_to_the_same(voc, tmp_path):
     assert (tmp_path / "eval" / "misalignment" / "own.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "detector",
     [
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in (
-                "fcos_R_18",
-                "fssd_R_18",
-                "retinanet_R_18",
-                "fssd_VGG_16",
-                "retinanet_VGG_16",
-                "rfbnet_VGG_16",
-                "fcos_VGG_16",
-            )
-        ),
+        "fcos_R_18",
+        "fssd_R_18",
+        "retinanet_R_18",
+        "fssd_VGG_16",
+        "retinanet_VGG_16",
+        "rfbnet_VGG_16",
+        "fcos_VGG_16",
     ],
 )
 def test_every_detector_overfits(detector, voc, tmp_path):
