@@ -3,6 +3,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 from mutual_guidance.assignment import Assignment
 from mutual_guidance.engine import load_config
@@ -87,3 +88,15 @@ def test_shared_head(strategy, storage):
     gt = random_instances(2)
     losses = model([{"image": torch.rand(3, SIDE, SIDE), "instances": gt}])
     assert all(torch.isfinite(v) for v in losses.values())
+
+
+def test_mixed_precision_changes_the_losses_by_its_rounding_only():
+    torch.manual_seed(0)
+    model = build("static").train()
+    image = torch.randint(256, (3, SIDE, SIDE))
+    batch = [{"image": image, "instances": random_instances(8)}]
+    with EventStorage(), torch.no_grad():
+        wanted = model(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            got = model(batch)
+    torch.testing.assert_close(got, wanted, rtol=0.02, atol=0.0, check_dtype=False)

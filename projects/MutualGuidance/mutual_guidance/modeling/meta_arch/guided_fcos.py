@@ -172,7 +172,7 @@ class GuidedFCOS(FCOS):
         loss_loc = _dense_box_regression_loss(
             anchors,
             self.box2box_transform,
-            pred_deltas,
+            [deltas.float() for deltas in pred_deltas],  # half precision has no room for pixels
             gt_boxes,
             assignment.loc_mask,
             box_reg_loss_type="giou",
