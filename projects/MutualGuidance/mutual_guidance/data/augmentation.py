@@ -40,35 +40,48 @@ class ExpandTransform(PadTransform):
         return canvas
 
 
-class RandomExpand(T.Augmentation):
-    """SSD's "zoom out": the image at random on a canvas of up to ``max_ratio`` times its sides."""
+class RandomShrink(T.Augmentation):
+    """
+    The first half of SSD's "zoom out": the image warped to a square, at random down to
+    ``1 / max_ratio`` of the full one, with an interpolation drawn at random. To shrink the image
+    instead of the canvas it then lies on leaves all that follows fewer pixels.
+    """
 
-    def __init__(self, color: Sequence[float], prob: float = 0.6, max_ratio: float = 4.0) -> None:
+    def __init__(self, size: int, prob: float = 0.6, max_ratio: float = 4.0) -> None:
+        """
+        Args:
+            size: side of the full square in pixels.
+        """
         super().__init__()
-        self.color = color
+        self.size = size
         self.prob = prob
         self.max_ratio = max_ratio
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        if self._rand_range() >= self.prob:
-            return T.NoOpTransform()
-        height, width = image.shape[:2]
-        ratio = self._rand_range(1.0, self.max_ratio)
-        more_x, more_y = int(width * (ratio - 1)), int(height * (ratio - 1))
-        x0, y0 = int(self._rand_range(0, more_x + 1)), int(self._rand_range(0, more_y + 1))
-        return ExpandTransform(x0, y0, more_x - x0, more_y - y0, self.color)
+        interp = _INTERPOLATIONS[np.random.randint(len(_INTERPOLATIONS))]
+        shrunk = self._rand_range() < self.prob
+        ratio = self._rand_range(1.0, self.max_ratio) if shrunk else 1.0
+        side = max(1, round(self.size / ratio))
+        return T.ResizeTransform(*image.shape[:2], side, side, interp)
 
 
-class RandomInterpolationResize(T.Augmentation):
-    """Warp the image to a square with an interpolation drawn at random."""
+class RandomPlace(T.Augmentation):
+    """The second half: the image somewhere on a square canvas of one colour."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, color: Sequence[float]) -> None:
+        """
+        Args:
+            size: side of the canvas in pixels, no smaller than the image's. color: its colour, in
+            the image's channel order.
+        """
         super().__init__()
         self.size = size
+        self.color = color
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        interp = _INTERPOLATIONS[np.random.randint(len(_INTERPOLATIONS))]
-        return T.ResizeTransform(*image.shape[:2], self.size, self.size, interp)
+        more_y, more_x = (self.size - side for side in image.shape[:2])
+        x0, y0 = np.random.randint(more_x + 1), np.random.randint(more_y + 1)
+        return ExpandTransform(x0, y0, more_x - x0, more_y - y0, self.color)
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation | T.Transform]:
@@ -84,8 +97,8 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation | T
     if not cfg.INPUT.SSD_AUGMENTATION:
         return [T.RandomFlip(), T.Resize(size)]
     return [
+        RandomShrink(size),
         ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT),
-        RandomExpand(cfg.MODEL.PIXEL_MEAN),
+        RandomPlace(size, cfg.MODEL.PIXEL_MEAN),
         T.RandomFlip(),
-        RandomInterpolationResize(size),
     ]

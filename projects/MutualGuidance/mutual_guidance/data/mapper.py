@@ -17,9 +17,6 @@ from PIL.Image import DecompressionBombError
 from .augmentation import build_augmentations
 from .faults import DatasetError
 
-# Longest side of an image before augmentation, in sides of the square that comes out of it. An
-# expansion has 16 times the pixels, and no crop, at least 0.3 of a side long, loses detail.
-_MAX_SIDE = 8
 # Boxes narrower or lower than this share of the image are dropped after augmentation.
 _MIN_SIDE = 0.01
 
@@ -59,8 +56,7 @@ class SSDMapper(DatasetMapper):
     Detectron2's training mapper with SSD's sampling (https://arxiv.org/abs/1512.02325, Sec. 2.2):
     a crop with a minimum IoU, in which a box stays if its centre is inside, then the other
     augmentations. Boxes below 1 % of the image's width or height are dropped; where none is left
-    the unaugmented image is taken. Images of more than 8 times the square's side are shrunk first,
-    so that an expansion of the largest fits into memory.
+    the unaugmented image is taken.
     """
 
     def __init__(self, *, square_size: int, **kwargs) -> None:
@@ -72,8 +68,6 @@ class SSDMapper(DatasetMapper):
         super().__init__(is_train=True, **kwargs)
         self.crop = T.MinIoURandomCrop()
         self.fallback = T.AugmentationList([T.Resize(square_size)])
-        self.max_side = _MAX_SIDE * square_size
-        self.shrink = T.AugmentationList([T.ResizeShortestEdge(self.max_side, self.max_side)])
 
     @_naming_the_image
     def __call__(self, dataset_dict: dict) -> dict:
@@ -84,8 +78,6 @@ class SSDMapper(DatasetMapper):
         annotations = [a for a in dataset_dict.pop("annotations") if not a.get("iscrowd", 0)]
         boxes = _absolute_boxes(annotations)
         classes = np.array([a["category_id"] for a in annotations], dtype=np.int64)
-        if max(image.shape[:2]) > self.max_side:
-            image, boxes = _transform(self.shrink, image, boxes)
 
         augmented, new_boxes, kept = self._augment(image, boxes)
         if len(boxes) and not kept.any():
