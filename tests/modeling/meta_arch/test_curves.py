@@ -43,7 +43,7 @@ def anchors_scene():
     # For classification: anchor 0 to object 0, 2 to object 1; in the second image anchor 2.
     # For localisation: anchors 0 and 1 to object 0; in the second image anchor 2.
     labels = assignment([[0, -1, 1], [-1, -1, 0]], [[0, 0, -1], [-1, -1, 0]])
-    return detector, anchors, gts, deltas, labels
+    return detector, anchors, gts, torch.zeros(2, 3, 6), deltas, labels
 
 
 def test_curves_of_anchors_by_hand(anchors_scene, storage):
@@ -58,6 +58,11 @@ def test_curves_of_anchors_by_hand(anchors_scene, storage):
         "loc_positives_per_object_large": 1,
         # Positive for some task: anchors 0, 1, 2 and in the second image 2. For both: 0 and that.
         "agreement": 2 / 4,
+        # The static rule takes anchors 0 and 1 (IoU 0.5) for object 0, anchor 2 for object 1, and
+        # in the second image anchor 2, its best. Anchor 1 is none of classification's, and the
+        # first image's anchor 2 none of localisation's.
+        "cls_as_static": 3 / 4,
+        "loc_as_static": 3 / 4,
         # Anchors 0 and 2 are their objects; (0, 0, 40, 40) has 1600 of 10000 pixels.
         "cls_anchor_iou": (1 + 1 + 0.16) / 3,
         # Anchor 1 has half of the object's 100 pixels.
@@ -77,7 +82,8 @@ def test_curves_of_points_by_hand(storage):
     # l, t, r, b in strides: (0, 0, 8, 8), half of the object, and the object itself.
     deltas = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [1.5, 0.5, 0.5, 0.5]]])
     storage.iter = PERIOD - 1
-    log_assignment(detector, anchors, gts, deltas, assignment([[0, -1]], [[0, 0]]))
+    labels = assignment([[0, -1]], [[0, 0]])
+    log_assignment(detector, anchors, gts, torch.zeros(1, 2, 20), deltas, labels)
     got = logged(storage)
     # Both points are 4 and 12 from the sides and 4 from top and bottom: sqrt(4 / 12 * 1).
     assert got["cls_centerness"] == got["loc_centerness"] == pytest.approx((1 / 3) ** 0.5)
@@ -104,12 +110,12 @@ def test_histograms_now_and_then(anchors_scene, storage):
 
 
 def test_batch_without_objects_or_positives(anchors_scene, storage):
-    detector, anchors, gts, deltas, _ = anchors_scene
+    detector, anchors, gts, logits, deltas, _ = anchors_scene
     storage.iter = HISTOGRAM_PERIOD - 1
     none = assignment([[-1] * 3] * 2, [[-1] * 3] * 2)
-    log_assignment(detector, anchors, [make_instances([], [])] * 2, deltas, none)
+    log_assignment(detector, anchors, [make_instances([], [])] * 2, logits, deltas, none)
     assert logged(storage) == {}
-    log_assignment(detector, anchors, gts, deltas, none)
+    log_assignment(detector, anchors, gts, logits, deltas, none)
     assert logged(storage)["loc_positives_per_object"] == 0
     assert "agreement" not in logged(storage) and "cls_anchor_iou" not in logged(storage)
 

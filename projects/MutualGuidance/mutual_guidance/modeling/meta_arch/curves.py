@@ -29,6 +29,7 @@ def log_assignment(
     detector: DenseDetector,
     anchors: list[Boxes],
     gt_instances: list[Instances],
+    pred_logits: Tensor,
     pred_deltas: Tensor,
     assignment: Assignment,
 ) -> None:
@@ -37,6 +38,7 @@ def log_assignment(
 
     - ``assignment/agreement``: of the anchors that are positive for some task, the share that is
       positive for both, with the same ground truth.
+    - ``assignment/{cls,loc}_as_static``: the same share of the task and the static rule.
     - ``assignment/{cls,loc}_positives_per_object``, and ``_small``, ``_medium`` and ``_large`` for
       localisation: N_p by the area of the object in the network's input, with COCO's limits.
     - ``assignment/{cls,loc}_anchor_iou`` (``_centerness`` for points): mean prior of the task's
@@ -48,7 +50,7 @@ def log_assignment(
     Args:
         detector: a GuidedRetinaNet or GuidedFCOS.
         anchors: of each level. gt_instances: of N images.
-        pred_deltas: (N, R, 4). assignment: their labels.
+        pred_logits: (N, R, K). pred_deltas: (N, R, 4). assignment: their labels.
     """
     storage = get_event_storage()
     iteration = storage.iter + 1
@@ -57,10 +59,8 @@ def log_assignment(
     gt_boxes = torch.cat(gt_tensors(gt_instances)[0])  # (M, 4)
     if len(gt_boxes) == 0:
         return
-    gt_inds = {
-        "cls": _batch_inds(assignment.cls_gt_inds, gt_instances),
-        "loc": _batch_inds(assignment.loc_gt_inds, gt_instances),
-    }
+    static = detector.label_anchors(anchors, gt_instances, pred_logits, pred_deltas, "static")
+    gt_inds, static_inds = _task_inds(assignment, gt_instances), _task_inds(static, gt_instances)
     values = {}
     for task, inds in gt_inds.items():
         values[f"{task}_positives_per_object"] = inds[inds >= 0].bincount(minlength=len(gt_boxes))
@@ -69,12 +69,27 @@ def log_assignment(
         values[f"{task}_regressed_iou"] = regressed
     _put_means(storage, values)
     _put_means(storage, _by_size(values["loc_positives_per_object"], gt_boxes))
-    either = (gt_inds["cls"] >= 0) | (gt_inds["loc"] >= 0)
-    _put_means(storage, {"agreement": (gt_inds["cls"] == gt_inds["loc"])[either]})
+    as_static = {
+        f"{task}_as_static": _agreement(gt_inds[task], static_inds[task]) for task in gt_inds
+    }
+    _put_means(storage, {"agreement": _agreement(gt_inds["cls"], gt_inds["loc"]), **as_static})
     if iteration % HISTOGRAM_PERIOD == 0:
         for name, value in values.items():
             if len(value):
                 storage.put_histogram(f"assignment/{name}", value.float().cpu(), _NUM_BINS)
+
+
+def _task_inds(assignment: Assignment, gt_instances: list[Instances]) -> dict[str, Tensor]:
+    """The ground truth of each anchor for both tasks, within the batch; (N, R), -1 for none."""
+    return {
+        "cls": _batch_inds(assignment.cls_gt_inds, gt_instances),
+        "loc": _batch_inds(assignment.loc_gt_inds, gt_instances),
+    }
+
+
+def _agreement(gt_inds: Tensor, others: Tensor) -> Tensor:
+    """Of the anchors with a ground truth in either of two (N, R), whether it is the same."""
+    return (gt_inds == others)[(gt_inds >= 0) | (others >= 0)]
 
 
 def _batch_inds(gt_inds: Tensor, gt_instances: list[Instances]) -> Tensor:

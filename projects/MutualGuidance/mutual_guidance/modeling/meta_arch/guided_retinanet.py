@@ -91,9 +91,9 @@ class GuidedRetinaNet(RetinaNet):
             predictions, [self.num_classes, 4]
         )
         anchors = self.anchor_generator(features)
-        all_deltas = cat(pred_deltas, dim=1)
-        assignment = self.label_anchors(anchors, gt_instances, cat(pred_logits, dim=1), all_deltas)
-        log_assignment(self, anchors, gt_instances, all_deltas, assignment)
+        predicted = (cat(pred_logits, dim=1), cat(pred_deltas, dim=1))
+        assignment = self.label_anchors(anchors, gt_instances, *predicted)
+        log_assignment(self, anchors, gt_instances, *predicted, assignment)
         return self.losses(anchors, pred_logits, pred_deltas, assignment, gt_instances)
 
     @torch.no_grad()
