@@ -64,12 +64,16 @@ def test_warm_cells_go_on_from_the_start_of_their_seed(tmp_path):
 
 def test_variants_add_to_the_grid(tmp_path):
     variants = [
-        {"name": "gamma_1", "overrides": {"MODEL.RETINANET.FOCAL_LOSS_GAMMA": 1.0}},
+        {"name": "gamma_1", "configs": ["configs/A/x.yaml"],
+         "overrides": {"MODEL.RETINANET.FOCAL_LOSS_GAMMA": 1.0}},
         {"name": "sigma_3", "strategies": ["mutual_guidance"],
          "overrides": {"MODEL.MUTUAL_GUIDANCE.SIGMA": 3.0}},
     ]  # fmt: skip
     content = {**MINIMAL, "strategies": ["static", "mutual_guidance"], "variants": variants}
+    content["configs"] = ["configs/A/x.yaml", "configs/B/y.yaml"]
     cells = load(tmp_path, content).cells
+    assert [c.variant for c in cells if c.config == "configs/B/y.yaml"] == ["", "", "sigma_3"]
+    cells = [c for c in cells if c.config == "configs/A/x.yaml"]
     assert [(c.variant, c.strategy) for c in cells] == [
         ("", "static"), ("", "mutual_guidance"), ("gamma_1", "static"),
         ("gamma_1", "mutual_guidance"), ("sigma_3", "mutual_guidance"),
@@ -98,6 +102,8 @@ def test_variants_add_to_the_grid(tmp_path):
         ({**MINIMAL, "variants": [{"name": "start", "overrides": {}}]}, "start is no name"),
         ({**MINIMAL, "variants": [{"name": "a/b", "overrides": {}}]}, "a name is letters"),
         ({**MINIMAL, "variants": [{"name": "a"}]}, "overrides of variant a must be a mapping"),
+        ({**MINIMAL, "variants": [{"name": "a", "configs": ["configs/B/y.yaml"], "overrides": {}}]},
+         "configs/B/y.yaml is not among the experiment's configs"),
         ({**MINIMAL, "variants": [{"name": "a", "overrides": {}}] * 2}, "must not repeat"),
         ({**MINIMAL, "paper": {"source": "T", "metrics": ["AP"], "figures":
           {"configs/A/x.yaml": {"static": [1, 2]}}}}, r"x.yaml.static must have \['AP'\]"),

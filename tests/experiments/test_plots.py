@@ -14,7 +14,7 @@ def run(seed, by_iteration, **place):
 def curve(runs):
     """Points of the mean, and the band's lowest and highest value at each of them."""
     axes = Figure().subplots()
-    plots._plot_curve(axes, 0, PLACE, runs)
+    plots._plot_curve(axes, 0, "AP", PLACE, runs)
     band = axes.collections[0].get_paths()
     edges = np.concatenate([path.vertices for path in band]) if band else np.empty((0, 2))
     points = axes.lines[0].get_xydata().tolist()
@@ -39,6 +39,12 @@ def test_only_iterations_that_all_seeds_have():
 def test_of_an_iteration_that_was_evaluated_twice_the_later_counts():
     points, band = curve([run(1, [(10, 4.0), (20, 5.0), (20, 6.0)])])
     assert points == [[10, 4.0], [20, 6.0]] and band == [(4.0, 4.0), (6.0, 6.0)]
+
+
+def test_points_without_the_metric_are_passed_over():
+    runs = [run(1, [(10, 4.0), (20, 5.0)])]
+    del runs[0]["history"][0]["AP"]
+    assert curve(runs)[0] == [[20, 5.0]]
 
 
 def test_seeds_without_a_common_iteration_have_no_curve():

@@ -22,6 +22,7 @@ def record(strategy, seed, ap, variant="", protocol="long", **metrics):
         "strategy": strategy,
         "seed": seed,
         "metrics": {"AP": ap, "AP50": 2 * ap, "AP75": ap / 2, **metrics},
+        "history": [],
     }
 
 
@@ -116,3 +117,28 @@ def test_one_seed_has_neither_deviation_nor_interval():
     records = [record("static", 1, 10.0), record("mutual_guidance", 1, 10.6)]
     text = markdown(summarize(records, {}))
     assert "10.6 " in text and "±" not in text and "+0.6 (n/a)" in text
+
+
+def test_misalignment_and_the_last_labels_have_tables():
+    lost = {"misalignment/iou_lost_before": 0.2}
+    records = [record("static", 1, 10.0, **lost), record("mutual_guidance", 1, 11.0, **lost)]
+    for share, r in zip((1.0, 0.5), records, strict=True):
+        r["history"] = [
+            {"iteration": 10, "AP": 1.0, "assignment/cls_as_static": 0.1},
+            {"iteration": 20, "AP": 2.0, "assignment/cls_as_static": share},
+        ]
+    rows = summarize(records, {})
+    assert rows[1]["metrics"]["assignment/cls_as_static"] == {
+        "mean": 0.5, "std": None, "difference": -0.5, "low": None, "high": None,
+    }  # fmt: skip
+    tables = [x.splitlines() for x in markdown(rows).split("\n\n") if x.startswith("|")]
+    cells = [[[c.strip() for c in line.split("|")[1:-1]] for line in lines] for lines in tables]
+    assert cells[1][0][3:] == ["IoU lost", "rank correlation", "suppressed"]
+    assert cells[1][3] == ["A/x", "mutual_guidance", "1", "0.200", "", ""]
+    assert cells[2][3][3:5] == ["0.500", ""]
+
+
+def test_a_metric_that_some_seeds_lack_is_of_the_others():
+    records = [record("static", 1, 10.0), record("static", 2, 12.0, APs=5.0)]
+    metrics = summarize(records, {})[0]["metrics"]
+    assert metrics["APs"] == {"mean": 5.0, "std": None} and metrics["AP"]["mean"] == 11.0

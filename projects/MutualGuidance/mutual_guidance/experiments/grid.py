@@ -89,7 +89,7 @@ def _cells(raw: dict, output: Path) -> list[Cell]:
                 place / START / f"seed_{seed}", protocol, config, START, "static", seed, settings
             )
             cells[start.folder] = start
-        for variant in raw["variants"]:
+        for variant in (v for v in raw["variants"] if config in v["configs"]):
             for strategy in variant["strategies"]:
                 folder = place / variant["name"] / strategy / f"seed_{seed}"
                 overrides = {**common, **stage.get("overrides", {}), **variant["overrides"]}
@@ -123,8 +123,8 @@ def _checked(raw: Any) -> dict[str, Any]:
             raise ValueError(f"{key} is missing; docs/experiments.md lists the keys")
     defaults = {"overrides": {}, "protocols": {_LONG: {}}, "variants": [], "paper": {}}
     raw = {key: known[key](value, key) for key, value in {**defaults, **raw}.items()}
-    whole_grid = {"name": "", "strategies": raw["strategies"], "overrides": {}}
-    variants = [_variant(v, raw["strategies"]) for v in raw["variants"]]
+    whole_grid = {"name": "", "overrides": {}, **{k: raw[k] for k in ("configs", "strategies")}}
+    variants = [_variant(v, raw) for v in raw["variants"]]
     _unique([v["name"] for v in variants], "the names of the variants")
     return {**raw, "variants": [whole_grid, *variants]}
 
@@ -194,14 +194,19 @@ def _protocols(value: Any, what: str) -> dict[str, dict]:
     return checked
 
 
-def _variant(value: Any, strategies: list[str]) -> dict[str, Any]:
-    value = _mapping(value, "a variant", ("name", "strategies", "overrides"))
+def _variant(value: Any, grid: dict[str, Any]) -> dict[str, Any]:
+    value = _mapping(value, "a variant", ("name", "configs", "strategies", "overrides"))
     name = _named(value.get("name"), "variants")
     if name in (START, *STRATEGIES):
         raise ValueError(f"variants: {name} is no name for a variant, it means something else")
+    configs = _configs(value.get("configs", grid["configs"]), f"variant {name}")
+    others = [c for c in configs if c not in grid["configs"]]
+    if others:
+        raise ValueError(f"variant {name}: {others[0]} is not among the experiment's configs")
     return {
         "name": name,
-        "strategies": _strategies(value.get("strategies", strategies), f"variant {name}"),
+        "configs": configs,
+        "strategies": _strategies(value.get("strategies", grid["strategies"]), f"variant {name}"),
         "overrides": _overrides(value.get("overrides"), f"the overrides of variant {name}"),
     }
 

@@ -10,14 +10,20 @@ from matplotlib.figure import Figure
 from .grid import START
 from .report import COMPARED
 
-_INCHES = (4.5, 3.2)  # of one panel
+_INCHES = (4.0, 3.2)  # of one panel
+# Over the course of training: the metric and the panel's title.
+_CURVES = (
+    ("AP", "AP in training"),
+    ("assignment/cls_regressed_iou", "IoU of classification's positives, regressed"),
+    ("assignment/cls_as_static", "positives of classification as static"),
+)
 
 
 def plot(result: dict, path: Path) -> None:
     """
     Write a picture with a row for each protocol and config: the final figures with their standard
-    deviation over the seeds as error bars, and AP over the course of training where it was
-    measured.
+    deviation over the seeds as error bars, and over the course of training AP and the labels of
+    classification, where they were measured.
 
     Args:
         result: the JSON of an experiment, as ``tools/experiment.py`` writes it.
@@ -25,15 +31,17 @@ def plot(result: dict, path: Path) -> None:
     rows = [row for row in result["rows"] if row["variant"] != START]
     places = list(dict.fromkeys((row["protocol"], row["config"]) for row in rows))
     with matplotlib.rc_context({"font.size": 8}):
-        figure = Figure((2 * _INCHES[0], len(places) * _INCHES[1]), layout="constrained")
-        axes = figure.subplots(len(places), 2, squeeze=False)
-        for (bars, curves), (protocol, config) in zip(axes, places, strict=True):
+        columns = 1 + len(_CURVES)
+        figure = Figure((columns * _INCHES[0], len(places) * _INCHES[1]), layout="constrained")
+        axes = figure.subplots(len(places), columns, squeeze=False)
+        for (bars, *curves), (protocol, config) in zip(axes, places, strict=True):
             chosen = [row for row in rows if (row["protocol"], row["config"]) == (protocol, config)]
             _plot_final(bars, chosen)
             bars.set_title(f"{config.removeprefix('configs/').removesuffix('.yaml')}, {protocol}")
-            for i, row in enumerate(chosen):
-                _plot_curve(curves, i, row, result["runs"])
-            curves.set(xlabel="iteration", ylabel="AP", title="AP in training")
+            for panel, (metric, title) in zip(curves, _CURVES, strict=True):
+                for i, row in enumerate(chosen):
+                    _plot_curve(panel, i, metric, row, result["runs"])
+                panel.set(xlabel="iteration", title=title)
             bars.legend()
         figure.savefig(path, dpi=110)
 
@@ -58,14 +66,14 @@ def _plot_final(axes: Axes, rows: list[dict]) -> None:
     axes.set_xticks(range(len(COMPARED)), COMPARED)
 
 
-def _plot_curve(axes: Axes, color: int, row: dict, runs: list[dict]) -> None:
+def _plot_curve(axes: Axes, color: int, metric: str, row: dict, runs: list[dict]) -> None:
     """
-    The mean over the seeds, and their standard deviation as a band, at the iterations that the
-    histories of all seeds have.
+    The mean of a metric over the seeds, and their standard deviation as a band, at the iterations
+    that the histories of all seeds have.
     """
     place = ("protocol", "config", "variant", "strategy")
     curves = [
-        {point["iteration"]: point["AP"] for point in run["history"]}
+        {point["iteration"]: point[metric] for point in run["history"] if metric in point}
         for run in runs
         if all(run[key] == row[key] for key in place)
     ]

@@ -22,9 +22,30 @@ T_975 = (
 BASELINE = "static"
 COMPARED = ("AP", "AP50", "AP75")
 _SIZES = ("APs", "APm", "APl")
+# What lies behind AP, with the headings of its tables.
+_MISALIGNMENT = {
+    "misalignment/iou_lost_before": "IoU lost",
+    "misalignment/rank_correlation_before": "rank correlation",
+    "misalignment/suppressed": "suppressed",
+}
+_LABELS = {
+    "assignment/cls_as_static": "as static, cls",
+    "assignment/loc_as_static": "as static, loc",
+    "assignment/cls_regressed_iou": "regressed IoU, cls",
+    "assignment/loc_regressed_iou": "regressed IoU, loc",
+    "assignment/cls_positives_per_object": "positives an object, cls",
+}
 LEGEND = (
     "Mean ± standard deviation over the seeds. Δ is the difference from `static` of the same "
     "seeds, in parentheses its paired 95 % t-interval (n/a with one seed)."
+)
+_MISALIGNMENT_LEGEND = (
+    "Misalignment of the trained detectors, before NMS ([definitions](misalignment.md)): less IoU "
+    "lost, a higher rank correlation and fewer best ones suppressed are better."
+)
+_LABELS_LEGEND = (
+    "Labels at the last iteration ([definitions](visualize.md#curves)): the share of the positives "
+    "that static labels have in common, and the IoU of the positives' regressed boxes."
 )
 
 
@@ -52,7 +73,8 @@ def summarize(records: list[dict], paper: dict[str, Any]) -> list[dict]:
         records: of finished runs. paper: of the experiment, or empty.
 
     Returns:
-        {"protocol", "config", "variant", "strategy", "seeds", "metrics"} with, for each metric,
+        {"protocol", "config", "variant", "strategy", "seeds", "metrics"} with, for each metric and
+        each of the last labels' figures (``assignment/...``),
         {"mean", "std"}, {"difference", "low", "high"} where there is a static row of common seeds,
         and {"paper"} where the paper has it. A static row of the same variant is the baseline
         where there is one, else that without a variant.
@@ -60,7 +82,7 @@ def summarize(records: list[dict], paper: dict[str, Any]) -> list[dict]:
     groups: dict[tuple, dict[int, dict]] = {}
     for r in records:
         key = (r["protocol"], r["config"], r["variant"], r["strategy"])
-        groups.setdefault(key, {})[r["seed"]] = r["metrics"]
+        groups.setdefault(key, {})[r["seed"]] = {**_last_labels(r["history"]), **r["metrics"]}
     rows = []
     for (protocol, config, variant, strategy), by_seed in groups.items():
         place = (protocol, config)
@@ -68,7 +90,8 @@ def summarize(records: list[dict], paper: dict[str, Any]) -> list[dict]:
         baseline = own if own is not None else groups.get((*place, "", BASELINE), {})
         if by_seed is baseline or variant == START:
             baseline = {}
-        metrics = {m: _summary(m, by_seed, baseline) for m in next(iter(by_seed.values()))}
+        names = dict.fromkeys(name for metrics in by_seed.values() for name in metrics)
+        metrics = {name: _summary(name, by_seed, baseline) for name in names}
         if variant == "":
             for name, value in _paper_row(paper, config, strategy).items():
                 metrics.setdefault(name, {})["paper"] = value
@@ -83,6 +106,11 @@ def summarize(records: list[dict], paper: dict[str, Any]) -> list[dict]:
             }
         )
     return rows
+
+
+def _last_labels(history: list[dict]) -> dict[str, float]:
+    last = history[-1] if history else {}
+    return {name: value for name, value in last.items() if name.startswith("assignment/")}
 
 
 def _summary(
@@ -112,41 +140,69 @@ def _paper_row(paper: dict[str, Any], config: str, strategy: str) -> dict[str, f
 
 
 def markdown(rows: list[dict], paper_source: str = "") -> str:
-    """A table for each protocol; AP of single classes is left to the other formats."""
+    """
+    Tables for each protocol: AP, and where they were measured, misalignment and labels. AP of
+    single classes is left to the other formats.
+    """
     parts = []
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
-        parts.append(f"**Protocol: {protocol}**\n\n{_table(chosen, paper_source)}")
+        parts += [f"**Protocol: {protocol}**", _ap_table(chosen, paper_source)]
+        for columns, legend in (
+            (_MISALIGNMENT, _MISALIGNMENT_LEGEND),
+            (_LABELS, _LABELS_LEGEND),
+        ):
+            if any(name in row["metrics"] for row in chosen for name in columns):
+                table = _table([_place(chosen), _means(chosen, columns, digits=3)])
+                parts += [legend, table]
     return "\n\n".join(parts)
 
 
-def _table(rows: list[dict], paper_source: str) -> str:
+def _ap_table(rows: list[dict], paper_source: str) -> str:
     shown = [*COMPARED, *(m for m in _SIZES if any(m in row["metrics"] for row in rows))]
-    has_variants = any(row["variant"] for row in rows)
-    has_paper = any("paper" in s for row in rows for s in row["metrics"].values())
-    headers = ["config", *["variant"] * has_variants, "strategy", "seeds", *shown]
-    headers += [f"Δ{m}" for m in COMPARED]
-    headers += [f"paper, {paper_source}: {' / '.join(shown)}"] * has_paper
-    table = []
-    for row in rows:
-        metrics = [row["metrics"].get(m, {}) for m in shown]
-        cells = [row["config"].removeprefix("configs/").removesuffix(".yaml")]
-        cells += [row["variant"]] * has_variants
-        cells += [row["strategy"], str(len(row["seeds"]))]
-        cells += [_mean(m) for m in metrics]
-        cells += [_difference(m) for m in metrics[: len(COMPARED)]]
-        if has_paper:
-            figures = [m.get("paper") for m in metrics]
-            cells.append(" / ".join(f"{v:.1f}" for v in figures if v is not None))
-        table.append(cells)
-    return tabulate(table, headers, tablefmt="pipe", disable_numparse=True)
+    blocks = [_place(rows), _means(rows, {m: m for m in shown}, digits=1)]
+    blocks.append(
+        {f"Δ{m}": [_difference(row["metrics"].get(m, {})) for row in rows] for m in COMPARED}
+    )
+    figures = [[row["metrics"].get(m, {}).get("paper") for m in shown] for row in rows]
+    if any(v is not None for row in figures for v in row):
+        of_paper = [" / ".join(f"{v:.1f}" for v in row if v is not None) for row in figures]
+        blocks.append({f"paper, {paper_source}: {' / '.join(shown)}": of_paper})
+    return _table(blocks)
 
 
-def _mean(summary: dict) -> str:
+def _place(rows: list[dict]) -> dict[str, list[str]]:
+    """The columns that say which runs a row is of."""
+    columns = {
+        "config": [r["config"].removeprefix("configs/").removesuffix(".yaml") for r in rows],
+        "variant": [row["variant"] for row in rows],
+        "strategy": [row["strategy"] for row in rows],
+        "seeds": [str(len(row["seeds"])) for row in rows],
+    }
+    if not any(columns["variant"]):
+        del columns["variant"]
+    return columns
+
+
+def _means(rows: list[dict], columns: dict[str, str], digits: int) -> dict[str, list[str]]:
+    """The columns of the metrics, by heading."""
+    return {
+        heading: [_mean(row["metrics"].get(metric, {}), digits) for row in rows]
+        for metric, heading in columns.items()
+    }
+
+
+def _table(blocks: list[dict[str, list[str]]]) -> str:
+    """The columns of all blocks side by side."""
+    columns = {heading: column for block in blocks for heading, column in block.items()}
+    return tabulate(columns, headers="keys", tablefmt="pipe", disable_numparse=True)
+
+
+def _mean(summary: dict, digits: int) -> str:
     if summary.get("mean") is None:
         return ""
     std = summary["std"]
-    return f"{summary['mean']:.1f}" + (f" ± {std:.1f}" if std is not None else "")
+    return f"{summary['mean']:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
 
 
 def _difference(summary: dict) -> str:
