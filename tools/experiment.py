@@ -20,7 +20,7 @@ from tabulate import tabulate
 from mutual_guidance.experiments.grid import Cell, Experiment, ExperimentError, load_experiment
 from mutual_guidance.experiments.plan import Plan, make_plans, seconds_per_image
 from mutual_guidance.experiments.records import claim_folder, read_record, write_json
-from mutual_guidance.experiments.report import LEGEND, markdown, summarize, to_csv
+from mutual_guidance.experiments.report import markdown, summarize, to_csv
 from mutual_guidance.experiments.runner import Runner, slots
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,9 +116,9 @@ def save_results(experiment: Experiment, path: Path, folder: Path) -> str:
     }
     write_json(folder / "results.json", result)
     (folder / "results.csv").write_text(to_csv(rows))
-    text = f"{markdown(rows, source)}\n\n{LEGEND}" if rows else "No run is finished yet."
+    text = markdown(rows, source) if rows else "No run is finished yet."
     if missing:
-        text += f" {len(missing)} of {len(records)} runs are not finished."
+        text += f"\n\n{len(missing)} of {len(records)} runs are not finished."
     (folder / "results.md").write_text(text + "\n")
     return text
 

@@ -35,17 +35,18 @@ _LABELS = {
     "assignment/loc_regressed_iou": "regressed IoU, loc",
     "assignment/cls_positives_per_object": "positives an object, cls",
 }
-LEGEND = (
+_LEGEND = (
     "Mean ± standard deviation over the seeds. Δ is the difference from `static` of the same "
     "seeds, in parentheses its paired 95 % t-interval (n/a with one seed)."
 )
 _MISALIGNMENT_LEGEND = (
-    "Misalignment of the trained detectors, before NMS ([definitions](misalignment.md)): less IoU "
-    "lost, a higher rank correlation and fewer best ones suppressed are better."
+    "Misalignment of the trained detectors, before NMS (docs/misalignment.md): less IoU lost, a "
+    "higher rank correlation and a smaller share of best predictions suppressed are better."
 )
 _LABELS_LEGEND = (
-    "Labels at the last iteration ([definitions](visualize.md#curves)): the share of the positives "
-    "that static labels have in common, and the IoU of the positives' regressed boxes."
+    "Labels at the end of the training (docs/visualize.md): the share of the positives of "
+    "classification (cls) and localisation (loc) that the static rule would label alike, the "
+    "IoU of their regressed boxes, and positives an object."
 )
 
 
@@ -147,14 +148,14 @@ def markdown(rows: list[dict], paper_source: str = "") -> str:
     parts = []
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
-        parts += [f"**Protocol: {protocol}**", _ap_table(chosen, paper_source)]
+        parts += [f"**Protocol: {protocol}**", _ap_table(chosen, paper_source), _LEGEND]
         for columns, legend in (
             (_MISALIGNMENT, _MISALIGNMENT_LEGEND),
             (_LABELS, _LABELS_LEGEND),
         ):
             if any(name in row["metrics"] for row in chosen for name in columns):
                 table = _table([_place(chosen), _means(chosen, columns, digits=3)])
-                parts += [legend, table]
+                parts += [table, legend]
     return "\n\n".join(parts)
 
 
@@ -249,7 +250,7 @@ def section(result: dict) -> str:
             f"### {result['experiment']}",
             f"```\n{result['command']}\n```",
             markdown(result["rows"], result["paper_source"]),
-            f"{LEGEND} {len(runs)} runs, {hours:.1f} hours of training in all.{state} "
+            f"{len(runs)} runs, {hours:.1f} hours of training in all.{state} "
             f"{'; '.join(machines)}.",
         ]
     )
