@@ -17,7 +17,7 @@ RECORD_FILE = "record.json"
 LOG_FILE = "train_net.log"
 _SETTINGS_FILE = "settings.json"
 # Of metrics.json, what says nothing about the training.
-_TIMES = ("data_time", "rank_data_time", "time", "eta_seconds")
+_TIMES = ("data_time", "rank_data_time", "time", "eta_seconds", "lr")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -126,18 +126,21 @@ def metrics_so_far(folder: Path) -> dict[int, dict[str, float]]:
 
 def history(by_iteration: dict[int, dict[str, float]], last: int) -> list[dict[str, float]]:
     """
-    Metrics, losses and numbers of positives at each evaluation, without AP of single classes, by
-    the iterations done. Detectron2 counts the one after the ``last`` iteration one too high.
+    The metrics of each evaluation without AP of single classes, and the means of the losses and of
+    what is told about the labels since the one before, by the iterations done. Detectron2 counts
+    the evaluation after the ``last`` iteration one too high.
     """
     kept = []
+    since: dict[str, list[float]] = {}
     for iteration, row in by_iteration.items():
+        for name, value in row.items():
+            if name not in _TIMES and "AP-" not in name and value == value:  # not NaN
+                since.setdefault(name.removeprefix("bbox/"), []).append(value)
         if "bbox/AP" in row:
-            values = {
-                name.removeprefix("bbox/"): float(f"{value:.4g}")
-                for name, value in row.items()
-                if name not in _TIMES and "AP-" not in name and value == value  # not NaN
-            }
+            means = {name: statistics.mean(values) for name, values in since.items()}
+            values = {name: float(f"{mean:.4g}") for name, mean in means.items()}
             kept.append({"iteration": min(iteration + 1, last), **values})
+            since = {}
     return kept
 
 
