@@ -110,8 +110,8 @@ def summarize(records: list[dict], paper: dict[str, Any]) -> list[dict]:
 
 
 def _last_labels(history: list[dict]) -> dict[str, float]:
-    last = history[-1] if history else {}
-    return {name: value for name, value in last.items() if name.startswith("assignment/")}
+    values = (item for point in history for item in point.items())
+    return {name: value for name, value in values if name.startswith("assignment/")}
 
 
 def _summary(
