@@ -79,6 +79,7 @@ def test_variants_add_to_the_grid(tmp_path):
         ("gamma_1", "mutual_guidance"), ("sigma_3", "mutual_guidance"),
     ]  # fmt: skip
     assert str(cells[-1].folder) == "out/mine/long/A/x/sigma_3/mutual_guidance/seed_1"
+    assert [c.baseline for c in cells] == [None, "", None, "gamma_1", ""]
     assert cells[-1].settings[-2:] == ("MODEL.MUTUAL_GUIDANCE.SIGMA", "3.0")
 
 

@@ -14,12 +14,13 @@ from mutual_guidance.experiments.report import (
 )
 
 
-def record(strategy, seed, ap, variant="", protocol="long", **metrics):
+def record(strategy, seed, ap, variant="", protocol="long", baseline="", **metrics):
     return {
         "protocol": protocol,
         "config": "configs/A/x.yaml",
         "variant": variant,
         "strategy": strategy,
+        "baseline": None if strategy == "static" else baseline,
         "seed": seed,
         "metrics": {"AP": ap, "AP50": 2 * ap, "AP75": ap / 2, **metrics},
         "history": [],
@@ -55,11 +56,22 @@ def test_rows_pair_by_seed_whatever_the_order():
     ]
     static, guided = summarize(records, {})
     assert static["seeds"] == [1, 2, 3] and guided["seeds"] == [1, 3]
-    assert static["metrics"]["AP"] == {"mean": 20.0, "std": 10.0}
+    assert static["metrics"]["AP"] == {"mean": 20.0, "std": 10.0, "count": 3}
     ap = guided["metrics"]["AP"]
     assert ap["mean"] == 22.0 and ap["difference"] == 2.0  # of (1, 3) alone
     # Differences 1 and 3: deviation 1.4142, half width 12.706 * 1.4142 / 1.4142.
     assert ap["high"] == pytest.approx(2 + 12.706, abs=1e-3)
+    assert (ap["count"], ap["pairs"]) == (2, 2)
+
+
+def test_figures_of_fewer_seeds_say_so():
+    records = [record("static", s, 10.0 * s) for s in (1, 2)]
+    records += [record("mutual_guidance", s, 10.0 * s + 1) for s in (1, 2, 3)]
+    del records[4]["metrics"]["AP75"]
+    row = markdown(summarize(records, {})).splitlines()[5]
+    cells = [c.strip() for c in row.split("|")[1:-1]]
+    assert cells[3] == "21.0 ± 10.0" and cells[5] == "8.0 ± 3.5 [2 of 3]"
+    assert cells[6] == "+1.0 (+1.0 to +1.0) [2 of 3]"
 
 
 def test_baseline_is_of_the_variant_where_it_has_one():
@@ -68,19 +80,22 @@ def test_baseline_is_of_the_variant_where_it_has_one():
         record("static", 1, 20.0),
         record("mutual_guidance", 1, 21.0),
         record("static", 1, 30.0, variant="gamma_1"),
-        record("mutual_guidance", 1, 32.0, variant="gamma_1"),
+        record("mutual_guidance", 1, 32.0, variant="gamma_1", baseline="gamma_1"),
         record("mutual_guidance", 1, 25.0, variant="sigma_3"),
         record("mutual_guidance", 1, 99.0, protocol="warm"),
     ]
     rows = summarize(records, {})
     differences = [row["metrics"]["AP"].get("difference") for row in rows]
-    # The start and the second static row are compared with nothing but the static row.
     assert differences == [None, None, 1.0, None, 2.0, 5.0, None]
+    # Without the static run that belongs to it a variant is not compared with another one.
+    del records[3]
+    differences = [row["metrics"]["AP"].get("difference") for row in summarize(records, {})]
+    assert differences == [None, None, 1.0, None, 5.0, None]
 
 
 def test_class_without_ground_truth_is_left_out():
     records = [record("static", 1, 10.0, **{"AP-a": None}), record("static", 2, 10.0)]
-    assert summarize(records, {})[0]["metrics"]["AP-a"] == {"mean": None, "std": None}
+    assert summarize(records, {})[0]["metrics"]["AP-a"] == {"mean": None, "std": None, "count": 0}
 
 
 def test_tables():
@@ -129,7 +144,8 @@ def test_misalignment_and_the_last_labels_have_tables():
         ]
     rows = summarize(records, {})
     assert rows[1]["metrics"]["assignment/cls_as_static"] == {
-        "mean": 0.5, "std": None, "difference": -0.5, "low": None, "high": None,
+        "mean": 0.5, "std": None, "count": 1,
+        "difference": -0.5, "low": None, "high": None, "pairs": 1,
     }  # fmt: skip
     tables = [x.splitlines() for x in markdown(rows).split("\n\n") if x.startswith("|")]
     cells = [[[c.strip() for c in line.split("|")[1:-1]] for line in lines] for lines in tables]
@@ -141,4 +157,6 @@ def test_misalignment_and_the_last_labels_have_tables():
 def test_a_metric_that_some_seeds_lack_is_of_the_others():
     records = [record("static", 1, 10.0), record("static", 2, 12.0, APs=5.0)]
     metrics = summarize(records, {})[0]["metrics"]
-    assert metrics["APs"] == {"mean": 5.0, "std": None} and metrics["AP"]["mean"] == 11.0
+    assert (
+        metrics["APs"] == {"mean": 5.0, "std": None, "count": 1} and metrics["AP"]["mean"] == 11.0
+    )

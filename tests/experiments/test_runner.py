@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -12,8 +13,9 @@ import pytest
 
 from mutual_guidance.experiments.grid import ExperimentError, load_experiment
 from mutual_guidance.experiments.plan import Plan
-from mutual_guidance.experiments.records import claim_folder, read_record, write_json
+from mutual_guidance.experiments.records import claim_folder, environment, read_record, write_json
 from mutual_guidance.experiments.runner import Runner, slots
+from tests.conftest import REPOSITORY
 
 ITERATIONS = 4
 # Writes an iteration at a time and counts them in a checkpoint, from which it goes on. Seed 13
@@ -172,6 +174,22 @@ def test_refuses_a_folder_of_other_settings(tmp_path):
     (shorter,) = make(tmp_path, [1], protocol="{}")[:1]
     with pytest.raises(ExperimentError, match="seed_1 holds a run with"):
         claim_folder(tmp_path, shorter)
+
+
+def test_refuses_to_go_on_from_another_start(tmp_path):
+    cell = make(tmp_path, [1], protocol="{start: {SOLVER.EPOCHS: 60.0}}")[1]
+    claim_folder(tmp_path, cell)
+    other = make(tmp_path, [1], protocol="{start: {SOLVER.EPOCHS: 10.0}}")[1]
+    assert cell.arguments == other.arguments
+    with pytest.raises(ExperimentError, match="static/seed_1 holds a run with '60.0' where .*'10"):
+        claim_folder(tmp_path, other)
+
+
+def test_the_record_names_the_commit(tmp_path):
+    cell = make(tmp_path, [1], protocol="{}")[0]
+    run(tmp_path, [cell])
+    assert read_record(tmp_path, cell)["environment"]["commit"] == "unknown"
+    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?|unknown", environment(REPOSITORY)["commit"])
 
 
 def test_slots_share_cores_and_gpus(monkeypatch):

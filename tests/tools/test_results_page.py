@@ -22,6 +22,7 @@ def run(strategy, seed, ap, variant=""):
         "config": "configs/A/x.yaml",
         "variant": variant,
         "strategy": strategy,
+        "baseline": "" if strategy != "static" else None,
         "seed": seed,
         "metrics": {"AP": ap, "AP50": 2 * ap, "AP75": ap / 2},
         "training_hours": 0.25,

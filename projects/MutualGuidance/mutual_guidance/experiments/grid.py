@@ -13,6 +13,7 @@ from ..assignment import STRATEGIES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONG = "long"
+BASELINE = "static"
 # The name of the runs from whose weights the others of a seed go on.
 START = "start"
 
@@ -33,6 +34,7 @@ class Cell:
     seed: int
     settings: tuple[str, ...]  # KEY VALUE pairs on top of the config
     start: "Cell | None" = None  # must be finished first
+    baseline: str | None = None  # the variant whose static run it is compared with
 
     @property
     def opts(self) -> list[str]:
@@ -82,22 +84,36 @@ def _cells(raw: dict, output: Path) -> list[Cell]:
     for (protocol, stage), seed, config in grid:
         place = output / protocol / Path(*Path(config).with_suffix("").parts[1:])
         common = {**raw["overrides"], "SEED": seed}
+        place_of = {"protocol": protocol, "config": config, "seed": seed}
         start = None
         if START in stage:
-            settings = _settings({**common, **stage[START]}, "static")
-            start = Cell(
-                place / START / f"seed_{seed}", protocol, config, START, "static", seed, settings
-            )
-            cells[start.folder] = start
+            settings = _settings({**common, **stage[START]}, BASELINE)
+            folder = place / START / f"seed_{seed}"
+            start = Cell(folder, **place_of, variant=START, strategy=BASELINE, settings=settings)
+            cells[folder] = start
         for variant in (v for v in raw["variants"] if config in v["configs"]):
+            overrides = {**common, **stage.get("overrides", {}), **variant["overrides"]}
             for strategy in variant["strategies"]:
                 folder = place / variant["name"] / strategy / f"seed_{seed}"
-                overrides = {**common, **stage.get("overrides", {}), **variant["overrides"]}
-                settings = _settings(overrides, strategy)
                 cells[folder] = Cell(
-                    folder, protocol, config, variant["name"], strategy, seed, settings, start
+                    folder,
+                    **place_of,
+                    variant=variant["name"],
+                    strategy=strategy,
+                    settings=_settings(overrides, strategy),
+                    start=start,
+                    baseline=_baseline(variant, strategy, raw["strategies"]),
                 )
     return list(cells.values())
+
+
+def _baseline(variant: dict, strategy: str, plain_strategies: list[str]) -> str | None:
+    """The variant's own static run where the grid has one, else that without a variant."""
+    if strategy == BASELINE:
+        return None
+    if BASELINE in variant["strategies"]:
+        return variant["name"]
+    return "" if BASELINE in plain_strategies else None
 
 
 def _settings(overrides: dict[str, Any], strategy: str) -> tuple[str, ...]:

@@ -5,7 +5,9 @@ import os
 import platform
 import shlex
 import statistics
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +38,27 @@ def _json_lines(value: Any) -> str:
 
 def claim_folder(root: Path, cell: Cell) -> None:
     """
-    Note the settings of the run in its folder.
+    Note the settings of the run, and of the start it goes on from, in its folder.
 
     Raises:
         ExperimentError: there is a run of other settings.
     """
+    settings = {"arguments": cell.arguments, "start": cell.start.arguments if cell.start else []}
     path = root / cell.folder / _SETTINGS_FILE
-    if path.is_file():
-        noted = json.loads(path.read_text())["arguments"]
-        for there, here in zip(noted, cell.arguments, strict=False):
-            if there != here:
-                raise ExperimentError(
-                    f"{cell.folder} holds a run with {there!r} where the experiment has {here!r}: "
-                    "delete or rename that folder, or give the experiment's file another name"
-                )
-        if len(noted) != len(cell.arguments):
+    if not path.is_file():
+        write_json(path, settings)
+        return
+    noted = json.loads(path.read_text())
+    for there, here in zip_longest(_flat(noted), _flat(settings), fillvalue="nothing"):
+        if there != here:
             raise ExperimentError(
-                f"{cell.folder} holds a run with other overrides: delete or rename that folder, or "
-                "give the experiment's file another name"
+                f"{cell.folder} holds a run with {there!r} where the experiment has {here!r}: "
+                "delete or rename that folder, or give the experiment's file another name"
             )
-    else:
-        write_json(path, {"arguments": cell.arguments})
+
+
+def _flat(settings: dict[str, list[str]]) -> list[str]:
+    return [argument for arguments in settings.values() for argument in arguments]
 
 
 def read_record(root: Path, cell: Cell) -> dict | None:
@@ -80,6 +82,7 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
         "config": cell.config,
         "variant": cell.variant,
         "strategy": cell.strategy,
+        "baseline": cell.baseline,
         "seed": cell.seed,
         "command": shlex.join(["python", *cell.arguments]),
         "metrics": read_evaluation(folder),
@@ -87,7 +90,7 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
         "seconds_per_image": statistics.median(seconds) / ims_per_batch if seconds else None,
         "training_hours": statistics.mean(seconds) * iterations / 3600 if seconds else None,
         "history": history(by_iteration, iterations),
-        "environment": environment(),
+        "environment": environment(root),
     }
     write_json(folder / RECORD_FILE, record)
 
@@ -144,15 +147,27 @@ def history(by_iteration: dict[int, dict[str, float]], last: int) -> list[dict[s
     return kept
 
 
-def environment() -> dict[str, str]:
-    """Versions and machine."""
+def environment(root: Path) -> dict[str, str]:
+    """Versions, of the project's code too, and machine."""
     import torch
 
     names = ("torch", "torchvision", "detectron2", "numpy")
-    versions = {"python": platform.python_version(), **{n: _version(n) for n in names}}
+    versions = {"commit": _commit(root), "python": platform.python_version()}
+    versions |= {name: _version(name) for name in names}
     if torch.cuda.is_available():
         return {**versions, "device": torch.cuda.get_device_name()}
     return {**versions, "device": f"{_cpu_name()}, {os.cpu_count()} cores"}
+
+
+def _commit(root: Path) -> str:
+    """Of the checkout, with "-dirty" where files differ from it; "unknown" outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(
+            command, cwd=root, capture_output=True, check=True, text=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _version(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .grid import START
+from .grid import BASELINE
 from .records import round_figure
 
 # The 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; beyond, the last one is on
@@ -19,7 +19,6 @@ T_975 = (
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
     2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
-BASELINE = "static"
 COMPARED = ("AP", "AP50", "AP75")
 _SIZES = ("APs", "APm", "APl")
 # What lies behind AP, with the headings of its tables.
@@ -37,16 +36,17 @@ _LABELS = {
 }
 _LEGEND = (
     "Mean ± standard deviation over the seeds. Δ is the difference from `static` of the same "
-    "seeds, in parentheses its paired 95 % t-interval (n/a with one seed)."
+    "seeds, in parentheses its paired 95 % t-interval (n/a with one seed). [1 of 3]: of so many of "
+    "the seeds only."
 )
 _MISALIGNMENT_LEGEND = (
     "Misalignment of the trained detectors, before NMS (docs/misalignment.md): less IoU lost, a "
     "higher rank correlation and a smaller share of best predictions suppressed are better."
 )
 _LABELS_LEGEND = (
-    "Labels at the end of the training (docs/visualize.md): the share of the positives of "
-    "classification (cls) and localisation (loc) that the static rule would label alike, the "
-    "IoU of their regressed boxes, and positives an object."
+    "Labels between the last two evaluations (docs/visualize.md): of the anchors that are positive "
+    "for classification (cls) or localisation (loc) by the strategy or by the static one, the "
+    "share that is so by both; the IoU of the positives' regressed boxes; and positives an object."
 )
 
 
@@ -75,22 +75,20 @@ def summarize(records: list[dict], paper: dict[str, Any]) -> list[dict]:
 
     Returns:
         {"protocol", "config", "variant", "strategy", "seeds", "metrics"} with, for each metric and
-        each of the last labels' figures (``assignment/...``),
-        {"mean", "std"}, {"difference", "low", "high"} where there is a static row of common seeds,
-        and {"paper"} where the paper has it. A static row of the same variant is the baseline
-        where there is one, else that without a variant.
+        each of the last labels' figures (``assignment/...``), {"mean", "std", "count"} over the
+        seeds that have it, {"difference", "low", "high", "pairs"} where the baseline has some of
+        them, and {"paper"} where the paper has it.
     """
     groups: dict[tuple, dict[int, dict]] = {}
+    baselines: dict[tuple, tuple] = {}
     for r in records:
         key = (r["protocol"], r["config"], r["variant"], r["strategy"])
         groups.setdefault(key, {})[r["seed"]] = {**_last_labels(r["history"]), **r["metrics"]}
+        baselines[key] = (r["protocol"], r["config"], r["baseline"], BASELINE)
     rows = []
-    for (protocol, config, variant, strategy), by_seed in groups.items():
-        place = (protocol, config)
-        own = groups.get((*place, variant, BASELINE))
-        baseline = own if own is not None else groups.get((*place, "", BASELINE), {})
-        if by_seed is baseline or variant == START:
-            baseline = {}
+    for key, by_seed in groups.items():
+        protocol, config, variant, strategy = key
+        baseline = groups.get(baselines[key], {})
         names = dict.fromkeys(name for metrics in by_seed.values() for name in metrics)
         metrics = {name: _summary(name, by_seed, baseline) for name in names}
         if variant == "":
@@ -119,15 +117,17 @@ def _summary(
 ) -> dict[str, float | None]:
     values = _values(metric, by_seed)
     if not values:
-        return {"mean": None, "std": None}
+        return {"mean": None, "std": None, "count": 0}
     std = statistics.stdev(values.values()) if len(values) > 1 else None
     summary = {"mean": statistics.mean(values.values()), "std": std}
     others = _values(metric, baseline)
     common = sorted(values.keys() & others.keys())
+    counts = {"count": len(values)}
     if common:
         pairs = [values[s] for s in common], [others[s] for s in common]
         summary.update(paired_difference(*pairs))
-    return {name: round_figure(value) for name, value in summary.items()}
+        counts["pairs"] = len(common)
+    return {name: round_figure(value) for name, value in summary.items()} | counts
 
 
 def _values(metric: str, by_seed: dict[int, dict]) -> dict[int, float]:
@@ -162,9 +162,9 @@ def markdown(rows: list[dict], paper_source: str = "") -> str:
 def _ap_table(rows: list[dict], paper_source: str) -> str:
     shown = [*COMPARED, *(m for m in _SIZES if any(m in row["metrics"] for row in rows))]
     blocks = [_place(rows), _means(rows, {m: m for m in shown}, digits=1)]
-    blocks.append(
-        {f"Δ{m}": [_difference(row["metrics"].get(m, {})) for row in rows] for m in COMPARED}
-    )
+    for m in COMPARED:
+        summaries = [(row["metrics"].get(m, {}), len(row["seeds"])) for row in rows]
+        blocks.append({f"Δ{m}": [_difference(*summary) for summary in summaries]})
     figures = [[row["metrics"].get(m, {}).get("paper") for m in shown] for row in rows]
     if any(v is not None for row in figures for v in row):
         of_paper = [" / ".join(f"{v:.1f}" for v in row if v is not None) for row in figures]
@@ -188,7 +188,7 @@ def _place(rows: list[dict]) -> dict[str, list[str]]:
 def _means(rows: list[dict], columns: dict[str, str], digits: int) -> dict[str, list[str]]:
     """The columns of the metrics, by heading."""
     return {
-        heading: [_mean(row["metrics"].get(metric, {}), digits) for row in rows]
+        heading: [_mean(row["metrics"].get(metric, {}), digits, len(row["seeds"])) for row in rows]
         for metric, heading in columns.items()
     }
 
@@ -199,24 +199,29 @@ def _table(blocks: list[dict[str, list[str]]]) -> str:
     return tabulate(columns, headers="keys", tablefmt="pipe", disable_numparse=True)
 
 
-def _mean(summary: dict, digits: int) -> str:
+def _mean(summary: dict, digits: int, seeds: int) -> str:
     if summary.get("mean") is None:
         return ""
     std = summary["std"]
-    return f"{summary['mean']:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
+    mean = f"{summary['mean']:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
+    return mean + _fewer(summary["count"], seeds)
 
 
-def _difference(summary: dict) -> str:
+def _difference(summary: dict, seeds: int) -> str:
     if "difference" not in summary:
         return ""
     low, high = summary["low"], summary["high"]
     interval = "n/a" if low is None else f"{low:+.1f} to {high:+.1f}"
-    return f"{summary['difference']:+.1f} ({interval})"
+    return f"{summary['difference']:+.1f} ({interval}){_fewer(summary['pairs'], seeds)}"
+
+
+def _fewer(count: int, seeds: int) -> str:
+    return f" [{count} of {seeds}]" if count < seeds else ""
 
 
 def to_csv(rows: Iterable[dict]) -> str:
     """A line a row of the table and metric, all metrics included."""
-    names = ("mean", "std", "difference", "low", "high", "paper")
+    names = ("mean", "std", "count", "difference", "low", "high", "pairs", "paper")
     places = ("protocol", "config", "variant", "strategy")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
