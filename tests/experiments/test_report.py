@@ -160,3 +160,13 @@ def test_a_metric_that_some_seeds_lack_is_of_the_others():
     assert (
         metrics["APs"] == {"mean": 5.0, "std": None, "count": 1} and metrics["AP"]["mean"] == 11.0
     )
+
+
+def test_few_classes_have_a_table():
+    records = [record("static", 1, 10.0, **{"AP-a b": 3.0}), record("mutual_guidance", 1, 11.0)]
+    records[1]["metrics"]["AP-a b"] = 4.5
+    text = markdown(summarize(records, {}))
+    assert "| a b " in text and "| 3.0 " in text and "| 4.5, Δ +1.5 (n/a) |" in text
+    for r in records:
+        r["metrics"].update({f"AP-{i}": 1.0 for i in range(10)})
+    assert "a b" not in markdown(summarize(records, {}))

@@ -21,6 +21,8 @@ T_975 = (
 )  # fmt: skip
 COMPARED = ("AP", "AP50", "AP75")
 _SIZES = ("APs", "APm", "APl")
+_CLASS = "AP-"  # before the name of a class
+_MOST_CLASSES = 10  # in a table
 # What lies behind AP, with the headings of its tables.
 _MISALIGNMENT = {
     "misalignment/iou_lost_before": "IoU lost",
@@ -143,12 +145,15 @@ def _paper_row(paper: dict[str, Any], config: str, strategy: str) -> dict[str, f
 def markdown(rows: list[dict], paper_source: str = "") -> str:
     """
     Tables for each protocol: AP, and where they were measured, misalignment and labels. AP of
-    single classes is left to the other formats.
+    more than ten classes is left to the other formats.
     """
     parts = []
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
         parts += [f"**Protocol: {protocol}**", _ap_table(chosen, paper_source), _LEGEND]
+        classes = [m for m in chosen[0]["metrics"] if m.startswith(_CLASS)]
+        if 0 < len(classes) <= _MOST_CLASSES:
+            parts += [_class_table(chosen, classes), "AP of each class, and Δ as above."]
         for columns, legend in (
             (_MISALIGNMENT, _MISALIGNMENT_LEGEND),
             (_LABELS, _LABELS_LEGEND),
@@ -170,6 +175,21 @@ def _ap_table(rows: list[dict], paper_source: str) -> str:
         of_paper = [" / ".join(f"{v:.1f}" for v in row if v is not None) for row in figures]
         blocks.append({f"paper, {paper_source}: {' / '.join(shown)}": of_paper})
     return _table(blocks)
+
+
+def _class_table(rows: list[dict], classes: list[str]) -> str:
+    cells = {
+        name.removeprefix(_CLASS): [
+            _joined(row["metrics"].get(name, {}), len(row["seeds"])) for row in rows
+        ]
+        for name in classes
+    }
+    return _table([_place(rows), cells])
+
+
+def _joined(summary: dict, seeds: int) -> str:
+    mean, difference = _mean(summary, 1, seeds), _difference(summary, seeds)
+    return f"{mean}, Δ {difference}" if difference else mean
 
 
 def _place(rows: list[dict]) -> dict[str, list[str]]:
