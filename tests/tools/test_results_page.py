@@ -104,7 +104,9 @@ def test_the_committed_page_is_that_of_the_committed_results():
     tool = load_tool()
     text = (REPOSITORY / "docs/results.md").read_text()
     assert tool.replace(text, tool.experiments(REPOSITORY / "docs/results")) == text
-    for path in (REPOSITORY / "docs/results").glob("*.json"):
+    paths = list((REPOSITORY / "docs/results").glob("*.json"))
+    assert paths
+    for path in paths:
         result = json.loads(path.read_text())
         rows = {json.dumps(row): row for row in result["rows"]}
         paper = {json.dumps(_without_paper(row)) for row in rows.values()}
