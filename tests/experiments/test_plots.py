@@ -14,7 +14,7 @@ def run(seed, by_iteration, **place):
 def curve(runs):
     """Points of the mean, and the band's lowest and highest value at each of them."""
     axes = Figure().subplots()
-    plots._plot_curve(axes, 0, "AP", PLACE, runs)
+    plots._plot_curve(axes, "C0", "AP", PLACE, runs)
     band = axes.collections[0].get_paths()
     edges = np.concatenate([path.vertices for path in band]) if band else np.empty((0, 2))
     points = axes.lines[0].get_xydata().tolist()
@@ -49,3 +49,18 @@ def test_points_without_the_metric_are_passed_over():
 
 def test_seeds_without_a_common_iteration_have_no_curve():
     assert curve([run(1, [(10, 4.0)]), run(2, [])]) == ([], [])
+
+
+def test_differences_have_their_intervals():
+    interval = {"difference": 1.0, "low": 0.5, "high": 1.5}
+    guided = {"AP": interval, "AP50": interval, "AP75": {**interval, "low": None, "high": None}}
+    rows = [
+        {**PLACE, "metrics": {"AP": {"mean": 20.0}}},
+        {**PLACE, "strategy": "mutual_guidance", "metrics": guided},
+    ]
+    axes = Figure().subplots()
+    plots._plot_differences(axes, rows, {"static": "C0", "mutual_guidance": "C1"})
+    (container,) = axes.containers
+    assert container[0].get_ydata().tolist() == [1.0, 1.0, 1.0]
+    (bars,) = container[2]
+    assert [np.ptp(segment[:, 1]) for segment in bars.get_segments()] == [1.0, 1.0, 0.0]

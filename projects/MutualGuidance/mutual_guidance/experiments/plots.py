@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .grid import START
 from .report import COMPARED
@@ -21,28 +22,31 @@ _CURVES = (
 
 def plot(result: dict, path: Path) -> None:
     """
-    Write a picture with a row for each protocol and config: the final figures with their standard
-    deviation over the seeds as error bars, and over the course of training AP and the labels of
-    classification, where they were measured.
+    Write a picture with a row for each protocol and config: the differences from the static rule
+    with their intervals, and over the course of training AP and the labels of classification, where
+    they were measured.
 
     Args:
         result: the JSON of an experiment, as ``tools/experiment.py`` writes it.
     """
     rows = [row for row in result["rows"] if row["variant"] != START]
     places = list(dict.fromkeys((row["protocol"], row["config"]) for row in rows))
+    colors = {label: f"C{i}" for i, label in enumerate(dict.fromkeys(map(_label, rows)))}
+    columns = 1 + len(_CURVES)
     with matplotlib.rc_context({"font.size": 8}):
-        columns = 1 + len(_CURVES)
         figure = Figure((columns * _INCHES[0], len(places) * _INCHES[1]), layout="constrained")
         axes = figure.subplots(len(places), columns, squeeze=False)
         for (bars, *curves), (protocol, config) in zip(axes, places, strict=True):
             chosen = [row for row in rows if (row["protocol"], row["config"]) == (protocol, config)]
-            _plot_final(bars, chosen)
-            bars.set_title(f"{config.removeprefix('configs/').removesuffix('.yaml')}, {protocol}")
+            _plot_differences(bars, chosen, colors)
+            name = config.removeprefix("configs/").removesuffix(".yaml")
+            bars.set_title(f"{name}, {protocol}: difference from static")
             for panel, (metric, title) in zip(curves, _CURVES, strict=True):
-                for i, row in enumerate(chosen):
-                    _plot_curve(panel, i, metric, row, result["runs"])
+                for row in chosen:
+                    _plot_curve(panel, colors[_label(row)], metric, row, result["runs"])
                 panel.set(xlabel="iteration", title=title)
-            bars.legend()
+        lines = [Line2D([], [], color=color, marker="o") for color in colors.values()]
+        figure.legend(lines, colors, loc="outside lower center", ncols=5)
         figure.savefig(path, dpi=110)
 
 
@@ -50,23 +54,25 @@ def _label(row: dict) -> str:
     return f"{row['strategy']} {row['variant']}".strip()
 
 
-def _plot_final(axes: Axes, rows: list[dict]) -> None:
-    step = 0.8 / len(rows)
+def _plot_differences(axes: Axes, rows: list[dict], colors: dict[str, str]) -> None:
+    """The mean and the interval of each metric, of the rows that are compared."""
+    rows = [row for row in rows if "difference" in row["metrics"]["AP"]]
     for i, row in enumerate(rows):
         summaries = [row["metrics"][m] for m in COMPARED]
+        means = [s["difference"] for s in summaries]
         axes.errorbar(
-            [x + (i + 0.5) * step - 0.4 for x in range(len(COMPARED))],
-            [s["mean"] for s in summaries],
-            yerr=[s["std"] or 0.0 for s in summaries],
+            [x + (i + 0.5) * 0.8 / len(rows) - 0.4 for x in range(len(COMPARED))],
+            means,
+            yerr=[0.0 if s["low"] is None else s["high"] - s["difference"] for s in summaries],
             fmt="o",
             capsize=4,
-            color=f"C{i}",
-            label=_label(row),
+            color=colors[_label(row)],
         )
+    axes.axhline(0.0, color="grey", linewidth=0.8)
     axes.set_xticks(range(len(COMPARED)), COMPARED)
 
 
-def _plot_curve(axes: Axes, color: int, metric: str, row: dict, runs: list[dict]) -> None:
+def _plot_curve(axes: Axes, color: str, metric: str, row: dict, runs: list[dict]) -> None:
     """
     The mean of a metric over the seeds, and their standard deviation as a band, at the iterations
     that the histories of all seeds have.
@@ -81,7 +87,7 @@ def _plot_curve(axes: Axes, color: int, metric: str, row: dict, runs: list[dict]
     at = [[curve[i] for curve in curves] for i in iterations]
     means = [statistics.mean(values) for values in at]
     stds = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in at]
-    axes.plot(iterations, means, "o-", markersize=3, color=f"C{color}")
+    axes.plot(iterations, means, "o-", markersize=3, color=color)
     low = [m - s for m, s in zip(means, stds, strict=True)]
     high = [m + s for m, s in zip(means, stds, strict=True)]
-    axes.fill_between(iterations, low, high, color=f"C{color}", alpha=0.2)
+    axes.fill_between(iterations, low, high, color=color, alpha=0.2)
