@@ -100,3 +100,17 @@ def test_mixed_precision_changes_the_losses_by_its_rounding_only():
         with torch.autocast("cpu", torch.bfloat16):
             got = model(batch)
     torch.testing.assert_close(got, wanted, rtol=0.02, atol=0.0, check_dtype=False)
+
+
+def test_every_level_learns_its_distances_from_the_first_step():
+    torch.manual_seed(0)
+    model = build("static").train()
+    objects = Instances((640, 640))  # one for each level
+    sides = (60, 160, 320, 620)
+    objects.gt_boxes = Boxes([[10, 10, 10 + side, 10 + side] for side in sides])
+    objects.gt_classes = torch.zeros(len(sides), dtype=torch.int64)
+    image = torch.randint(256, (3, 640, 640))
+    with EventStorage():
+        model([{"image": image, "instances": objects}])["loss_fcos_loc"].backward()
+    for layer in model.head.bbox_pred:
+        assert (layer.bias.grad != 0).all()  # of all four sides

@@ -9,6 +9,11 @@ import math
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
+# Detectron2's FCOS decodes distances, in strides, through a ReLU, behind which a level whose
+# distances all turn negative has no gradient ever after. They start from the least ones that
+# Detectron2 sends to a level.
+_FIRST_DISTANCE = 4.0
+
 
 class PerLevelHead(nn.Module):
     """One 3x3 convolution a task and level, nothing shared between levels, as in SSD."""
@@ -52,6 +57,8 @@ class PerLevelFCOSHead(PerLevelHead):
     ) -> None:
         """See :class:`PerLevelHead`."""
         super().__init__(input_shape, num_classes, num_anchors=1, prior_prob=prior_prob)
+        for layer in self.bbox_pred:
+            nn.init.constant_(layer.bias, _FIRST_DISTANCE)
         self.ctrness = prediction_layers([shape.channels for shape in input_shape], 1)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
