@@ -150,7 +150,7 @@ def test_misalignment_and_the_last_labels_have_tables():
     tables = [x.splitlines() for x in markdown(rows).split("\n\n") if x.startswith("|")]
     cells = [[[c.strip() for c in line.split("|")[1:-1]] for line in lines] for lines in tables]
     assert cells[1][0][3:] == ["IoU lost", "rank correlation", "suppressed"]
-    assert cells[1][3] == ["A/x", "mutual_guidance", "1", "0.200", "", ""]
+    assert cells[1][3] == ["A/x", "mutual_guidance", "1", "0.200, Δ +0.000 (n/a)", "", ""]
     assert cells[2][3][3:5] == ["0.500", ""]
 
 

@@ -43,7 +43,8 @@ _LEGEND = (
 )
 _MISALIGNMENT_LEGEND = (
     "Misalignment of the trained detectors, before NMS (docs/misalignment.md): less IoU lost, a "
-    "higher rank correlation and a smaller share of best predictions suppressed are better."
+    "higher rank correlation and a smaller share of best predictions suppressed are better. "
+    "Comparable within a variant: others may score otherwise, and NMS sees other candidates then."
 )
 _LABELS_LEGEND = (
     "Labels between the last two evaluations (docs/visualize.md): of the anchors that are positive "
@@ -151,16 +152,16 @@ def markdown(rows: list[dict], paper_source: str = "") -> str:
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
         parts += [f"**Protocol: {protocol}**", _ap_table(chosen, paper_source), _LEGEND]
-        classes = [m for m in chosen[0]["metrics"] if m.startswith(_CLASS)]
+        classes = {m: m.removeprefix(_CLASS) for m in chosen[0]["metrics"] if m.startswith(_CLASS)}
         if 0 < len(classes) <= _MOST_CLASSES:
-            parts += [_class_table(chosen, classes), "AP of each class, and Δ as above."]
-        for columns, legend in (
-            (_MISALIGNMENT, _MISALIGNMENT_LEGEND),
-            (_LABELS, _LABELS_LEGEND),
-        ):
-            if any(name in row["metrics"] for row in chosen for name in columns):
-                table = _table([_place(chosen), _means(chosen, columns, digits=3)])
-                parts += [table, legend]
+            table = _table([_place(chosen), _compared(chosen, classes, digits=1)])
+            parts += [table, "AP of each class, and Δ as above."]
+        if _have(chosen, _MISALIGNMENT):
+            table = _table([_place(chosen), _compared(chosen, _MISALIGNMENT, digits=3)])
+            parts += [table, _MISALIGNMENT_LEGEND]
+        if _have(chosen, _LABELS):
+            table = _table([_place(chosen), _means(chosen, _LABELS, digits=3)])
+            parts += [table, _LABELS_LEGEND]
     return "\n\n".join(parts)
 
 
@@ -168,7 +169,7 @@ def _ap_table(rows: list[dict], paper_source: str) -> str:
     shown = [*COMPARED, *(m for m in _SIZES if any(m in row["metrics"] for row in rows))]
     blocks = [_place(rows), _means(rows, {m: m for m in shown}, digits=1)]
     for m in COMPARED:
-        summaries = [(row["metrics"].get(m, {}), len(row["seeds"])) for row in rows]
+        summaries = [(row["metrics"].get(m, {}), 1, len(row["seeds"])) for row in rows]
         blocks.append({f"Δ{m}": [_difference(*summary) for summary in summaries]})
     figures = [[row["metrics"].get(m, {}).get("paper") for m in shown] for row in rows]
     if any(v is not None for row in figures for v in row):
@@ -177,19 +178,8 @@ def _ap_table(rows: list[dict], paper_source: str) -> str:
     return _table(blocks)
 
 
-def _class_table(rows: list[dict], classes: list[str]) -> str:
-    cells = {
-        name.removeprefix(_CLASS): [
-            _joined(row["metrics"].get(name, {}), len(row["seeds"])) for row in rows
-        ]
-        for name in classes
-    }
-    return _table([_place(rows), cells])
-
-
-def _joined(summary: dict, seeds: int) -> str:
-    mean, difference = _mean(summary, 1, seeds), _difference(summary, seeds)
-    return f"{mean}, Δ {difference}" if difference else mean
+def _have(rows: list[dict], names: Iterable[str]) -> bool:
+    return any(name in row["metrics"] for row in rows for name in names)
 
 
 def _place(rows: list[dict]) -> dict[str, list[str]]:
@@ -213,6 +203,17 @@ def _means(rows: list[dict], columns: dict[str, str], digits: int) -> dict[str, 
     }
 
 
+def _compared(rows: list[dict], columns: dict[str, str], digits: int) -> dict[str, list[str]]:
+    """As :func:`_means`, with the difference from the baseline in the same cell."""
+    cells = _means(rows, columns, digits)
+    for metric, heading in columns.items():
+        for i, row in enumerate(rows):
+            summary = row["metrics"].get(metric, {})
+            if "difference" in summary:
+                cells[heading][i] += f", Δ {_difference(summary, digits, len(row['seeds']))}"
+    return cells
+
+
 def _table(blocks: list[dict[str, list[str]]]) -> str:
     """The columns of all blocks side by side."""
     columns = {heading: column for block in blocks for heading, column in block.items()}
@@ -227,12 +228,12 @@ def _mean(summary: dict, digits: int, seeds: int) -> str:
     return mean + _fewer(summary["count"], seeds)
 
 
-def _difference(summary: dict, seeds: int) -> str:
+def _difference(summary: dict, digits: int, seeds: int) -> str:
     if "difference" not in summary:
         return ""
     low, high = summary["low"], summary["high"]
-    interval = "n/a" if low is None else f"{low:+.1f} to {high:+.1f}"
-    return f"{summary['difference']:+.1f} ({interval}){_fewer(summary['pairs'], seeds)}"
+    interval = "n/a" if low is None else f"{low:+.{digits}f} to {high:+.{digits}f}"
+    return f"{summary['difference']:+.{digits}f} ({interval}){_fewer(summary['pairs'], seeds)}"
 
 
 def _fewer(count: int, seeds: int) -> str:
