@@ -94,7 +94,7 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
     if seconds_left:
         left += f" Training left: {timedelta(seconds=round(seconds_left / jobs))} hours."
     if unknown:
-        left += f" The cost of {unknown} runs is unknown until one of their config has begun."
+        left += f" The cost of {unknown} runs is unknown until a run of their config has begun."
     parts.append(left)
     return "\n\n".join(parts)
 
