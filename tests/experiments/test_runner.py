@@ -40,6 +40,7 @@ with open(folder / "metrics.json", "a") as f:
         f.flush()
         checkpoint.write_text(str(i + 1))
         time.sleep(60.0 if seed == 15 and i == 1 and not done else 0.0)
+(folder / "model_0000001.pth").touch()
 (folder / "model_final.pth").touch()
 ap = seed + (0.5 if opts["MODEL.MUTUAL_GUIDANCE.STRATEGY"] == "static" else 1.5)
 text = json.dumps({"data": {"bbox": {"AP": ap, "AP-x": None}, "other": {"z": 1.0}}})
@@ -93,6 +94,14 @@ def test_runs_every_cell_once_and_a_start_first(tmp_path):
 
     assert run(tmp_path, cells) == {}
     assert finished(tmp_path) == order  # nothing ran again
+
+
+def test_only_a_finished_run_loses_its_checkpoints(tmp_path):
+    cells = make(tmp_path, [1, 14], protocol="{}")
+    assert len(run(tmp_path, cells)) == 2
+    for cell in cells:
+        kept = {path.name for path in (tmp_path / cell.folder).glob("*.pth")}
+        assert kept - {"model_final.pth"} == ({"model_0000001.pth"} if cell.seed == 14 else set())
 
 
 def test_failure_stops_only_what_needs_it(tmp_path, capsys):

@@ -95,6 +95,12 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
     write_json(folder / RECORD_FILE, record)
 
 
+def drop_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints on the way to ``model_final.pth``, of no use once it is there."""
+    for path in folder.glob("model_[0-9]*.pth"):
+        path.unlink()
+
+
 def read_evaluation(folder: Path) -> dict[str, float | None]:
     """
     Metrics of ``evaluation.json``: those of boxes by their own name, others as "group/name".

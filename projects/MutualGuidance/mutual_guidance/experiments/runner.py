@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..run_files import METRICS_FILE, iterations_done
 from .grid import Cell, ExperimentError
 from .plan import Plan
-from .records import LOG_FILE, RECORD_FILE, write_record
+from .records import LOG_FILE, RECORD_FILE, drop_checkpoints, write_record
 
 _POLL_SECONDS = 1.0
 # A run that is told to stop finishes its iteration and writes a checkpoint.
@@ -150,6 +150,7 @@ class Runner:
             try:
                 plan = self.plans[run.cell]
                 write_record(self.root, run.cell, plan.iterations, plan.ims_per_batch)
+                drop_checkpoints(self.root / run.cell.folder)
             except ExperimentError as error:
                 self._fail(run.cell, str(error))
 
