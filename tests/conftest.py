@@ -16,6 +16,11 @@ from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.engine import load_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "datasets/README.md")),
+    *sorted((REPOSITORY / "projects" / "MutualGuidance").glob("*.md")),
+]
 
 
 def make_instances(boxes, classes, side=128):

@@ -9,14 +9,9 @@ import sys
 import pytest
 
 from mutual_guidance.engine import load_config
-from tests.conftest import REPOSITORY
+from tests.conftest import PAGES, REPOSITORY
 from tests.runs import CONFIG
 
-PAGES = [
-    *sorted((REPOSITORY / "docs").glob("*.md")),
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "datasets/README.md")),
-    *sorted((REPOSITORY / "projects" / "MutualGuidance").glob("*.md")),
-]
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+")
 
 

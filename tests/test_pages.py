@@ -4,9 +4,7 @@ import re
 
 import pytest
 
-from tests.conftest import REPOSITORY
-
-PAGES = sorted((REPOSITORY / "docs").glob("*.md")) + [REPOSITORY / "datasets" / "README.md"]
+from tests.conftest import PAGES, REPOSITORY
 
 
 def test_every_row_of_reliability_names_a_test_that_exists():
@@ -21,8 +19,9 @@ def test_every_row_of_reliability_names_a_test_that_exists():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_and_commands_lead_to_files(page):
+def test_pages_have_a_title_and_their_links_and_commands_lead_to_files(page):
     text = page.read_text()
+    assert text.startswith("# ")
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert "://" in link or (page.parent / link).exists(), link
     for block in re.findall(r"```\n(.*?)```", text, flags=re.DOTALL):
