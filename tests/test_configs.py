@@ -104,7 +104,13 @@ def test_anchors(config, side, count):
     model = build(f"PascalVOC-Detection/{config}.yaml")
     shapes = [model.backbone.output_shape()[f] for f in model.head_in_features]
     features = [torch.zeros(1, 1, side // s.stride, side // s.stride) for s in shapes]
-    assert sum(len(a) for a in model.anchor_generator(features)) == count
+    anchors = model.anchor_generator(features)
+    assert sum(map(len, anchors)) == count
+    for level, shape in zip(anchors, shapes, strict=True):
+        # Mirrored with the image: the first centre is as far from its border as the last one.
+        first, last = level.get_centers()[[0, -1]]
+        assert first.tolist() == [shape.stride / 2] * 2
+        assert last.tolist() == [side - shape.stride / 2] * 2
 
 
 @pytest.mark.parametrize("data", ["BCCD", "NEU-DET"])
