@@ -12,14 +12,13 @@ docs/experiments.md.
 import argparse
 import shlex
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 from tabulate import tabulate
 
 from mutual_guidance.experiments.grid import Cell, Experiment, ExperimentError, load_experiment
 from mutual_guidance.experiments.plan import Plan, make_plans, seconds_per_image
-from mutual_guidance.experiments.records import claim_folder, read_record, write_json
+from mutual_guidance.experiments.records import check_folders, progress, read_record, write_json
 from mutual_guidance.experiments.report import markdown, summarize, to_csv
 from mutual_guidance.experiments.runner import Runner, slots
 
@@ -46,8 +45,7 @@ def main() -> None:
     missing = [plan.missing for plan in plans.values() if plan.missing]
     if missing:
         raise ExperimentError(missing[0])
-    for cell in experiment.cells:
-        claim_folder(ROOT, cell)
+    check_folders(ROOT, experiment.cells)
     try:
         failed = Runner(ROOT, plans, environments).run()
     finally:
@@ -79,8 +77,9 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
         length = str(plan.iterations or f"{plan.epochs:g} epochs")
         cost = None
         if cell.config in speeds and plan.iterations:
-            cost = speeds[cell.config] * plan.ims_per_batch * plan.iterations
-            seconds_left += 0.0 if is_finished else cost
+            seconds = speeds[cell.config] * plan.ims_per_batch  # an iteration
+            cost = seconds * plan.iterations
+            seconds_left += seconds * (plan.iterations - progress(ROOT, cell, plan.iterations))
         state = "finished" if is_finished else "no data" if plan.missing else "to do"
         hours = "unknown" if cost is None else f"{cost / 3600:.2f}"
         rows.append(
@@ -92,7 +91,8 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
     unknown = sum(row[3] == "unknown" and row[4] != "finished" for row in rows)
     left = f"{len(rows)} runs, {jobs} at a time."
     if seconds_left:
-        left += f" Training left: {timedelta(seconds=round(seconds_left / jobs))} hours."
+        hours = seconds_left / jobs / 3600
+        left += f" Left: {hours:.1f} hours of training, and the evaluations."
     if unknown:
         left += f" The cost of {unknown} runs is unknown until a run of their config has begun."
     parts.append(left)
@@ -126,7 +126,7 @@ def save_results(experiment: Experiment, path: Path, folder: Path) -> str:
 if __name__ == "__main__":
     try:
         main()
-    except ExperimentError as error:
+    except (ExperimentError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted: give the same command again to go on.")

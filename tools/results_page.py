@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+from mutual_guidance.experiments.grid import START
 from mutual_guidance.experiments.plots import plot
 from mutual_guidance.experiments.records import write_json
 from mutual_guidance.experiments.report import section
@@ -25,13 +26,12 @@ def main() -> None:
     parser.add_argument("results", nargs="*", type=Path, help="results.json of experiments to keep")
     args = parser.parse_args()
     page, kept = ROOT / "docs" / "results.md", ROOT / "docs" / "results"
-    for path in args.results:
-        result = read(path)
-        write_json(kept / f"{result['experiment']}.json", result)
-        plot(result, kept / f"{result['experiment']}.png")
     text = page.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         sys.exit(f"error: {page} needs the lines {BEGIN!r} and {END!r} once each")
+    for result in [read(path) for path in args.results]:
+        write_json(kept / f"{result['experiment']}.json", result)
+        plot(result, kept / f"{result['experiment']}.png")
     page.write_text(replace(text, experiments(kept)))
     print(f"Written: {page.relative_to(ROOT)}")
 
@@ -40,11 +40,11 @@ def read(path: Path) -> dict:
     """The results of an experiment; leave with a sentence where they are none."""
     try:
         result = json.loads(path.read_text())
-        if result["rows"] and result["runs"]:
+        if result["runs"] and any(row["variant"] != START for row in result["rows"]):
             return result
     except (OSError, ValueError, KeyError, TypeError) as error:
         sys.exit(f"error: {path} is no results.json of tools/experiment.py ({error!r})")
-    sys.exit(f"error: {path} has no finished run yet")
+    sys.exit(f"error: {path} has no finished run yet, but for starts")
 
 
 def experiments(folder: Path) -> str:

@@ -11,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from mutual_guidance.experiments import records
 from mutual_guidance.experiments.grid import ExperimentError, load_experiment
 from mutual_guidance.experiments.plan import Plan
-from mutual_guidance.experiments.records import claim_folder, environment, read_record, write_json
+from mutual_guidance.experiments.records import (
+    _commit,
+    check_folders,
+    drop_checkpoints,
+    note_launch,
+    read_record,
+    write_json,
+    write_record,
+)
 from mutual_guidance.experiments.runner import Runner, slots
 from tests.conftest import REPOSITORY
 
@@ -96,12 +105,44 @@ def test_runs_every_cell_once_and_a_start_first(tmp_path):
     assert finished(tmp_path) == order  # nothing ran again
 
 
-def test_only_a_finished_run_loses_its_checkpoints(tmp_path):
+def test_checkpoints_are_kept_as_long_as_they_are_of_use(tmp_path):
     cells = make(tmp_path, [1, 14], protocol="{}")
     assert len(run(tmp_path, cells)) == 2
     for cell in cells:
         kept = {path.name for path in (tmp_path / cell.folder).glob("*.pth")}
         assert kept - {"model_final.pth"} == ({"model_0000001.pth"} if cell.seed == 14 else set())
+
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for i in (1, 20, 3):
+        (folder / f"model_{i:07d}.pth").touch()
+    drop_checkpoints(folder, keep=2)
+    assert {path.name for path in folder.iterdir()} == {"model_0000003.pth", "model_0000020.pth"}
+
+
+def test_checkpoints_of_a_finished_run_go_with_the_next_call(tmp_path):
+    (cell,) = make(tmp_path, [1], protocol="{}")[:1]
+    run(tmp_path, [cell])
+    left = tmp_path / cell.folder / "model_0000001.pth"
+    left.touch()
+    run(tmp_path, [cell])
+    assert not left.exists()
+
+
+def test_a_run_that_cannot_be_launched_or_recorded_does_not_stop_the_others(tmp_path, monkeypatch):
+    cells = make(tmp_path, [1, 2, 3], protocol="{}")[::2]
+    (tmp_path / cells[0].folder).parent.mkdir(parents=True)
+    (tmp_path / cells[0].folder).write_text("in the way")
+
+    def disk_is_full(root, cell, *args):
+        if cell is cells[1]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_record(root, cell, *args)
+
+    monkeypatch.setattr("mutual_guidance.experiments.runner.write_record", disk_is_full)
+    failed = run(tmp_path, cells, jobs=1)
+    assert list(failed) == cells[:2] and "seed_1" in failed[cells[0]]
+    assert "No space left" in failed[cells[1]] and read_record(tmp_path, cells[2])
 
 
 def test_failure_stops_only_what_needs_it(tmp_path, capsys):
@@ -128,7 +169,7 @@ def test_the_reason_is_of_the_last_attempt(tmp_path):
     assert log.read_text() == "error: the disk is full\nMemoryError: too little\n"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stops_its_runs_and_resumes_them(tmp_path, signum):
     cells = make(tmp_path, [15], protocol="{}")[:1]
     checkpoint = tmp_path / cells[0].folder / "checkpoint"
@@ -141,13 +182,13 @@ def test_stops_its_runs_and_resumes_them(tmp_path, signum):
             time.sleep(0.02)
         os.kill(os.getpid(), signum)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signum)
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, cells)
     thread.join()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signum) is before
     assert read_record(tmp_path, cells[0]) is None
 
     assert run(tmp_path, cells) == {}
@@ -173,32 +214,42 @@ def test_torn_and_repeated_lines_of_metrics(tmp_path):
     ]
 
 
-def test_refuses_a_folder_of_other_settings(tmp_path):
-    (cell,) = make(tmp_path, [1], protocol="{overrides: {SOLVER.EPOCHS: 2.0}}")[:1]
-    claim_folder(tmp_path, cell)
-    claim_folder(tmp_path, cell)
-    (other,) = make(tmp_path, [1], protocol="{overrides: {SOLVER.EPOCHS: 3.0}}")[:1]
-    with pytest.raises(ExperimentError, match="seed_1 holds a run with '2.0' where .* '3.0'"):
-        claim_folder(tmp_path, other)
-    (shorter,) = make(tmp_path, [1], protocol="{}")[:1]
+def test_refuses_folders_of_other_settings(tmp_path):
+    cells = make(tmp_path, [1], protocol="{overrides: {SOLVER.EPOCHS: 2.0}}")
+    others = make(tmp_path, [1], protocol="{overrides: {SOLVER.EPOCHS: 3.0}}")
+    check_folders(tmp_path, cells)
+    check_folders(tmp_path, others)  # nothing has run
+    note_launch(tmp_path, cells[0])
+    check_folders(tmp_path, cells)
+    with pytest.raises(
+        ExperimentError, match="seed_1 holds a run with '2.0' where .* '3.0': delete"
+    ):
+        check_folders(tmp_path, others)
+    shorter = make(tmp_path, [1], protocol="{}")
     with pytest.raises(ExperimentError, match="seed_1 holds a run with"):
-        claim_folder(tmp_path, shorter)
+        check_folders(tmp_path, shorter)
+    note_launch(tmp_path, cells[1])
+    with pytest.raises(ExperimentError, match="static/seed_1 .* and 1 more of its folders do: del"):
+        check_folders(tmp_path, others)
 
 
 def test_refuses_to_go_on_from_another_start(tmp_path):
     cell = make(tmp_path, [1], protocol="{start: {SOLVER.EPOCHS: 60.0}}")[1]
-    claim_folder(tmp_path, cell)
+    note_launch(tmp_path, cell)
     other = make(tmp_path, [1], protocol="{start: {SOLVER.EPOCHS: 10.0}}")[1]
     assert cell.arguments == other.arguments
     with pytest.raises(ExperimentError, match="static/seed_1 holds a run with '60.0' where .*'10"):
-        claim_folder(tmp_path, other)
+        check_folders(tmp_path, [other])
 
 
-def test_the_record_names_the_commit(tmp_path):
+def test_the_record_names_the_commits_that_the_run_went_on_with(tmp_path, monkeypatch):
+    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?|unknown", _commit(REPOSITORY))
     cell = make(tmp_path, [1], protocol="{}")[0]
+    for commit in ("abc", "abc", "def"):
+        monkeypatch.setattr(records, "_commit", lambda root, commit=commit: commit)
+        note_launch(tmp_path, cell)
     run(tmp_path, [cell])
-    assert read_record(tmp_path, cell)["environment"]["commit"] == "unknown"
-    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?|unknown", environment(REPOSITORY)["commit"])
+    assert read_record(tmp_path, cell)["commits"] == ["abc", "def"]
 
 
 def test_slots_share_cores_and_gpus(monkeypatch):

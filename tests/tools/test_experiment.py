@@ -80,10 +80,22 @@ def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, cap
     assert call(tool, monkeypatch, capsys, experiment) == out
     assert {p: p.stat().st_mtime_ns for p in records} == records
     listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
-    assert listing.count("finished") == 2 and "unknown" not in listing
+    assert listing.count("finished") == 2 and "unknown" not in listing and "Left" not in listing
+
+    (tmp_path / "out/drawn/warm/Shapes/retinanet_R_18/mutual_guidance/seed_1/record.json").unlink()
+    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    # All iterations are done, only the record is missing.
+    assert "Left" not in listing and listing.count("to do") == 1
+    (metrics,) = tmp_path.glob("out/**/mutual_guidance/seed_1/metrics.json")
+    metrics.write_text('{"iteration": 2, "time": 3600.0}\n')
+    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    # 5 - 3 iterations, of 2 images each.
+    speeds = tool.seconds_per_image(REPOSITORY, load_experiment(experiment, tool.OUTPUT).cells)
+    hours = 2 * 2 * speeds["configs/Shapes/retinanet_R_18.yaml"] / 3600
+    assert f"Left: {hours:.1f} hours of training" in listing
 
     experiment.write_text(experiment.read_text().replace("EPOCHS: 5.0", "EPOCHS: 3.0"))
-    with pytest.raises(ExperimentError, match="delete or rename that folder"):
+    with pytest.raises(ExperimentError, match="delete or rename what is old"):
         call(tool, monkeypatch, capsys, experiment)
 
 

@@ -27,6 +27,7 @@ def run(strategy, seed, ap, variant=""):
         "metrics": {"AP": ap, "AP50": 2 * ap, "AP75": ap / 2},
         "training_hours": 0.25,
         "history": points,
+        "commits": ["abc1234"],
         "environment": {"torch": "2.0", "device": "a machine"},
     }
 
@@ -68,7 +69,9 @@ def test_keeps_results_and_rewrites_the_page(tool, tmp_path, monkeypatch, result
     assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
     assert json.loads((tmp_path / "docs/results/tiny.json").read_text()) == result
     assert "5 runs, 1.2 hours of training in all. Still missing: 1 of 6 runs." in page
-    assert "torch 2.0, on a machine" in page and "![tiny](results/tiny.png)" in page
+    assert (
+        "Commits abc1234; torch 2.0, on a machine." in page and "![tiny](results/tiny.png)" in page
+    )
     assert 1000 < (tmp_path / "docs/results/tiny.png").stat().st_size < 300_000
     assert call(tool, monkeypatch) == page  # from what is kept
 
@@ -91,10 +94,15 @@ def test_mistakes_are_named(tool, tmp_path, monkeypatch, result):
     for text, message in (
         ("{", "is no results.json"),
         (json.dumps({**result, "runs": []}), "has no finished run"),
+        (
+            json.dumps({**result, "rows": result["rows"][-1:]}),
+            "has no finished run yet, but for st",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(SystemExit, match=message):
             call(tool, monkeypatch, path)
+        assert not (tmp_path / "docs/results").exists()
     (tmp_path / "docs/results.md").write_text("no markers\n")
     with pytest.raises(SystemExit, match="needs the lines"):
         call(tool, monkeypatch)

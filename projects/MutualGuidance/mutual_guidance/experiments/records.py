@@ -6,13 +6,20 @@ import platform
 import shlex
 import statistics
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from ..checkpoint import replace_file
-from ..run_files import METRICS_FILE, RESULTS_FILE, read_metrics, read_results
+from ..run_files import (
+    METRICS_FILE,
+    RESULTS_FILE,
+    iterations_done,
+    read_metrics,
+    read_results,
+)
 from .grid import Cell, ExperimentError
 
 RECORD_FILE = "record.json"
@@ -36,35 +43,57 @@ def _json_lines(value: Any) -> str:
     return "[\n  " + ",\n  ".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
 
 
-def claim_folder(root: Path, cell: Cell) -> None:
+def check_folders(root: Path, cells: Iterable[Cell]) -> None:
     """
-    Note the settings of the run, and of the start it goes on from, in its folder.
-
     Raises:
-        ExperimentError: there is a run of other settings.
+        ExperimentError: a folder has a run of other settings, or from a start of other settings.
     """
-    settings = {"arguments": cell.arguments, "start": cell.start.arguments if cell.start else []}
+    others = []
+    for cell in cells:
+        noted = _flat(_read_settings(root, cell))
+        pairs = zip_longest(noted, _flat(_settings(cell)), fillvalue="nothing")
+        others += [(cell.folder, *pair) for pair in pairs if noted and pair[0] != pair[1]][:1]
+    if others:
+        folder, there, here = others[0]
+        more = f", and {len(others) - 1} more of its folders do" if len(others) > 1 else ""
+        raise ExperimentError(
+            f"{folder} holds a run with {there!r} where the experiment has {here!r}{more}: "
+            "delete or rename what is old, or give the experiment's file another name"
+        )
+
+
+def note_launch(root: Path, cell: Cell) -> None:
+    """Write down in the run's folder its settings, and the commit that it is going on with."""
+    commits = _read_settings(root, cell).get("commits", [])
+    commits = list(dict.fromkeys([*commits, _commit(root)]))
+    write_json(root / cell.folder / _SETTINGS_FILE, {**_settings(cell), "commits": commits})
+
+
+def _settings(cell: Cell) -> dict[str, list[str]]:
+    return {"arguments": cell.arguments, "start": cell.start.arguments if cell.start else []}
+
+
+def _read_settings(root: Path, cell: Cell) -> dict[str, list[str]]:
+    """None where the run has not been launched."""
     path = root / cell.folder / _SETTINGS_FILE
-    if not path.is_file():
-        write_json(path, settings)
-        return
-    noted = json.loads(path.read_text())
-    for there, here in zip_longest(_flat(noted), _flat(settings), fillvalue="nothing"):
-        if there != here:
-            raise ExperimentError(
-                f"{cell.folder} holds a run with {there!r} where the experiment has {here!r}: "
-                "delete or rename that folder, or give the experiment's file another name"
-            )
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _flat(settings: dict[str, list[str]]) -> list[str]:
-    return [argument for arguments in settings.values() for argument in arguments]
+    return [argument for key in ("arguments", "start") for argument in settings.get(key, [])]
 
 
 def read_record(root: Path, cell: Cell) -> dict | None:
     """Of a finished run; None for any other."""
     path = root / cell.folder / RECORD_FILE
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def progress(root: Path, cell: Cell, iterations: int) -> int:
+    """How many of a run's iterations are done."""
+    if read_record(root, cell):
+        return iterations
+    return min(iterations, iterations_done(root / cell.folder / METRICS_FILE))
 
 
 def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) -> None:
@@ -90,14 +119,16 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
         "seconds_per_image": statistics.median(seconds) / ims_per_batch if seconds else None,
         "training_hours": statistics.mean(seconds) * iterations / 3600 if seconds else None,
         "history": history(by_iteration, iterations),
-        "environment": environment(root),
+        "commits": _read_settings(root, cell)["commits"],
+        "environment": environment(),
     }
     write_json(folder / RECORD_FILE, record)
 
 
-def drop_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints on the way to ``model_final.pth``, of no use once it is there."""
-    for path in folder.glob("model_[0-9]*.pth"):
+def drop_checkpoints(folder: Path, keep: int) -> None:
+    """Delete the checkpoints on the way to ``model_final.pth``, but for the newest."""
+    checkpoints = sorted(folder.glob("model_[0-9]*.pth"))
+    for path in checkpoints[: max(0, len(checkpoints) - keep)]:
         path.unlink()
 
 
@@ -153,13 +184,12 @@ def history(by_iteration: dict[int, dict[str, float]], last: int) -> list[dict[s
     return kept
 
 
-def environment(root: Path) -> dict[str, str]:
-    """Versions, of the project's code too, and machine."""
+def environment() -> dict[str, str]:
+    """Versions and machine."""
     import torch
 
     names = ("torch", "torchvision", "detectron2", "numpy")
-    versions = {"commit": _commit(root), "python": platform.python_version()}
-    versions |= {name: _version(name) for name in names}
+    versions = {"python": platform.python_version(), **{n: _version(n) for n in names}}
     if torch.cuda.is_available():
         return {**versions, "device": torch.cuda.get_device_name()}
     return {**versions, "device": f"{_cpu_name()}, {os.cpu_count()} cores"}

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .grid import BASELINE
+from .grid import BASELINE, START
 from .records import round_figure
 
 # The 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; beyond, the last one is on
@@ -38,13 +38,13 @@ _LABELS = {
 }
 _LEGEND = (
     "Mean ± standard deviation over the seeds. Δ is the difference from `static` of the same "
-    "seeds, in parentheses its paired 95 % t-interval (n/a with one seed). [1 of 3]: of so many of "
-    "the seeds only."
+    "seeds and variant, or without a variant where the variant has no `static`; in parentheses its "
+    "paired 95 % t-interval (n/a with one seed). [1 of 3]: of so many of the seeds only."
 )
 _MISALIGNMENT_LEGEND = (
     "Misalignment of the trained detectors, before NMS (docs/misalignment.md): less IoU lost, a "
     "higher rank correlation and a smaller share of best predictions suppressed are better. "
-    "Comparable within a variant: others may score otherwise, and NMS sees other candidates then."
+    "Scores of another loss are not comparable: NMS sees other candidates then."
 )
 _LABELS_LEGEND = (
     "Labels between the last two evaluations (docs/visualize.md): of the anchors that are positive "
@@ -159,6 +159,8 @@ def markdown(rows: list[dict], paper_source: str = "") -> str:
         if _have(chosen, _MISALIGNMENT):
             table = _table([_place(chosen), _compared(chosen, _MISALIGNMENT, digits=3)])
             parts += [table, _MISALIGNMENT_LEGEND]
+        # Of a start the last evaluation may follow on the one before at once.
+        chosen = [row for row in chosen if row["variant"] != START]
         if _have(chosen, _LABELS):
             table = _table([_place(chosen), _means(chosen, _LABELS, digits=3)])
             parts += [table, _LABELS_LEGEND]
@@ -264,6 +266,7 @@ def section(result: dict) -> str:
     """
     runs = result["runs"]
     hours = sum(run["training_hours"] or 0.0 for run in runs)
+    commits = dict.fromkeys(commit for run in runs for commit in run["commits"])
     machines = dict.fromkeys(
         ", ".join(f"{k} {v}" for k, v in run["environment"].items() if k != "device")
         + f", on {run['environment']['device']}"
@@ -277,6 +280,6 @@ def section(result: dict) -> str:
             f"```\n{result['command']}\n```",
             markdown(result["rows"], result["paper_source"]),
             f"{len(runs)} runs, {hours:.1f} hours of training in all.{state} "
-            f"{'; '.join(machines)}.",
+            f"Commits {', '.join(commits)}; {'; '.join(machines)}.",
         ]
     )

@@ -5,21 +5,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from ..run_files import METRICS_FILE, iterations_done
 from .grid import Cell, ExperimentError
 from .plan import Plan
-from .records import LOG_FILE, RECORD_FILE, drop_checkpoints, write_record
+from .records import (
+    LOG_FILE,
+    RECORD_FILE,
+    drop_checkpoints,
+    note_launch,
+    progress,
+    write_record,
+)
 
 _POLL_SECONDS = 1.0
 # A run that is told to stop finishes its iteration and writes a checkpoint.
 _GRACE_SECONDS = 180.0
+# To go on from, and in case that the last one is torn.
+_CHECKPOINTS_KEPT = 2
 
 
 @dataclass
@@ -73,42 +82,46 @@ class Runner:
             Why a run failed, of those that did.
 
         Raises:
-            KeyboardInterrupt: SIGINT or SIGTERM came; the runs have been stopped, each with a
-                checkpoint to go on from.
+            KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came; the runs have been stopped, each with
+                a checkpoint to go on from.
         """
-        previous = signal.signal(signal.SIGTERM, _interrupt)
-        total = sum(plan.iterations for plan in self.plans.values())
-        try:
-            bar = tqdm(
-                total=total,
-                initial=self._done(),
-                unit="it",
-                smoothing=0,  # iterations come in bursts of several runs
-                mininterval=0.5 if sys.stderr.isatty() else 60.0,
-            )
-            with bar:
-                while self.waiting or self.running:
-                    self._start_ready()
-                    time.sleep(_POLL_SECONDS)
-                    self._collect()
-                    bar.set_postfix_str(self._status(), refresh=False)
-                    bar.update(self._done() - bar.n)
-        finally:
-            self._stop()
-            signal.signal(signal.SIGTERM, previous)
+        with _noted_signals() as came:
+            try:
+                self._run_all(came)
+            finally:
+                self._stop()
+        if came:
+            raise KeyboardInterrupt
         return self.failed
+
+    def _run_all(self, came: list[int]) -> None:
+        """Until none is left, or a signal came."""
+        for cell in self.plans:
+            if self._is_finished(cell):
+                drop_checkpoints(self.root / cell.folder, keep=0)
+        total = sum(plan.iterations for plan in self.plans.values())
+        bar = tqdm(
+            total=total,
+            initial=self._done(),
+            unit="it",
+            smoothing=0,  # iterations come in bursts of several runs
+            mininterval=0.5 if sys.stderr.isatty() else 60.0,
+        )
+        with bar:
+            while (self.waiting or self.running) and not came:
+                self._start_ready()
+                time.sleep(_POLL_SECONDS)
+                self._collect()
+                bar.set_postfix_str(self._status(), refresh=False)
+                bar.update(self._done() - bar.n)
 
     def _is_finished(self, cell: Cell) -> bool:
         return (self.root / cell.folder / RECORD_FILE).is_file()
 
     def _done(self) -> int:
         """Iterations of all cells."""
-        return sum(
-            plan.iterations
-            if self._is_finished(cell)
-            else min(plan.iterations, iterations_done(self.root / cell.folder / METRICS_FILE))
-            for cell, plan in self.plans.items()
-        )
+        plans = self.plans.items()
+        return sum(progress(self.root, cell, plan.iterations) for cell, plan in plans)
 
     def _status(self) -> str:
         finished = sum(map(self._is_finished, self.plans))
@@ -121,10 +134,13 @@ class Runner:
                 self.waiting.remove(cell)
             elif self.free and (cell.start is None or self._is_finished(cell.start)):
                 self.waiting.remove(cell)
-                self._launch(cell, self.free.pop(0))
+                try:
+                    self._launch(cell, self.free[0])
+                except OSError as error:
+                    self._fail(cell, str(error))
 
     def _launch(self, cell: Cell, slot: dict[str, str]) -> None:
-        (self.root / cell.folder).mkdir(parents=True, exist_ok=True)
+        note_launch(self.root, cell)
         with (self.root / cell.folder / LOG_FILE).open("a") as log:
             log_start = log.tell()
             process = subprocess.Popen(
@@ -136,10 +152,13 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a terminal's Ctrl-C reaches the runner alone
             )
+        self.free.remove(slot)
         self.running.append(_Running(cell, process, slot, log_start))
 
     def _collect(self) -> None:
-        """Take account of the processes that ended."""
+        """Take account of the processes that ended, and of the others' checkpoints."""
+        for run in self.running:
+            drop_checkpoints(self.root / run.cell.folder, _CHECKPOINTS_KEPT)
         for run in [r for r in self.running if r.process.poll() is not None]:
             self.running.remove(run)
             self.free.append(run.slot)
@@ -150,8 +169,8 @@ class Runner:
             try:
                 plan = self.plans[run.cell]
                 write_record(self.root, run.cell, plan.iterations, plan.ims_per_batch)
-                drop_checkpoints(self.root / run.cell.folder)
-            except ExperimentError as error:
+                drop_checkpoints(self.root / run.cell.folder, keep=0)
+            except (ExperimentError, OSError) as error:
                 self._fail(run.cell, str(error))
 
     def _fail(self, cell: Cell, reason: str) -> None:
@@ -171,8 +190,21 @@ class Runner:
         self.running.clear()
 
 
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """
+    The signals to stop that came, in place of what they do: an exception at any point could lose a
+    process. Those that are ignored, as under nohup, stay so.
+    """
+    came: list[int] = []
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heeded = [s for s in signums if signal.getsignal(s) is not signal.SIG_IGN]
+    previous = {s: signal.signal(s, lambda signum, _: came.append(signum)) for s in heeded}
+    try:
+        yield came
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
 def _signal_all(runs: Iterable[_Running], signum: int) -> None:
