@@ -18,7 +18,13 @@ from tabulate import tabulate
 
 from mutual_guidance.experiments.grid import Cell, Experiment, ExperimentError, load_experiment
 from mutual_guidance.experiments.plan import Plan, make_plans, seconds_per_image
-from mutual_guidance.experiments.records import check_folders, progress, read_record, write_json
+from mutual_guidance.experiments.records import (
+    check_folders,
+    is_finished,
+    progress,
+    read_record,
+    write_json,
+)
 from mutual_guidance.experiments.report import markdown, summarize, to_csv
 from mutual_guidance.experiments.runner import Runner, slots
 
@@ -73,14 +79,13 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
     speeds = seconds_per_image(ROOT, list(plans))
     rows, seconds_left = [], 0.0
     for cell, plan in plans.items():
-        is_finished = read_record(ROOT, cell) is not None
         length = str(plan.iterations or f"{plan.epochs:g} epochs")
         cost = None
         if cell.config in speeds and plan.iterations:
             seconds = speeds[cell.config] * plan.ims_per_batch  # an iteration
             cost = seconds * plan.iterations
             seconds_left += seconds * (plan.iterations - progress(ROOT, cell, plan.iterations))
-        state = "finished" if is_finished else "no data" if plan.missing else "to do"
+        state = "finished" if is_finished(ROOT, cell) else "no data" if plan.missing else "to do"
         hours = "unknown" if cost is None else f"{cost / 3600:.2f}"
         rows.append(
             [str(cell.folder.relative_to(OUTPUT)), length, plan.ims_per_batch, hours, state]

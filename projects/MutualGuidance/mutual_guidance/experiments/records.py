@@ -22,7 +22,7 @@ from ..run_files import (
 )
 from .grid import Cell, ExperimentError
 
-RECORD_FILE = "record.json"
+_RECORD_FILE = "record.json"
 LOG_FILE = "train_net.log"
 _SETTINGS_FILE = "settings.json"
 # Of metrics.json, what says nothing about the training.
@@ -83,15 +83,20 @@ def _flat(settings: dict[str, list[str]]) -> list[str]:
     return [argument for key in ("arguments", "start") for argument in settings.get(key, [])]
 
 
+def is_finished(root: Path, cell: Cell) -> bool:
+    """Whether the run has its record, which is written last."""
+    return (root / cell.folder / _RECORD_FILE).is_file()
+
+
 def read_record(root: Path, cell: Cell) -> dict | None:
     """Of a finished run; None for any other."""
-    path = root / cell.folder / RECORD_FILE
-    return json.loads(path.read_text()) if path.is_file() else None
+    path = root / cell.folder / _RECORD_FILE
+    return json.loads(path.read_text()) if is_finished(root, cell) else None
 
 
 def progress(root: Path, cell: Cell, iterations: int) -> int:
     """How many of a run's iterations are done."""
-    if read_record(root, cell):
+    if is_finished(root, cell):
         return iterations
     return min(iterations, iterations_done(root / cell.folder / METRICS_FILE))
 
@@ -122,7 +127,7 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
         "commits": _read_settings(root, cell)["commits"],
         "environment": environment(),
     }
-    write_json(folder / RECORD_FILE, record)
+    write_json(folder / _RECORD_FILE, record)
 
 
 def drop_checkpoints(folder: Path, keep: int) -> None:

@@ -17,8 +17,8 @@ from .grid import Cell, ExperimentError
 from .plan import Plan
 from .records import (
     LOG_FILE,
-    RECORD_FILE,
     drop_checkpoints,
+    is_finished,
     note_launch,
     progress,
     write_record,
@@ -70,7 +70,7 @@ class Runner:
         self.root = root
         self.plans = plans
         self.free = list(slots)
-        self.waiting = [cell for cell in plans if not self._is_finished(cell)]
+        self.waiting = [cell for cell in plans if not is_finished(root, cell)]
         self.running: list[_Running] = []
         self.failed: dict[Cell, str] = {}
 
@@ -97,7 +97,7 @@ class Runner:
     def _run_all(self, came: list[int]) -> None:
         """Until none is left, or a signal came."""
         for cell in self.plans:
-            if self._is_finished(cell):
+            if is_finished(self.root, cell):
                 drop_checkpoints(self.root / cell.folder, keep=0)
         total = sum(plan.iterations for plan in self.plans.values())
         bar = tqdm(
@@ -115,16 +115,13 @@ class Runner:
                 bar.set_postfix_str(self._status(), refresh=False)
                 bar.update(self._done() - bar.n)
 
-    def _is_finished(self, cell: Cell) -> bool:
-        return (self.root / cell.folder / RECORD_FILE).is_file()
-
     def _done(self) -> int:
         """Iterations of all cells."""
         plans = self.plans.items()
         return sum(progress(self.root, cell, plan.iterations) for cell, plan in plans)
 
     def _status(self) -> str:
-        finished = sum(map(self._is_finished, self.plans))
+        finished = sum(is_finished(self.root, cell) for cell in self.plans)
         return f"{finished}/{len(self.plans)} runs, {len(self.failed)} failed"
 
     def _start_ready(self) -> None:
@@ -132,7 +129,7 @@ class Runner:
             if cell.start in self.failed:
                 self._fail(cell, f"its start {cell.start.folder} failed")
                 self.waiting.remove(cell)
-            elif self.free and (cell.start is None or self._is_finished(cell.start)):
+            elif self.free and (cell.start is None or is_finished(self.root, cell.start)):
                 self.waiting.remove(cell)
                 try:
                     self._launch(cell, self.free[0])
