@@ -74,7 +74,7 @@ def _settings(cell: Cell) -> dict[str, list[str]]:
 
 
 def _read_settings(root: Path, cell: Cell) -> dict[str, list[str]]:
-    """None where the run has not been launched."""
+    """Empty where the run has not been launched."""
     path = root / cell.folder / _SETTINGS_FILE
     return json.loads(path.read_text()) if path.is_file() else {}
 
