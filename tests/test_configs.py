@@ -1,10 +1,12 @@
 """The configs are built, trained for a step with each strategy, and run."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
 from detectron2.structures import Boxes
 
 from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, PointMatcher
@@ -111,6 +113,23 @@ def test_anchors(config, side, count):
         first, last = level.get_centers()[[0, -1]]
         assert first.tolist() == [shape.stride / 2] * 2
         assert last.tolist() == [side - shape.stride / 2] * 2
+
+
+def test_learning_rate_warms_up_to_its_base_and_then_falls_as_a_cosine():
+    cfg = load_config(
+        str(REPOSITORY / "configs/PascalVOC-Detection/fssd_R_18.yaml"), ["SOLVER.MAX_ITER", "2500"]
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(2500):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    measured = [rates[i] for i in (0, 250, 500, 1000, 1500, 2499)]
+    quarter = math.cos(math.pi / 4) / 2 + 0.5
+    expected = [1e-6, 0.005, 0.01, 0.01 * quarter, 0.005, 1e-6]
+    assert measured == pytest.approx(expected, abs=2e-6)
 
 
 @pytest.mark.parametrize("data", ["BCCD", "NEU-DET"])
