@@ -51,7 +51,7 @@ def main() -> None:
     missing = [plan.missing for plan in plans.values() if plan.missing]
     if missing:
         raise ExperimentError(missing[0])
-    check_folders(ROOT, experiment.cells)
+    check_folders(ROOT, {cell: plan.config for cell, plan in plans.items()})
     try:
         failed = Runner(ROOT, plans, environments).run()
     finally:

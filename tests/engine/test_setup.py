@@ -1,4 +1,6 @@
 import pytest
+import torch
+from detectron2.solver import build_lr_scheduler
 
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import ConfigError, load_config, setup_tool
@@ -80,6 +82,21 @@ def test_classes_and_schedule_follow_the_data(voc, voc_entry):
     assert pytest.approx(0.005) == cfg.SOLVER.BASE_LR  # 0.02 is for 16 images
     resolve_schedule(cfg)  # a saved config is not scaled twice
     assert pytest.approx(0.005) == cfg.SOLVER.BASE_LR
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 50, 51])
+def test_a_training_shorter_than_its_warm_up(max_iter):
+    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", max_iter, "SOLVER.EPOCHS", 0.0])
+    assert cfg.SOLVER.WARMUP_ITERS == 50
+    resolve_schedule(cfg)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(max_iter):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert max(rates) == rates[-1] == pytest.approx(cfg.SOLVER.BASE_LR)
 
 
 def test_data_sets_that_differ_in_their_classes(voc, voc_entry):

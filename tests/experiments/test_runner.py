@@ -76,7 +76,7 @@ def make(tmp_path, seeds, protocol="{start: {}}"):
 
 
 def run(tmp_path, cells, jobs=2):
-    plans = {cell: Plan(ITERATIONS, 5, 0.0) for cell in cells}
+    plans = {cell: Plan(ITERATIONS, 5, 0.0, config={"SEED": cell.seed}) for cell in cells}
     return Runner(tmp_path, plans, [{"OMP_NUM_THREADS": str(i + 1)} for i in range(jobs)]).run()
 
 
@@ -214,32 +214,31 @@ def test_torn_and_repeated_lines_of_metrics(tmp_path):
     ]
 
 
-def test_refuses_folders_of_other_settings(tmp_path):
-    cells = make(tmp_path, [1], protocol="{overrides: {SOLVER.EPOCHS: 2.0}}")
-    others = make(tmp_path, [1], protocol="{overrides: {SOLVER.EPOCHS: 3.0}}")
-    check_folders(tmp_path, cells)
-    check_folders(tmp_path, others)  # nothing has run
-    note_launch(tmp_path, cells[0])
-    check_folders(tmp_path, cells)
+def test_refuses_folders_of_other_configs(tmp_path):
+    cells = make(tmp_path, [1], protocol="{}")
+    there = {cell: {"SEED": 1, "SOLVER.EPOCHS": 2.0} for cell in cells}
+    here = {cell: {"SEED": 1, "SOLVER.EPOCHS": 3.0} for cell in cells}
+    check_folders(tmp_path, here)  # nothing has run
+    note_launch(tmp_path, cells[0], there)
+    check_folders(tmp_path, there)
     with pytest.raises(
-        ExperimentError, match="seed_1 holds a run with '2.0' where .* '3.0': delete"
+        ExperimentError, match=r"seed_1 holds a run with SOLVER.EPOCHS 2.0 where .* 3.0: delete"
     ):
-        check_folders(tmp_path, others)
-    shorter = make(tmp_path, [1], protocol="{}")
-    with pytest.raises(ExperimentError, match="seed_1 holds a run with"):
-        check_folders(tmp_path, shorter)
-    note_launch(tmp_path, cells[1])
+        check_folders(tmp_path, here)
+    note_launch(tmp_path, cells[1], there)
     with pytest.raises(ExperimentError, match="static/seed_1 .* and 1 more of its folders do: del"):
-        check_folders(tmp_path, others)
+        check_folders(tmp_path, here)
+    # A key that the project did not have then.
+    check_folders(tmp_path, {cell: {**config, "NEW.KEY": 0} for cell, config in there.items()})
 
 
 def test_refuses_to_go_on_from_another_start(tmp_path):
-    cell = make(tmp_path, [1], protocol="{start: {SOLVER.EPOCHS: 60.0}}")[1]
-    note_launch(tmp_path, cell)
-    other = make(tmp_path, [1], protocol="{start: {SOLVER.EPOCHS: 10.0}}")[1]
-    assert cell.arguments == other.arguments
-    with pytest.raises(ExperimentError, match="static/seed_1 holds a run with '60.0' where .*'10"):
-        check_folders(tmp_path, [other])
+    start, cell, _ = make(tmp_path, [1])
+    note_launch(tmp_path, cell, {start: {"SOLVER.EPOCHS": 60.0}, cell: {}})
+    with pytest.raises(
+        ExperimentError, match=r"static/seed_1 holds a run from a start with SOLVER.EPOCHS 60.0"
+    ):
+        check_folders(tmp_path, {start: {"SOLVER.EPOCHS": 10.0}, cell: {}})
 
 
 def test_the_record_names_the_commits_that_the_run_went_on_with(tmp_path, monkeypatch):
@@ -247,7 +246,7 @@ def test_the_record_names_the_commits_that_the_run_went_on_with(tmp_path, monkey
     cell = make(tmp_path, [1], protocol="{}")[0]
     for commit in ("abc", "abc", "def"):
         monkeypatch.setattr(records, "_commit", lambda root, commit=commit: commit)
-        note_launch(tmp_path, cell)
+        note_launch(tmp_path, cell, {cell: {}})
     run(tmp_path, [cell])
     assert read_record(tmp_path, cell)["commits"] == ["abc", "def"]
 

@@ -95,7 +95,7 @@ def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, cap
     assert f"Left: {hours:.1f} hours of training" in listing
 
     experiment.write_text(experiment.read_text().replace("EPOCHS: 5.0", "EPOCHS: 3.0"))
-    with pytest.raises(ExperimentError, match="delete or rename what is old"):
+    with pytest.raises(ExperimentError, match=r"SOLVER.EPOCHS 5.0 where .* 3.0: delete or rename"):
         call(tool, monkeypatch, capsys, experiment)
 
 

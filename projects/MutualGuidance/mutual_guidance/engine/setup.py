@@ -188,7 +188,7 @@ def resolve_classes(cfg: CfgNode) -> None:
 
 
 def resolve_schedule(cfg: CfgNode) -> None:
-    """Epochs to iterations, and the learning rate to the batch size."""
+    """Epochs to iterations, the learning rate to the batch size, the warm-up to the length."""
     solver = cfg.SOLVER
     reference = solver.REFERENCE_IMS_PER_BATCH
     if reference > 0 and reference != solver.IMS_PER_BATCH:
@@ -209,6 +209,10 @@ def resolve_schedule(cfg: CfgNode) -> None:
         logger.info(
             f"{solver.EPOCHS} epochs of {num_images} images are {solver.MAX_ITER} iterations"
         )
+    if solver.WARMUP_ITERS >= solver.MAX_ITER:
+        # Detectron2 divides by the iterations that are left to the schedule.
+        solver.WARMUP_ITERS = max(0, solver.MAX_ITER - 1)
+        logger.info(f"Warm-up shortened to {solver.WARMUP_ITERS} iterations")
 
 
 def load_tool_config(config_file: str, opts: Sequence[str]) -> CfgNode:

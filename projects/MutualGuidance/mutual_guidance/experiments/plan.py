@@ -1,8 +1,11 @@
 """What the cells of an experiment will cost, and whether they can run at all."""
 
+import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -21,6 +24,7 @@ class Plan:
     ims_per_batch: int
     epochs: float  # 0 where the config gives iterations
     missing: str = ""  # why the data cannot be used
+    config: dict[str, Any] = field(default_factory=dict)  # every key, dotted, as JSON has it
 
 
 def make_plans(root: Path, cells: list[Cell]) -> dict[Cell, Plan]:
@@ -34,11 +38,20 @@ def make_plans(root: Path, cells: list[Cell]) -> dict[Cell, Plan]:
     by_data: dict[str, Plan] = {}
     for cell in cells:
         cfg = _load(root, cell)
+        config = json.loads(json.dumps(dict(_flat(cfg))))
         key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER))
         if key not in by_data:
             by_data[key] = _plan(cfg)
-        plans[cell] = by_data[key]
+        plans[cell] = replace(by_data[key], config=config)
     return plans
+
+
+def _flat(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def seconds_per_image(root: Path, cells: list[Cell]) -> dict[str, float]:

@@ -6,9 +6,8 @@ import platform
 import shlex
 import statistics
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,9 @@ from .grid import Cell, ExperimentError
 
 _RECORD_FILE = "record.json"
 LOG_FILE = "train_net.log"
-_SETTINGS_FILE = "settings.json"
+_LAUNCH_FILE = "launch.json"
+# Of every cell of an experiment, the value of each key; see Plan.config.
+Configs = Mapping[Cell, dict[str, Any]]
 # Of metrics.json, what says nothing about the training.
 _TIMES = ("data_time", "rank_data_time", "time", "eta_seconds", "lr")
 
@@ -43,44 +44,49 @@ def _json_lines(value: Any) -> str:
     return "[\n  " + ",\n  ".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
 
 
-def check_folders(root: Path, cells: Iterable[Cell]) -> None:
+def check_folders(root: Path, configs: Configs) -> None:
     """
     Raises:
-        ExperimentError: a folder has a run of other settings, or from a start of other settings.
+        ExperimentError: a folder has a run of another config, or from a start of another config.
     """
-    others = []
-    for cell in cells:
-        noted = _flat(_read_settings(root, cell))
-        pairs = zip_longest(noted, _flat(_settings(cell)), fillvalue="nothing")
-        others += [(cell.folder, *pair) for pair in pairs if noted and pair[0] != pair[1]][:1]
+    differences = {c: _difference(_read_launch(root, c), _launch(c, configs)) for c in configs}
+    others = [f"{cell.folder} holds {text}" for cell, text in differences.items() if text]
     if others:
-        folder, there, here = others[0]
         more = f", and {len(others) - 1} more of its folders do" if len(others) > 1 else ""
         raise ExperimentError(
-            f"{folder} holds a run with {there!r} where the experiment has {here!r}{more}: "
-            "delete or rename what is old, or give the experiment's file another name"
+            f"{others[0]}{more}: delete or rename what is old, or give the experiment's file "
+            "another name"
         )
 
 
-def note_launch(root: Path, cell: Cell) -> None:
-    """Write down in the run's folder its settings, and the commit that it is going on with."""
-    commits = _read_settings(root, cell).get("commits", [])
+def note_launch(root: Path, cell: Cell, configs: Configs) -> None:
+    """Write down in the run's folder its config, and the commit that it is going on with."""
+    commits = _read_launch(root, cell).get("commits", [])
     commits = list(dict.fromkeys([*commits, _commit(root)]))
-    write_json(root / cell.folder / _SETTINGS_FILE, {**_settings(cell), "commits": commits})
+    write_json(root / cell.folder / _LAUNCH_FILE, {**_launch(cell, configs), "commits": commits})
 
 
-def _settings(cell: Cell) -> dict[str, list[str]]:
-    return {"arguments": cell.arguments, "start": cell.start.arguments if cell.start else []}
+def _launch(cell: Cell, configs: Configs) -> dict[str, dict[str, Any]]:
+    return {"config": configs[cell], "start": configs[cell.start] if cell.start else {}}
 
 
-def _read_settings(root: Path, cell: Cell) -> dict[str, list[str]]:
+def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """
+    What a folder holds that is not what is here; empty if nothing. A key that is missing there is
+    one that the project did not have then.
+    """
+    for stage, run in (("config", "a run"), ("start", "a run from a start")):
+        noted = there.get(stage, {})
+        for key, value in here[stage].items():
+            if noted.get(key, value) != value:
+                return f"{run} with {key} {noted[key]!r} where the experiment has {value!r}"
+    return ""
+
+
+def _read_launch(root: Path, cell: Cell) -> dict[str, Any]:
     """Empty where the run has not been launched."""
-    path = root / cell.folder / _SETTINGS_FILE
+    path = root / cell.folder / _LAUNCH_FILE
     return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _flat(settings: dict[str, list[str]]) -> list[str]:
-    return [argument for key in ("arguments", "start") for argument in settings.get(key, [])]
 
 
 def is_finished(root: Path, cell: Cell) -> bool:
@@ -124,7 +130,7 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
         "seconds_per_image": statistics.median(seconds) / ims_per_batch if seconds else None,
         "training_hours": statistics.mean(seconds) * iterations / 3600 if seconds else None,
         "history": history(by_iteration, iterations),
-        "commits": _read_settings(root, cell)["commits"],
+        "commits": _read_launch(root, cell)["commits"],
         "environment": environment(),
     }
     write_json(folder / _RECORD_FILE, record)

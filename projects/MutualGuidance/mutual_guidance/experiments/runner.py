@@ -137,7 +137,7 @@ class Runner:
                     self._fail(cell, str(error))
 
     def _launch(self, cell: Cell, slot: dict[str, str]) -> None:
-        note_launch(self.root, cell)
+        note_launch(self.root, cell, {c: plan.config for c, plan in self.plans.items()})
         with (self.root / cell.folder / LOG_FILE).open("a") as log:
             log_start = log.tell()
             process = subprocess.Popen(
