@@ -267,3 +267,17 @@ def test_variants_train_as_the_plain_run_does(make_cfg, opts, monkeypatch):
     torch.testing.assert_close(variant[:2], plain[:2], rtol=0.05, atol=0.02)
     half = torch.bfloat16 if "SOLVER.AMP.ENABLED" in opts else torch.float32
     assert seen == {(torch.float32, half)}
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 50, 51])
+def test_a_training_shorter_than_its_warm_up(max_iter):
+    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", max_iter])
+    assert cfg.SOLVER.WARMUP_ITERS == 50
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
+    scheduler = Trainer.build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(max_iter):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert max(rates) == rates[-1] == pytest.approx(cfg.SOLVER.BASE_LR)
