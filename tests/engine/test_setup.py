@@ -1,6 +1,4 @@
 import pytest
-import torch
-from detectron2.solver import build_lr_scheduler
 
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import ConfigError, load_config, setup_tool
@@ -84,21 +82,6 @@ def test_classes_and_schedule_follow_the_data(voc, voc_entry):
     assert pytest.approx(0.005) == cfg.SOLVER.BASE_LR
 
 
-@pytest.mark.parametrize("max_iter", [1, 2, 50, 51])
-def test_a_training_shorter_than_its_warm_up(max_iter):
-    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", max_iter, "SOLVER.EPOCHS", 0.0])
-    assert cfg.SOLVER.WARMUP_ITERS == 50
-    resolve_schedule(cfg)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
-    scheduler = build_lr_scheduler(cfg, optimizer)
-    rates = []
-    for _ in range(max_iter):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert max(rates) == rates[-1] == pytest.approx(cfg.SOLVER.BASE_LR)
-
-
 def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
     voc.add("a", [("red", (1, 1, 9, 9))])
     other = {**voc_entry, "name": voc_entry["name"] + "b", "classes": ["red", "blue"]}
@@ -119,12 +102,19 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("MODEL.MUTUAL_GUIDANCE.HEAD", "per-level", "must be one of per_level, shared"),
         ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "must ascend"),
         ("SOLVER.AMP.PRECISION", "float8", "must be one of float16, bfloat16, got 'float8'"),
+        ("SOLVER.IMS_PER_BATCH", 0, "must be 1 or more, got 0"),
         ("SOLVER.EMA_DECAY", 1.0, r"must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_wrong_values_are_refused(key, value, message):
     with pytest.raises(ConfigError, match=message):
         check_values(load_config(CONFIG, [key, value]))
+
+
+def test_a_training_without_a_length_is_refused():
+    check_values(load_config(CONFIG, ["SOLVER.MAX_ITER", 0]))  # it has epochs
+    with pytest.raises(ConfigError, match="SOLVER.MAX_ITER must be 1 or more"):
+        check_values(load_config(CONFIG, ["SOLVER.MAX_ITER", 0, "SOLVER.EPOCHS", 0.0]))
 
 
 def test_misalignment_needs_a_dense_detector():
@@ -139,9 +129,15 @@ def test_weights_must_be_there(tmp_path):
     cfg = load_config(CONFIG, [])
     with pytest.raises(ConfigError, match="--eval-only needs trained weights"):
         check_weights(cfg, eval_only=True, resume=False)
-    check_weights(cfg, eval_only=True, resume=True)
+    cfg.OUTPUT_DIR = str(tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path} has no checkpoint"):
+        check_weights(cfg, eval_only=True, resume=True)
     cfg.MODEL.WEIGHTS = str(tmp_path / "none.pth")
     with pytest.raises(ConfigError, match=r"no file .*none\.pth"):
         check_weights(cfg, eval_only=False, resume=False)
+    (tmp_path / "model_0000009.pth").touch()
+    check_weights(cfg, eval_only=False, resume=True)  # what a run began with may be gone
     cfg.MODEL.WEIGHTS = "torchvision://resnet18"
     check_weights(cfg, eval_only=False, resume=False)
+    cfg.MODEL.WEIGHTS = ""
+    check_weights(cfg, eval_only=True, resume=True)

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..assignment import AnchorMatcher
-from ..checkpoint import replace_file
+from ..checkpoint import checkpoint_files, replace_file
 from ..config import add_mutual_guidance_config
 from ..data import check_datasets, register_datasets
 from .errors import ConfigError
@@ -132,6 +132,12 @@ def check_values(cfg: CfgNode) -> None:
             f"MODEL.MUTUAL_GUIDANCE or MODEL.RETINANET.IOU_THRESHOLDS: {error}"
         ) from error
     solver = cfg.SOLVER
+    if solver.IMS_PER_BATCH < 1:
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH must be 1 or more, got {solver.IMS_PER_BATCH}")
+    if solver.EPOCHS <= 0 and solver.MAX_ITER < 1:
+        raise ConfigError(
+            f"SOLVER.MAX_ITER must be 1 or more where SOLVER.EPOCHS is 0, got {solver.MAX_ITER}"
+        )
     if solver.AMP.PRECISION not in PRECISIONS:
         raise ConfigError(
             f"SOLVER.AMP.PRECISION must be one of {', '.join(PRECISIONS)}, "
@@ -148,9 +154,16 @@ def check_values(cfg: CfgNode) -> None:
 
 
 def check_weights(cfg: CfgNode, eval_only: bool, resume: bool) -> None:
-    """Raise ConfigError for weights that are not there."""
+    """Raise ConfigError for weights that are needed and not there."""
+    if resume and checkpoint_files(cfg.OUTPUT_DIR):
+        return
     weights = cfg.MODEL.WEIGHTS
-    if eval_only and not weights and not resume:
+    if eval_only and not weights and resume:
+        raise ConfigError(
+            f"--eval-only --resume: {cfg.OUTPUT_DIR} has no checkpoint; set OUTPUT_DIR to that of "
+            "the training"
+        )
+    if eval_only and not weights:
         raise ConfigError("--eval-only needs trained weights: add MODEL.WEIGHTS FILE, or --resume")
     if weights and "://" not in weights and not os.path.isfile(weights):
         raise ConfigError(f"MODEL.WEIGHTS: there is no file {weights}")
@@ -188,7 +201,7 @@ def resolve_classes(cfg: CfgNode) -> None:
 
 
 def resolve_schedule(cfg: CfgNode) -> None:
-    """Epochs to iterations, the learning rate to the batch size, the warm-up to the length."""
+    """Epochs to iterations, and the learning rate to the batch size."""
     solver = cfg.SOLVER
     reference = solver.REFERENCE_IMS_PER_BATCH
     if reference > 0 and reference != solver.IMS_PER_BATCH:
@@ -209,10 +222,6 @@ def resolve_schedule(cfg: CfgNode) -> None:
         logger.info(
             f"{solver.EPOCHS} epochs of {num_images} images are {solver.MAX_ITER} iterations"
         )
-    if solver.WARMUP_ITERS >= solver.MAX_ITER:
-        # Detectron2 divides by the iterations that are left to the schedule.
-        solver.WARMUP_ITERS = max(0, solver.MAX_ITER - 1)
-        logger.info(f"Warm-up shortened to {solver.WARMUP_ITERS} iterations")
 
 
 def load_tool_config(config_file: str, opts: Sequence[str]) -> CfgNode:

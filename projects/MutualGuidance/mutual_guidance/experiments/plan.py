@@ -71,7 +71,7 @@ def _load(root: Path, cell: Cell) -> CfgNode:
         cfg = load_config(str(root / cell.config), cell.opts)
         check_values(cfg)
         if cell.start is None:
-            check_weights(cfg, eval_only=False, resume=False)
+            check_weights(cfg, eval_only=False, resume=True)
     except ConfigError as error:
         raise ExperimentError(f"{cell.folder}: {error}") from error
     if len(cfg.DATASETS.TEST) != 1:
