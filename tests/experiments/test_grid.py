@@ -107,7 +107,14 @@ def test_variants_add_to_the_grid(tmp_path):
          "configs/B/y.yaml is not among the experiment's configs"),
         ({**MINIMAL, "variants": [{"name": "a", "overrides": {}}] * 2}, "must not repeat"),
         ({**MINIMAL, "paper": {"source": "T", "metrics": ["AP"], "figures":
-          {"configs/A/x.yaml": {"static": [1, 2]}}}}, r"x.yaml.static must have \['AP'\]"),
+          {"configs/A/x.yaml": {"static": [1, 2]}}}}, r"numbers for \['AP'\], got \[1, 2\]"),
+        ({**MINIMAL, "paper": {"source": "T", "metrics": ["AP"], "figures":
+          {"configs/A/x.yaml": {"static": ["n/a"]}}}}, r"x.yaml.static must have numbers"),
+        ({**MINIMAL, "paper": {"source": "T", "metrics": ["AP"], "figures":
+          {"configs/B/y.yaml": {"static": [1]}}}}, "paper.figures: configs/B/y.yaml is not among"),
+        ({**MINIMAL, "paper": {"source": "T", "metrics": [50], "figures": {}}}, "names such as AP"),
+        ({**MINIMAL, "strategies": [["static"]]}, "some of static, .* got \\['static'\\]"),
+        ("seeds: [1]\noverrides: {A.B: 1}\noverrides: {A.C: 1}", "overrides is there twice, once"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_in_one_sentence(tmp_path, content, message):

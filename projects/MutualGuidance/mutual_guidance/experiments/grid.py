@@ -18,6 +18,17 @@ BASELINE = "static"
 START = "start"
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Of a key that is given twice, PyYAML would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.YAMLError(f"{key.value} is there twice, once{key.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
 class ExperimentError(RuntimeError):
     """An experiment that cannot run; the message says what to mend."""
 
@@ -67,7 +78,7 @@ def load_experiment(path: Path, output: Path) -> Experiment:
         ExperimentError: the file is missing or no YAML, or a key or value does not fit.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.load(path.read_text(), _UniqueKeys)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ExperimentError(f"{path}: {' '.join(str(error).split())}") from error
     try:
@@ -142,6 +153,9 @@ def _checked(raw: Any) -> dict[str, Any]:
     whole_grid = {"name": "", "overrides": {}, **{k: raw[k] for k in ("configs", "strategies")}}
     variants = [_variant(v, raw) for v in raw["variants"]]
     _unique([v["name"] for v in variants], "the names of the variants")
+    others = [c for c in raw["paper"].get("figures", {}) if c not in raw["configs"]]
+    if others:
+        raise ValueError(f"paper.figures: {others[0]} is not among the experiment's configs")
     return {**raw, "variants": [whole_grid, *variants]}
 
 
@@ -182,7 +196,10 @@ def _configs(value: Any, what: str) -> list[str]:
 
 
 def _strategies(value: Any, what: str) -> list[str]:
-    return _items(value, what, lambda v: v in STRATEGIES, f"some of {', '.join(STRATEGIES)}")
+    def fits(v: Any) -> bool:
+        return isinstance(v, str) and v in STRATEGIES
+
+    return _items(value, what, fits, f"some of {', '.join(STRATEGIES)}")
 
 
 def _seeds(value: Any, what: str) -> list[int]:
@@ -238,11 +255,20 @@ def _paper(value: Any, what: str) -> dict[str, Any]:
     value = _mapping(value, what, ("source", "metrics", "figures"))
     if not value:
         return {}
-    metrics = _list(value.get("metrics"), f"{what}.metrics")
+    metrics = _items(
+        value.get("metrics"), f"{what}.metrics", lambda v: isinstance(v, str), "names such as AP75"
+    )
     if not isinstance(value.get("source"), str):
         raise ValueError(f"{what}.source must say which table of the paper it is")
     for config, figures in _mapping(value.get("figures"), f"{what}.figures").items():
         for strategy, row in _mapping(figures, f"{what}.figures.{config}", STRATEGIES).items():
-            if len(_list(row, f"{what}.figures.{config}.{strategy}")) != len(metrics):
-                raise ValueError(f"{what}.figures.{config}.{strategy} must have {metrics}")
+            numbers = [v for v in _list(row, f"{what}.figures.{config}.{strategy}") if _number(v)]
+            if not len(row) == len(numbers) == len(metrics):
+                raise ValueError(
+                    f"{what}.figures.{config}.{strategy} must have numbers for {metrics}, got {row}"
+                )
     return value
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
