@@ -45,13 +45,13 @@ def main() -> None:
     experiment = load_experiment(args.experiment, OUTPUT)
     plans = make_plans(ROOT, experiment.cells)
     environments = slots(args.jobs)
+    check_folders(ROOT, {cell: plan.config for cell, plan in plans.items()})
     if args.dry_run:
         print(listing(plans, len(environments)))
         return
     missing = [plan.missing for plan in plans.values() if plan.missing]
     if missing:
         raise ExperimentError(missing[0])
-    check_folders(ROOT, {cell: plan.config for cell, plan in plans.items()})
     try:
         failed = Runner(ROOT, plans, environments).run()
     finally:

@@ -49,7 +49,7 @@ def read(path: Path) -> dict:
 
 def experiments(folder: Path) -> str:
     """The sections of all results in the folder, by name."""
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    results = [read(path) for path in sorted(folder.glob("*.json"))]
     if not results:
         return "None has been run yet; [how to](experiments.md)."
     figure = "![{0}]({1}/{0}.png)"

@@ -266,6 +266,9 @@ def test_slots_share_cores_and_gpus(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert slots(1)[0]["OMP_NUM_THREADS"] == "3"
     assert slots(16)[0]["OMP_NUM_THREADS"] == "1"
+    for setting, threads in (("", "16"), ("2,1", "2")):
+        monkeypatch.setenv("OMP_NUM_THREADS", setting)
+        assert slots(1)[0]["OMP_NUM_THREADS"] == threads
 
 
 def test_files_are_one_line_an_item(tmp_path):

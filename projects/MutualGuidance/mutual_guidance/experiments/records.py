@@ -140,7 +140,7 @@ def drop_checkpoints(folder: Path, keep: int) -> None:
     """Delete the checkpoints on the way to ``model_final.pth``, but for the newest."""
     checkpoints = sorted(folder.glob("model_[0-9]*.pth"))
     for path in checkpoints[: max(0, len(checkpoints) - keep)]:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def read_evaluation(folder: Path) -> dict[str, float | None]:
@@ -190,7 +190,10 @@ def history(by_iteration: dict[int, dict[str, float]], last: int) -> list[dict[s
         if "bbox/AP" in row:
             means = {name: statistics.mean(values) for name, values in since.items()}
             values = {name: float(f"{mean:.4g}") for name, mean in means.items()}
-            kept.append({"iteration": min(iteration + 1, last), **values})
+            point = {"iteration": min(iteration + 1, last), **values}
+            # A run that was launched again after its end evaluates once more.
+            again = kept and kept[-1]["iteration"] == point["iteration"]
+            kept[-1:] = [{**kept[-1], **point}] if again else [*kept[-1:], point]
             since = {}
     return kept
 

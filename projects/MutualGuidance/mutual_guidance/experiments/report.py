@@ -152,10 +152,11 @@ def markdown(rows: list[dict], paper_source: str = "") -> str:
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
         parts += [f"**Protocol: {protocol}**", _ap_table(chosen, paper_source), _LEGEND]
-        classes = {m: m.removeprefix(_CLASS) for m in chosen[0]["metrics"] if m.startswith(_CLASS)}
-        if 0 < len(classes) <= _MOST_CLASSES:
-            table = _table([_place(chosen), _compared(chosen, classes, digits=1)])
-            parts += [table, "AP of each class, and Δ as above."]
+        for classes, of_data in _by_classes(chosen).items():
+            if 0 < len(classes) <= _MOST_CLASSES:
+                columns = {m: m.removeprefix(_CLASS) for m in classes}
+                table = _table([_place(of_data), _compared(of_data, columns, digits=1)])
+                parts += [table, "AP of each class, and Δ as above."]
         if _have(chosen, _MISALIGNMENT):
             table = _table([_place(chosen), _compared(chosen, _MISALIGNMENT, digits=3)])
             parts += [table, _MISALIGNMENT_LEGEND]
@@ -167,16 +168,27 @@ def markdown(rows: list[dict], paper_source: str = "") -> str:
     return "\n\n".join(parts)
 
 
+def _by_classes(rows: list[dict]) -> dict[tuple[str, ...], list[dict]]:
+    """The rows by the classes of their data set."""
+    groups: dict[tuple[str, ...], list[dict]] = {}
+    for row in rows:
+        classes = tuple(m for m in row["metrics"] if m.startswith(_CLASS))
+        groups.setdefault(classes, []).append(row)
+    return groups
+
+
 def _ap_table(rows: list[dict], paper_source: str) -> str:
     shown = [*COMPARED, *(m for m in _SIZES if any(m in row["metrics"] for row in rows))]
     blocks = [_place(rows), _means(rows, {m: m for m in shown}, digits=1)]
     for m in COMPARED:
         summaries = [(row["metrics"].get(m, {}), 1, len(row["seeds"])) for row in rows]
         blocks.append({f"Δ{m}": [_difference(*summary) for summary in summaries]})
-    figures = [[row["metrics"].get(m, {}).get("paper") for m in shown] for row in rows]
-    if any(v is not None for row in figures for v in row):
-        of_paper = [" / ".join(f"{v:.1f}" for v in row if v is not None) for row in figures]
-        blocks.append({f"paper, {paper_source}: {' / '.join(shown)}": of_paper})
+    figures = {m: [row["metrics"].get(m, {}).get("paper") for row in rows] for m in shown}
+    figures = {m: column for m, column in figures.items() if any(v is not None for v in column)}
+    if figures:
+        by_row = zip(*figures.values(), strict=True)
+        of_paper = [" / ".join(f"{v:.1f}" for v in row if v is not None) for row in by_row]
+        blocks.append({f"paper, {paper_source}: {' / '.join(figures)}": of_paper})
     return _table(blocks)
 
 

@@ -52,7 +52,8 @@ def slots(jobs: int | None) -> list[dict[str, str]]:
         devices = [str(i) for i in range(torch.cuda.device_count())]
     jobs = jobs or max(1, len(devices))
     share = max(1, len(os.sched_getaffinity(0)) // jobs)
-    common = {"OMP_NUM_THREADS": str(min(share, int(os.getenv("OMP_NUM_THREADS", share))))}
+    most = os.getenv("OMP_NUM_THREADS", "").split(",")[0]  # of the first level of nesting
+    common = {"OMP_NUM_THREADS": str(min(share, int(most)) if most.isdecimal() else share)}
     if not devices:
         return [dict(common) for _ in range(jobs)]
     return [{**common, "CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} for i in range(jobs)]
