@@ -5,7 +5,7 @@ Six classes of irregular, textured objects (crescent, star, boomerang, ring, arr
 natural-looking backgrounds. Much of each bounding box is background or a neighbour, so the IoU
 with an anchor says little about where the object is: the case for which Mutual Guidance was made.
 
-    python datasets/draw_shapes.py --root datasets/Shapes --train 400 --test 100 --size 160 --seed 0
+    python datasets/draw_shapes.py --root datasets/Shapes --train 600 --test 100 --size 160 --seed 0
 
 writes ``JPEGImages/``, ``Annotations/``, ``ImageSets/Main/{train,test}.txt`` and ``dataset.json``.
 Boxes are tight around the *visible* mask of an object: what neighbours cover and what lies outside
@@ -587,7 +587,7 @@ def write_dataset(folder: Path, description: dict[str, object]) -> None:
 
 
 def draw_dataset(
-    root: str | Path, train: int = 400, test: int = 100, size: int = 160, seed: int = 0
+    root: str | Path, train: int = 600, test: int = 100, size: int = 160, seed: int = 0
 ) -> bool:
     """Make sure that ``root`` holds the data set with these parameters.
 
@@ -633,7 +633,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--root", type=Path, default=Path("datasets/Shapes"), help="output folder")
-    parser.add_argument("--train", type=int, default=400, help="number of training images")
+    parser.add_argument("--train", type=int, default=600, help="number of training images")
     parser.add_argument("--test", type=int, default=100, help="number of test images")
     parser.add_argument("--size", type=int, default=160, help="side of the images, pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of all randomness")

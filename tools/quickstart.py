@@ -35,7 +35,7 @@ def main() -> None:
     )
     strategies = parser.parse_args().strategies
     output = Path("output", "quickstart")
-    run("datasets/draw_shapes.py", "--root", "datasets/Shapes", "--train", "600", "--test", "100")
+    run("datasets/draw_shapes.py")
     metrics = {strategy: train(strategy, output / strategy) for strategy in strategies}
     path = output / "results.json"
     results = {s: {m: values[m] for m in METRICS} for s, values in metrics.items()}
