@@ -271,7 +271,7 @@ def test_variants_train_as_the_plain_run_does(make_cfg, opts, monkeypatch):
 
 @pytest.mark.parametrize("max_iter", [1, 2, 50, 51])
 def test_a_training_shorter_than_its_warm_up(max_iter):
-    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", max_iter])
+    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", max_iter, "SOLVER.RESCALE_INTERVAL", True])
     assert cfg.SOLVER.WARMUP_ITERS == 50
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
     scheduler = Trainer.build_lr_scheduler(cfg, optimizer)
