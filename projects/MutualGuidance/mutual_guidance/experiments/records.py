@@ -191,9 +191,10 @@ def history(by_iteration: dict[int, dict[str, float]], last: int) -> list[dict[s
             means = {name: statistics.mean(values) for name, values in since.items()}
             values = {name: float(f"{mean:.4g}") for name, mean in means.items()}
             point = {"iteration": min(iteration + 1, last), **values}
-            # A run that was launched again after its end evaluates once more.
-            again = kept and kept[-1]["iteration"] == point["iteration"]
-            kept[-1:] = [{**kept[-1], **point}] if again else [*kept[-1:], point]
+            if kept and kept[-1]["iteration"] == point["iteration"]:
+                kept[-1].update(point)  # launched again after its end, a run evaluates once more
+            else:
+                kept.append(point)
             since = {}
     return kept
 
