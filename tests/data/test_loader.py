@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mutual_guidance.data import build_train_loader, register_datasets
+from mutual_guidance.data.loader import PlacedSampler
 from mutual_guidance.engine import load_config
 from tests.runs import CONFIG, draw_four_images
 
@@ -40,6 +41,14 @@ def test_the_number_of_workers_changes_nothing(cfg, workers):
     cfg.DATALOADER.NUM_WORKERS = workers
     assert same(take(cfg, 5), whole)
     assert same(take(cfg, 2, first=3), whole[3:])
+
+
+def test_a_worker_that_knows_of_no_other_process_has_the_places_of_its_own(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("detectron2.utils.comm.get_rank", lambda: 1)
+        patched.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
+        sampler = PlacedSampler(["a", "b", "c"], start=1)
+    assert list(sampler) == [(4, "b"), (7, "c")]
 
 
 def test_processes_share_the_stream_of_one(cfg, monkeypatch):

@@ -1,5 +1,7 @@
 """Several processes on the CPU, over gloo."""
 
+import itertools
+
 import pytest
 import torch
 from detectron2.engine import launch as launch_processes
@@ -97,6 +99,25 @@ def test_two_processes_train_and_evaluate_as_one(voc, tmp_path):
     train_net("--eval-only", *opts, *weights)
     assert results(one) == results(two)
     assert results(one)["AP50"] > 0
+
+
+@pytest.mark.slow
+def test_launchers_and_numbers_of_workers_give_the_same_weights(voc, tmp_path):
+    draw(voc)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    launchers = [((), ["--num-gpus", 2, "--dist-url", "auto"]), (torchrun, [])]
+    weights = []
+    for (launcher, processes), workers in itertools.product(launchers, (0, 1, 2)):
+        out = tmp_path / f"{len(weights)}"
+        train_net(
+            *processes, "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
+            "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 4, "SOLVER.IMS_PER_BATCH", 4,
+            "MODEL.FSSD.OUT_CHANNELS", 32, "DATALOADER.NUM_WORKERS", workers, "OUTPUT_DIR", out,
+            "SEED", 3, launcher=launcher, OMP_NUM_THREADS="1",
+        )  # fmt: skip
+        weights.append(torch.load(out / "model_final.pth", weights_only=True)["model"])
+    for other in weights[1:]:
+        assert all(map(torch.equal, weights[0].values(), other.values()))
 
 
 def test_errors_of_many_processes_are_one_sentence(voc, tmp_path):

@@ -35,10 +35,12 @@ class PlacedSampler(Sampler):
         """
         self.sampler = sampler
         self.start = start
+        # Now, since a loader worker that was spawned, not forked, knows of no other process.
+        self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yields (place, index)."""
-        places = itertools.count(comm.get_rank(), comm.get_world_size())
+        places = itertools.count(self.rank, self.world_size)
         pairs = zip(places, self.sampler, strict=False)
         yield from itertools.islice(pairs, self.start, None)
 
