@@ -15,6 +15,9 @@ from ..engine.setup import check_values, check_weights, resolve_schedule
 from .grid import Cell, ExperimentError
 from .records import metrics_so_far
 
+# What a run takes from its data sets, whatever its config says.
+_FROM_DATA = ("MODEL.RETINANET.NUM_CLASSES", "MODEL.FCOS.NUM_CLASSES")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -24,7 +27,8 @@ class Plan:
     ims_per_batch: int
     epochs: float  # 0 where the config gives iterations
     missing: str = ""  # why the data cannot be used
-    config: dict[str, Any] = field(default_factory=dict)  # every key, dotted, as JSON has it
+    # Every key, dotted, as JSON has it; without the number of classes.
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 def make_plans(root: Path, cells: list[Cell]) -> dict[Cell, Plan]:
@@ -38,7 +42,8 @@ def make_plans(root: Path, cells: list[Cell]) -> dict[Cell, Plan]:
     by_data: dict[str, Plan] = {}
     for cell in cells:
         cfg = _load(root, cell)
-        config = json.loads(json.dumps(dict(_flat(cfg))))
+        config = {key: value for key, value in _flat(cfg) if key not in _FROM_DATA}
+        config = json.loads(json.dumps(config))
         key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER))
         if key not in by_data:
             by_data[key] = _plan(cfg)
