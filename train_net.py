@@ -4,39 +4,29 @@ import argparse
 import shlex
 import sys
 
-from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from torch.distributed import is_torchelastic_launched
 
 from mutual_guidance.checkpoint import Checkpointer
-from mutual_guidance.engine import USER_ERRORS, Interrupted, Trainer, launch, sentence, setup
+from mutual_guidance.engine import Interrupted, Trainer, launch, setup
+from mutual_guidance.engine.launch import told_once
 
 
-def run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Train or evaluate, in one of the processes."""
+def main(args: argparse.Namespace) -> dict | None:
+    """Train or evaluate, in one of the processes; return the results of the data sets."""
+    with told_once():
+        cfg = setup(args)
     if args.eval_only:
         model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
         checkpointer.needs_all_weights = True
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        Trainer.test(cfg, model)
-        return
+        return Trainer.test(cfg, model)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    trainer.train()
-
-
-def main(args: argparse.Namespace) -> None:
-    """Run, and end with one sentence where the user can help it."""
     try:
-        cfg = setup(args)
-    except USER_ERRORS as error:  # all processes of a machine find the same
-        sys.exit(1 if comm.get_local_rank() else f"error: {sentence(error)}")
-    try:
-        run(cfg, args)
-    except USER_ERRORS as error:
-        sys.exit(f"error: {sentence(error)}")
+        return trainer.train()
     except Interrupted as stop:
         if comm.is_main_process():
             print(f"Stopped by {stop.signal.name}. {how_to_go_on(args)}", file=sys.stderr)

@@ -12,12 +12,12 @@ from torch import nn
 
 from mutual_guidance.checkpoint import (
     Checkpointer,
-    CheckpointError,
     TorchvisionHandler,
     checkpoint_files,
     replace_file,
 )
 from mutual_guidance.engine import load_config
+from mutual_guidance.errors import CheckpointError
 from mutual_guidance.modeling import VGG16
 from tests.conftest import REPOSITORY
 
@@ -86,7 +86,7 @@ def test_weights_below_a_key_are_recognised(tmp_path):
 def test_model_without_a_trunk_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(torchvision.models.resnet18().state_dict(), path)
-    with pytest.raises(ValueError, match="the model has none"):
+    with pytest.raises(CheckpointError, match="the model has none"):
         Checkpointer(nn.Linear(1, 1)).load(str(path))
 
 
@@ -96,7 +96,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch, tmp_path):
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", refuse)
-    with pytest.raises(OSError, match=r"resnet18-.*\.pth cannot be fetched \(no route\)"):
+    with pytest.raises(CheckpointError, match=r"resnet18-.*\.pth cannot be fetched \(no route\)"):
         TorchvisionHandler()._get_local_path("torchvision://resnet18")
 
 

@@ -14,7 +14,6 @@ import argparse
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,11 +28,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from mutual_guidance.data.images import read_image
-from mutual_guidance.data.inputs import InputError, find_images
-from mutual_guidance.engine import USER_ERRORS, load_config
+from mutual_guidance.data.inputs import find_images
+from mutual_guidance.engine import load_config
+from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.export import (
     DetectorGraph,
-    ExportError,
     Parity,
     Suppression,
     export_detector,
@@ -59,16 +58,18 @@ def main() -> None:
     configs = args.configs or sorted((ROOT / "configs" / "PascalVOC-Detection").glob("*.yaml"))
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    try:
-        files = list(find_images(args.images).values())[:BATCH] if args.images else []
-        if 0 < len(files) < BATCH:
-            raise InputError(f"--images: {len(files)} images, but {BATCH} are needed")
-        rows = []
-        for path in tqdm(configs, desc="Exporting"):
-            rows.append(benchmark(path, files, args.repeats))
-            tqdm.write(f"{parity_table(rows[-1:])}\n\n{time_table(rows[-1:])}\n")
-    except (*USER_ERRORS, ExportError, InputError) as error:
-        sys.exit(f"error: {error}")
+    run_main(run, configs, args.images, args.repeats)
+
+
+def run(configs: list[Path], images: list[str] | None, repeats: int) -> None:
+    """Measure every config, and print the tables."""
+    files = list(find_images(images).values())[:BATCH] if images else []
+    if 0 < len(files) < BATCH:
+        raise InputError(f"--images: {len(files)} images, but {BATCH} are needed")
+    rows = []
+    for path in tqdm(configs, desc="Exporting"):
+        rows.append(benchmark(path, files, repeats))
+        tqdm.write(f"{parity_table(rows[-1:])}\n\n{time_table(rows[-1:])}\n")
     print(parity_table(rows))
     print()
     print(time_table(rows))

@@ -31,9 +31,10 @@ from tqdm import tqdm
 
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.data import build_train_loader, check_datasets, register_datasets
-from mutual_guidance.engine import USER_ERRORS, Trainer, load_config
+from mutual_guidance.engine import Trainer, load_config
 from mutual_guidance.engine.setup import check_values, resolve_classes, resolve_device
 from mutual_guidance.engine.step import build_step
+from mutual_guidance.errors import run_main
 
 WARM_UP = 2  # batches
 
@@ -186,7 +187,4 @@ def print_tables(loaders: dict, steps: dict, both: dict, model_speed: float) -> 
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

@@ -14,7 +14,6 @@ Shape symbols: N images, M objects of a data set, A anchors at a cell.
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,8 +30,9 @@ from tabulate import tabulate
 from torch import Tensor
 
 from mutual_guidance.assignment import box_iou
-from mutual_guidance.data import DatasetError, check_datasets, register_datasets
-from mutual_guidance.engine import ConfigError, load_config
+from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.engine import load_config
+from mutual_guidance.errors import ConfigError, DatasetError, run_main
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  after the choice of the backend
@@ -65,22 +65,23 @@ class Objects(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
-    try:
-        is_config = args.data.endswith((".yaml", ".yml"))
-        cfg = load_config(args.data if is_config else args.config_file, [])
-        names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] if is_config else [args.data]
-        if not names:
-            raise ConfigError(f"{args.data} names no data set in DATASETS.TRAIN or DATASETS.TEST")
-        register_datasets(cfg.DATASETS.REGISTER)
-        check_datasets(names)
-        print(f"Can be trained and evaluated on: {', '.join(names)}")
-        generator = anchors_of(cfg)
-        args.output.mkdir(parents=True, exist_ok=True)
-        for name in dict.fromkeys(names):
-            report(name, cfg, generator, args.output / f"{name}.png")
-    except (ConfigError, DatasetError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_main(check, parse_args(argv))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check the data sets, then print and draw what is in each."""
+    is_config = args.data.endswith((".yaml", ".yml"))
+    cfg = load_config(args.data if is_config else args.config_file, [])
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] if is_config else [args.data]
+    if not names:
+        raise ConfigError(f"{args.data} names no data set in DATASETS.TRAIN or DATASETS.TEST")
+    register_datasets(cfg.DATASETS.REGISTER)
+    check_datasets(names)
+    print(f"Can be trained and evaluated on: {', '.join(names)}")
+    generator = anchors_of(cfg)
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name in dict.fromkeys(names):
+        report(name, cfg, generator, args.output / f"{name}.png")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -12,7 +12,6 @@ the lowest number of false positives.
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,21 +21,17 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from mutual_guidance.data import check_datasets, register_datasets
-from mutual_guidance.engine import USER_ERRORS, Predictor, Trainer
+from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.engine.predictor import inference_config
+from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
 from mutual_guidance.visualization.detections import disagreement, draw_comparison, match
 from mutual_guidance.visualization.report import run_labels
 
 
 def main() -> None:
-    args = parse_args()
-    try:
-        compare(args)
-    except (*USER_ERRORS, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted: nothing is complete; the same command draws all pictures.")
+    interrupted = "Interrupted: nothing is complete; the same command draws all pictures."
+    run_main(compare, parse_args(), interrupted=interrupted)
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,13 +59,13 @@ def compare(args: argparse.Namespace) -> None:
     cfg = predictors[0].cfg
     dataset = args.dataset or next(iter(cfg.DATASETS.TEST), None)
     if dataset is None:
-        raise ValueError(f"{args.models[0]} has no DATASETS.TEST: name a data set with --dataset")
+        raise InputError(f"{args.models[0]} has no DATASETS.TEST: name a data set with --dataset")
     register_datasets(cfg.DATASETS.REGISTER)  # again: a name may mean another folder in another run
     check_datasets([dataset])
     classes = MetadataCatalog.get(dataset).thing_classes
     for model, predictor in zip(args.models, predictors, strict=True):
         if list(predictor.metadata.thing_classes) != list(classes):
-            raise ValueError(f"{model} was trained for other classes than those of {dataset}")
+            raise InputError(f"{model} was trained for other classes than those of {dataset}")
     matches = {}  # by image id and label
     records = {record["image_id"]: record for record in load_records(dataset)}
     for label, predictor in zip(labels, predictors, strict=True):
@@ -95,14 +90,14 @@ def load_model(model: str) -> Predictor:
     Of a run's folder, or of CONFIG,WEIGHTS.
 
     Raises:
-        ValueError: it is neither.
+        InputError: it is neither.
         ConfigError, DatasetError, CheckpointError: as :meth:`Predictor.from_run`.
     """
     if Path(model).is_dir():
         return Predictor.from_run(model)
     config, comma, weights = model.rpartition(",")
     if not comma:
-        raise ValueError(f"{model}: there is no such folder; name a run's folder or CONFIG,WEIGHTS")
+        raise InputError(f"{model}: there is no such folder; name a run's folder or CONFIG,WEIGHTS")
     return Predictor(inference_config(config, weights))
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from mutual_guidance.experiments.grid import Cell, Experiment, ExperimentError, load_experiment
+from mutual_guidance.errors import ExperimentError, run_main
+from mutual_guidance.experiments.grid import Cell, Experiment, load_experiment
 from mutual_guidance.experiments.plan import Plan, make_plans, seconds_per_image
 from mutual_guidance.experiments.records import (
     check_folders,
@@ -129,9 +130,4 @@ def save_results(experiment: Experiment, path: Path, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ExperimentError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted: give the same command again to go on.")
+    run_main(main, interrupted="Interrupted: give the same command again to go on.")

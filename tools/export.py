@@ -12,7 +12,6 @@ docs/export.md.
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -23,14 +22,14 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
-from mutual_guidance.data import DatasetError, check_datasets
-from mutual_guidance.data.inputs import InputError, find_images
-from mutual_guidance.engine import USER_ERRORS, Predictor, Trainer
+from mutual_guidance.data import check_datasets
+from mutual_guidance.data.inputs import find_images
+from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.engine.predictor import add_model_arguments, check_model_arguments
+from mutual_guidance.errors import DatasetError, ExportError, run_main
 from mutual_guidance.export import (
     DetectorGraph,
     ExportedDetector,
-    ExportError,
     Parity,
     Suppression,
     check_path,
@@ -50,13 +49,7 @@ METRICS = ("AP", "AP50", "AP75")
 
 
 def main() -> None:
-    args = parse_args()
-    try:
-        run(args)
-    except (*USER_ERRORS, ExportError, InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted")
+    run_main(run, parse_args())
 
 
 def parse_args() -> argparse.Namespace:
@@ -128,10 +121,7 @@ def verification_batch(predictor: Predictor, images: list[str]) -> tuple[torch.T
         blobs = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, size // 8, size // 8, 3))
         images = [blob.astype(np.uint8) for blob in blobs]
         what = "images of random blobs, since there is no data set and no --images"
-    try:
-        return torch.stack([predictor.preprocess(x)["image"] for x in images]), what
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    return torch.stack([predictor.preprocess(x)["image"] for x in images]), what
 
 
 def test_images(cfg: CfgNode) -> list[str]:

@@ -12,7 +12,6 @@ their qualities and what the strategies label them, as a picture and as a table 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
@@ -24,8 +23,8 @@ from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
 from mutual_guidance.assignment import amplify
-from mutual_guidance.data import DatasetError
-from mutual_guidance.engine import USER_ERRORS, setup_tool
+from mutual_guidance.engine import setup_tool
+from mutual_guidance.errors import DatasetError, InputError, run_main
 from mutual_guidance.visualization import (
     CandidateRow,
     GroundTruthImage,
@@ -44,11 +43,7 @@ DPI = 120
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        args.run(args)
-    except (*USER_ERRORS, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_main(args.run, args)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -80,7 +75,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def draw_amplification(args: argparse.Namespace) -> None:
     """Write amplification.png: a panel for each sigma, a curve for each score."""
     if min(args.sigmas) < 1:
-        raise ValueError(f"--sigmas: Eq. (1) needs 1 or more, got {min(args.sigmas):g}")
+        raise InputError(f"--sigmas: Eq. (1) needs 1 or more, got {min(args.sigmas):g}")
     prior = torch.linspace(0, 1, 201)
     figure = Figure(figsize=(4 * len(args.sigmas), 4), layout="constrained")
     all_axes = figure.subplots(1, len(args.sigmas), sharey=True, squeeze=False)[0]
@@ -98,7 +93,7 @@ def draw_amplification(args: argparse.Namespace) -> None:
 def draw_candidates(args: argparse.Namespace) -> None:
     """Print the table and write candidates_IMAGE_OBJECT.png."""
     if args.rows < 1:
-        raise ValueError(f"--rows must be 1 or more, got {args.rows}")
+        raise InputError(f"--rows must be 1 or more, got {args.rows}")
     cfg = setup_tool(args.config_file, args.opts)
     names = cfg.DATASETS.TRAIN
     records = with_ids(names, [args.image_id]) if args.image_id else first_annotated(names, 1)
@@ -200,6 +195,7 @@ def name(index: int) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
     print(f"Written: {path}")
 

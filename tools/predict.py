@@ -34,14 +34,14 @@ from tqdm import tqdm
 
 from mutual_guidance.data.images import read_image
 from mutual_guidance.data.inputs import (
-    InputError,
     Video,
     find_images,
     has_image_suffix,
     is_video,
 )
-from mutual_guidance.engine import USER_ERRORS, Predictor
+from mutual_guidance.engine import Predictor
 from mutual_guidance.engine.predictor import add_model_arguments, check_model_arguments
+from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.evaluation.writers import Prediction, coco_dataset, voc_id, write_voc
 
 INTERRUPTED = 130  # the exit code of a shell's Ctrl-C
@@ -68,14 +68,7 @@ class Result:
 
 
 def main() -> int:
-    args = parse_args()
-    try:
-        return run(args)
-    except (*USER_ERRORS, InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("Interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return run_main(run, parse_args())
 
 
 def parse_args() -> argparse.Namespace:

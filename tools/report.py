@@ -9,9 +9,9 @@ A run is the output folder of train_net.py. What it lacks is said on the page, w
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from mutual_guidance.errors import run_main
 from mutual_guidance.visualization.report import (
     read_comparisons,
     read_run,
@@ -27,16 +27,17 @@ def main() -> None:
         "--comparison", type=Path, metavar="FOLDER", help="written by tools/compare_detections.py"
     )
     parser.add_argument("--output", type=Path, default="report.html", help="default: report.html")
-    args = parser.parse_args()
-    try:
-        labels = run_labels(args.runs)
-        runs = [read_run(f, label) for f, label in zip(args.runs, labels, strict=True)]
-        comparisons, troubles = read_comparisons(args.comparison) if args.comparison else ([], [])
-        troubles = [trouble for run in runs for trouble in run.troubles] + troubles
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(render_report(runs, comparisons, troubles), encoding="utf-8")
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_main(write_report, parser.parse_args())
+
+
+def write_report(args: argparse.Namespace) -> None:
+    """Read the runs, write the page and say what they lack."""
+    labels = run_labels(args.runs)
+    runs = [read_run(f, label) for f, label in zip(args.runs, labels, strict=True)]
+    comparisons, troubles = read_comparisons(args.comparison) if args.comparison else ([], [])
+    troubles = [trouble for run in runs for trouble in run.troubles] + troubles
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(render_report(runs, comparisons, troubles), encoding="utf-8")
     for _, sentence in troubles:
         print(f"warning: {sentence}")
     print(f"Report: {args.output}")

@@ -11,7 +11,6 @@ into an animated GIF.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -19,7 +18,8 @@ from detectron2.modeling import build_model
 from tqdm import tqdm
 
 from mutual_guidance.checkpoint import checkpoint_files
-from mutual_guidance.engine import USER_ERRORS, setup_tool
+from mutual_guidance.engine import setup_tool
+from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.visualization import (
     ASSIGNMENTS_FOLDER,
     Film,
@@ -33,17 +33,17 @@ from mutual_guidance.visualization import (
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
-    try:
-        checkpoints = find_checkpoints(args.weights)
-        output = args.output or checkpoints[-1].parent / ASSIGNMENTS_FOLDER
-        cfg = setup_tool(args.config_file, args.opts)
-        images = find_images(cfg, args.images, args.image_ids)
-        draw(cfg, checkpoints, images, Film(output))
-    except (*USER_ERRORS, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted: the pictures so far are whole; the same command draws them all.")
+    interrupted = "Interrupted: the pictures so far are whole; the same command draws them all."
+    run_main(visualize, parse_args(argv), interrupted=interrupted)
+
+
+def visualize(args: argparse.Namespace) -> None:
+    """Draw the images that were asked for with every checkpoint."""
+    checkpoints = find_checkpoints(args.weights)
+    output = args.output or checkpoints[-1].parent / ASSIGNMENTS_FOLDER
+    cfg = setup_tool(args.config_file, args.opts)
+    images = find_images(cfg, args.images, args.image_ids)
+    draw(cfg, checkpoints, images, Film(output))
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -69,7 +69,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def find_checkpoints(paths: list[Path]) -> list[Path]:
-    """The files, and those of the folders, the oldest first. Raises ValueError for none."""
+    """The files, and those of the folders, the oldest first. Raises InputError for none."""
     found = []
     for path in paths:
         if path.is_dir():
@@ -78,17 +78,17 @@ def find_checkpoints(paths: list[Path]) -> list[Path]:
             files = [path] if path.is_file() else []
         if not files:
             expected = "holds no model_*.pth" if path.is_dir() else "is no file"
-            raise ValueError(f"--weights: {path} {expected}; name a checkpoint or a run's folder")
+            raise InputError(f"--weights: {path} {expected}; name a checkpoint or a run's folder")
         found += files
     return found
 
 
 def find_images(cfg: CfgNode, count: int, image_ids: list[str] | None) -> list[GroundTruthImage]:
-    """The images to draw. Raises ValueError or DatasetError for none."""
+    """The images to draw. Raises InputError or DatasetError for none."""
     names = cfg.DATASETS.TRAIN
     records = with_ids(names, image_ids) if image_ids else first_annotated(names, count)
     if not records:
-        raise ValueError(f"--images {count}: no image of {', '.join(names)} to draw")
+        raise InputError(f"--images {count}: no image of {', '.join(names)} to draw")
     return [load_image(cfg, record) for record in records]
 
 

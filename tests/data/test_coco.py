@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mutual_guidance.data import DatasetError
 from mutual_guidance.data.coco import load_coco
+from mutual_guidance.errors import DatasetError
 
 
 @pytest.fixture

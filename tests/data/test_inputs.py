@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mutual_guidance.data.inputs import InputError, Video, find_images, is_video
+from mutual_guidance.data.inputs import Video, find_images, is_video
+from mutual_guidance.errors import InputError
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from mutual_guidance.data import DatasetError, check_datasets, register_datasets
+from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.errors import DatasetError
 
 
 def test_registered_set_loads_through_detectron2(voc, voc_entry):

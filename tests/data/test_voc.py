@@ -1,7 +1,8 @@
 import pytest
 
-from mutual_guidance.data import DatasetError, load_voc
+from mutual_guidance.data import load_voc
 from mutual_guidance.data.voc import collect_classes, read_annotation
+from mutual_guidance.errors import DatasetError
 
 CLASSES = ["red", "green", "blue"]
 

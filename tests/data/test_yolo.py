@@ -8,9 +8,10 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
-from mutual_guidance.data import DatasetError, check_datasets, register_datasets
+from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.data.yolo import load_yolo, read_names
 from mutual_guidance.engine import load_config
+from mutual_guidance.errors import DatasetError
 from mutual_guidance.evaluation import build_evaluator
 from tests.conftest import REPOSITORY
 

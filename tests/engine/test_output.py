@@ -4,8 +4,8 @@ from collections import namedtuple
 import pytest
 
 from mutual_guidance.engine import load_config
-from mutual_guidance.engine.errors import ConfigError, OutputError
 from mutual_guidance.engine.output import check_output, check_shared_memory
+from mutual_guidance.errors import ConfigError, OutputError
 from tests.runs import CONFIG
 
 

@@ -7,10 +7,10 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from mutual_guidance.checkpoint import Checkpointer, CheckpointError
-from mutual_guidance.data import DatasetError
-from mutual_guidance.engine import ConfigError, Predictor, Trainer, load_config
+from mutual_guidance.checkpoint import Checkpointer
+from mutual_guidance.engine import Predictor, Trainer, load_config
 from mutual_guidance.engine.predictor import inference_config
+from mutual_guidance.errors import CheckpointError, ConfigError, DatasetError, InputError
 from tests.conftest import python_of, tiny_config, tiny_model
 
 
@@ -73,11 +73,11 @@ def test_other_images_are_refused(tiny_run, tmp_path):
     predictor = Predictor.from_run(tiny_run)
     with pytest.raises(TypeError, match="takes a list"):
         predictor("a.jpg")
-    with pytest.raises(ValueError, match=r"none\.jpg: image is missing"):
+    with pytest.raises(InputError, match=r"none\.jpg: image is missing"):
         predictor([tmp_path / "none.jpg"])
-    with pytest.raises(ValueError, match=r"must be \(H, W, 3\) uint8, got \(4, 5\) uint8"):
+    with pytest.raises(InputError, match=r"must be \(H, W, 3\) uint8, got \(4, 5\) uint8"):
         predictor([np.zeros((4, 5), np.uint8)])
-    with pytest.raises(ValueError, match="float64"):
+    with pytest.raises(InputError, match="float64"):
         predictor([np.zeros((4, 5, 3))])
 
 

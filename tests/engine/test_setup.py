@@ -1,7 +1,7 @@
 import pytest
 
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import ConfigError, load_config, setup_tool
+from mutual_guidance.engine import load_config, setup_tool
 from mutual_guidance.engine.setup import (
     check_values,
     check_weights,
@@ -9,6 +9,7 @@ from mutual_guidance.engine.setup import (
     resolve_device,
     resolve_schedule,
 )
+from mutual_guidance.errors import ConfigError
 from tests.conftest import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")

@@ -14,9 +14,9 @@ from mutual_guidance.assignment import AnchorMatcher
 from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import Interrupted, Trainer, load_config
-from mutual_guidance.engine.errors import NonFiniteLoss
 from mutual_guidance.engine.setup import _kept, check_values, resolve_classes, resolve_device
 from mutual_guidance.engine.step import load_batch
+from mutual_guidance.errors import NonFiniteLoss
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
 from tests.runs import CONFIG, draw_four_images
 

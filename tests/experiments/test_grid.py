@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mutual_guidance.experiments.grid import ExperimentError, load_experiment
+from mutual_guidance.errors import ExperimentError
+from mutual_guidance.experiments.grid import load_experiment
 
 MINIMAL = {"configs": ["configs/A/x.yaml"], "strategies": ["static"], "seeds": [1]}
 EVIL = "configs: !!python/object/apply:os.getcwd []"

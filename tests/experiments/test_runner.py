@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mutual_guidance.errors import ExperimentError
 from mutual_guidance.experiments import records
-from mutual_guidance.experiments.grid import ExperimentError, load_experiment
+from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import Plan
 from mutual_guidance.experiments.records import (
     _commit,

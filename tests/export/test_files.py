@@ -6,9 +6,9 @@ import torch
 from detectron2.modeling import build_model
 
 from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.errors import ExportError
 from mutual_guidance.export import (
     DetectorGraph,
-    ExportError,
     Suppression,
     export_detector,
     load_exported,

@@ -6,7 +6,8 @@ import json
 import pytest
 import yaml
 
-from mutual_guidance.experiments.grid import ExperimentError, load_experiment
+from mutual_guidance.errors import ExperimentError
+from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import make_plans
 from tests.conftest import REPOSITORY
 

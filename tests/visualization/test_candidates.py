@@ -5,7 +5,7 @@ import torch
 from detectron2.structures import Boxes
 
 from mutual_guidance.assignment import STRATEGIES
-from mutual_guidance.checkpoint import CheckpointError
+from mutual_guidance.errors import CheckpointError
 from mutual_guidance.visualization import load_weights
 from mutual_guidance.visualization.candidates import evaluation_mode, label, predict
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from mutual_guidance.errors import OutputError
 from mutual_guidance.visualization import Film, canvas
 
 
@@ -87,5 +88,5 @@ def test_gif_of_pictures_that_differ_in_size(tmp_path):
     film = Film(tmp_path)
     film.add("cat", 9, picture("red"), {})
     film.add("cat", 19, picture("red", (9, 6)), {})
-    with pytest.raises(ValueError, match="differ in size"):
+    with pytest.raises(OutputError, match="differ in size"):
         film.write_gif("cat")

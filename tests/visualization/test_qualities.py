@@ -2,6 +2,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, pairwise_iou
 
+from mutual_guidance.errors import InputError
 from mutual_guidance.visualization import candidate_rows
 from mutual_guidance.visualization.candidates import label, predict
 
@@ -57,5 +58,5 @@ def test_rows_on_which_the_strategies_differ_come_first():
 
 
 def test_an_object_that_is_not_there():
-    with pytest.raises(ValueError, match="image grey has the objects 0 to 1"):
+    with pytest.raises(InputError, match="image grey has the objects 0 to 1"):
         candidate_rows(build("anchors"), grey_image(), 2, 2.0, 13)

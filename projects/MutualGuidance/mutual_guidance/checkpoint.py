@@ -16,6 +16,7 @@ from detectron2.utils.file_io import PathHandler, PathManager
 from torch import Tensor, hub, nn
 from torchvision.models import get_model_weights
 
+from .errors import CheckpointError
 from .modeling import VGG16
 
 _PREFIX = "torchvision://"
@@ -46,7 +47,7 @@ class TorchvisionHandler(PathHandler):
             try:
                 weights.get_state_dict(progress=True, check_hash=True)
             except OSError as error:
-                raise OSError(
+                raise CheckpointError(
                     f"{path}: {weights.url} cannot be fetched ({error}); without a network, put "
                     f'the file into {folder} or set MODEL.WEIGHTS to "" or to a local file'
                 ) from error
@@ -54,10 +55,6 @@ class TorchvisionHandler(PathHandler):
 
 
 PathManager.register_handler(TorchvisionHandler(), allow_override=True)
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or does not fit; the message names the file."""
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -287,11 +284,13 @@ def rename_torchvision(state_dict: dict[str, Tensor], model: nn.Module) -> dict[
     Rename torchvision's weights to those of the trunk in ``model``; the classifier is left out.
 
     Raises:
-        ValueError: the model has neither trunk.
+        CheckpointError: the model has neither trunk.
     """
     trunks = [(n, m) for n, m in model.named_modules() if isinstance(m, ResNet | VGG16)]
     if not trunks:
-        raise ValueError("torchvision's weights fit a ResNet or VGG16 trunk; the model has none")
+        raise CheckpointError(
+            "torchvision's weights fit a ResNet or VGG16 trunk; the model has none"
+        )
     prefix, trunk = trunks[0]
     names = {name: name for name in state_dict if not _CLASSIFIER.match(name)}
     if isinstance(trunk, ResNet):

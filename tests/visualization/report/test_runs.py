@@ -3,6 +3,7 @@ import json
 import pytest
 from PIL import Image
 
+from mutual_guidance.errors import InputError
 from mutual_guidance.visualization import Film
 from mutual_guidance.visualization.report import read_run, run_labels
 from mutual_guidance.visualization.report.runs import MAX_FRAMES, thinned
@@ -115,7 +116,7 @@ def test_pictures_that_the_film_has_forgotten_are_not_shown(run_folder):
 
 
 def test_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is no output folder of a run: it has none of config"):
+    with pytest.raises(InputError, match=r"is no output folder of a run: it has none of config"):
         read_run(tmp_path, "a")
 
 
@@ -124,7 +125,7 @@ def test_labels(tmp_path):
     assert run_labels([a]) == ["static"]
     assert run_labels([a, b]) == ["x/static", "y/static"]
     assert run_labels([a, a.parent / "other"]) == ["static", "other"]
-    with pytest.raises(ValueError, match="given twice"):
+    with pytest.raises(InputError, match="given twice"):
         run_labels([a, a.parent / "." / "static"])
 
 

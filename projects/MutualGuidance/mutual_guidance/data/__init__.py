@@ -1,13 +1,11 @@
 """Data sets and augmentation."""
 
-from .faults import DatasetError
 from .loader import build_train_loader
 from .mapper import build_mapper
 from .register import check_datasets, register_datasets
 from .voc import load_voc
 
 __all__ = [
-    "DatasetError",
     "build_mapper",
     "build_train_loader",
     "check_datasets",

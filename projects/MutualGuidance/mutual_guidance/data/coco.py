@@ -7,7 +7,8 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from .faults import DatasetError, Fault, box_fault, repeated
+from ..errors import DatasetError
+from .faults import Fault, box_fault, repeated
 from .images import size_fault
 
 

@@ -10,10 +10,6 @@ from tabulate import tabulate
 _MAX_ROWS = 30
 
 
-class DatasetError(RuntimeError):
-    """A data set that cannot be trained or evaluated on; the message says what to mend."""
-
-
 def repeated(names: Iterable[Hashable]) -> list[Hashable]:
     """What stands more than once, sorted."""
     return sorted((n for n, count in Counter(names).items() if count > 1), key=str)

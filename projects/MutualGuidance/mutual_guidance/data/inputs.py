@@ -8,14 +8,12 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
+from ..errors import InputError
+
 _IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 _CAMERA = "camera:"
 _DEFAULT_FPS = 25.0
-
-
-class InputError(RuntimeError):
-    """An input that is not there or cannot be opened; the message names it."""
 
 
 def find_images(inputs: Sequence[str]) -> dict[str, str]:

@@ -14,8 +14,8 @@ from detectron2.structures import BoxMode
 from fvcore.transforms.transform import CropTransform
 from PIL.Image import DecompressionBombError
 
+from ..errors import DatasetError
 from .augmentation import build_augmentations
-from .faults import DatasetError
 
 # Boxes narrower or lower than this share of the image are dropped after augmentation.
 _MIN_SIDE = 0.01

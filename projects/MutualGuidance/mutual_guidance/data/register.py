@@ -8,8 +8,9 @@ from functools import partial
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
+from ..errors import DatasetError
 from .coco import load_coco
-from .faults import DatasetError, Fault, fault_table, repeated
+from .faults import Fault, fault_table, repeated
 from .images import size_fault
 from .voc import collect_classes, load_voc
 from .yolo import load_yolo, read_names

@@ -8,7 +8,8 @@ from xml.parsers import expat
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from .faults import DatasetError, Fault, box_fault, repeated
+from ..errors import DatasetError
+from .faults import Fault, box_fault, repeated
 from .images import IMAGE_SUFFIXES, size_fault
 
 

@@ -12,7 +12,8 @@ import yaml
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from .faults import DatasetError, Fault, box_fault, repeated
+from ..errors import DatasetError
+from .faults import Fault, box_fault, repeated
 from .images import IMAGE_SUFFIXES, image_size
 
 _NAMES_FILE = "data.yaml"

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -13,10 +13,12 @@ from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch import multiprocessing
 
+from ..errors import UserError, run_main
+
 
 def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """
-    Run ``main(args)`` in every process.
+    Run ``main(args)`` in every process, through :func:`run_main`.
 
     Under torchrun this is one of the processes already, and a restarted one resumes. Otherwise
     ``args.num_gpus`` processes are started on each of ``args.num_machines`` machines. Processes
@@ -29,24 +31,35 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         join_group()
         restarts = comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"]))
         args.resume = args.resume or any(restarts)
-        main(args)
+        run_main(main, args)
         dist.destroy_process_group()
         return
     received = _pass_on_signals() if args.num_gpus * args.num_machines > 1 else []
     try:
         launch_processes(
-            main,
+            run_main,
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(args,),
+            args=(main, args),
         )
     except multiprocessing.ProcessExitedException as error:
         code = error.exit_code
         raise SystemExit(code if code >= 0 else 128 - code) from error
     if received:  # some children end with 0 after Ctrl-C
         raise SystemExit(128 + received[0])
+
+
+@contextlib.contextmanager
+def told_once() -> Iterator[None]:
+    """Let one process of a machine tell the :class:`UserError` that all of them find."""
+    try:
+        yield
+    except UserError as error:
+        if comm.get_local_rank():
+            raise SystemExit(1) from error
+        raise
 
 
 def join_group() -> None:

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..checkpoint import checkpoint_files
-from .errors import ConfigError, OutputError
+from ..errors import ConfigError, OutputError
 
 _LOCK_FILE = ".lock"
 _SHARED_MEMORY = "/dev/shm"

@@ -14,7 +14,7 @@ from detectron2.structures import Instances
 from ..checkpoint import Checkpointer, checkpoint_files
 from ..data import build_mapper, check_datasets, register_datasets
 from ..data.images import read_image
-from .errors import ConfigError
+from ..errors import ConfigError, InputError
 from .setup import check_weights, load_tool_config, resolve_classes
 from .trainer import Trainer
 
@@ -87,7 +87,7 @@ class Predictor:
             ``pred_classes``, on the CPU, the best first.
 
         Raises:
-            ValueError: an image that cannot be read or is of another shape; it names the file.
+            InputError: an image that cannot be read or is of another shape; it names the file.
         """
         if isinstance(images, Image):
             raise TypeError("a Predictor takes a list of images: wrap the one in [ ]")
@@ -102,9 +102,9 @@ class Predictor:
             try:
                 image = read_image(os.fspath(image))
             except ValueError as error:
-                raise ValueError(f"{image}: {error}") from error
+                raise InputError(f"{image}: {error}") from error
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+            raise InputError(f"an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
         if self.cfg.INPUT.FORMAT == "RGB":
             image = image[:, :, ::-1]
         transformed = T.AugInput(np.ascontiguousarray(image))

@@ -21,7 +21,7 @@ from ..assignment import AnchorMatcher
 from ..checkpoint import checkpoint_files, replace_file
 from ..config import add_mutual_guidance_config
 from ..data import check_datasets, register_datasets
-from .errors import ConfigError
+from ..errors import ConfigError
 from .output import check_output, check_shared_memory
 from .step import PRECISIONS
 

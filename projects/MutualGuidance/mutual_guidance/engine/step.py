@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..checkpoint import replace_file
-from .errors import NonFiniteLoss
+from ..errors import NonFiniteLoss
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

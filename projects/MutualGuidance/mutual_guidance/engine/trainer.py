@@ -70,7 +70,7 @@ class Trainer(DefaultTrainer):
             hooks.insert(-1, AssignmentPictures(self.cfg))  # before the writers, which come last
         return hooks
 
-    def train(self) -> None:
+    def train(self) -> dict | None:
         """
         Train to the end, or until SIGTERM or SIGINT.
 
@@ -78,7 +78,7 @@ class Trainer(DefaultTrainer):
             Interrupted: after a signal; a checkpoint has been written.
         """
         with note_signals():
-            super().train()
+            return super().train()
 
     def before_train(self) -> None:
         super().before_train()

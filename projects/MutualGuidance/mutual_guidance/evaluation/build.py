@@ -4,6 +4,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 
+from ..errors import DatasetError
 from .misalignment import MisalignmentEvaluator
 from .pascal_voc import PascalVOCEvaluator
 
@@ -13,7 +14,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     Average precision by the data set's ``evaluator_type``, and misalignment if TEST.MISALIGNMENT.
 
     Raises:
-        ValueError: for a data set that has no boxes.
+        DatasetError: for a data set that has no boxes.
     """
     evaluator = _ap_evaluator(cfg, dataset_name)
     if not cfg.TEST.MISALIGNMENT:
@@ -29,4 +30,4 @@ def _ap_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         return COCOEvaluator(
             dataset_name, ("bbox",), output_dir=cfg.OUTPUT_DIR, allow_cached_coco=False
         )
-    raise ValueError(f"data set {dataset_name} is of type {kind!r}; coco and pascal_voc work")
+    raise DatasetError(f"data set {dataset_name} is of type {kind!r}; coco and pascal_voc work")

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..assignment import STRATEGIES
+from ..errors import ExperimentError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONG = "long"
@@ -27,10 +28,6 @@ class _UniqueKeys(yaml.SafeLoader):
             if keys.count(key.value) > 1:
                 raise yaml.YAMLError(f"{key.value} is there twice, once{key.start_mark}")
         return super().construct_mapping(node, deep)
-
-
-class ExperimentError(RuntimeError):
-    """An experiment that cannot run; the message says what to mend."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ..data import DatasetError, check_datasets, register_datasets
-from ..engine import ConfigError, load_config
+from ..data import check_datasets, register_datasets
+from ..engine import load_config
 from ..engine.setup import check_values, check_weights, resolve_schedule
-from .grid import Cell, ExperimentError
+from ..errors import ConfigError, DatasetError, ExperimentError
+from .grid import Cell
 from .records import metrics_so_far
 
 # What a run takes from its data sets, whatever its config says.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import replace_file
+from ..errors import ExperimentError
 from ..run_files import (
     METRICS_FILE,
     RESULTS_FILE,
@@ -19,7 +20,7 @@ from ..run_files import (
     read_metrics,
     read_results,
 )
-from .grid import Cell, ExperimentError
+from .grid import Cell
 
 _RECORD_FILE = "record.json"
 LOG_FILE = "train_net.log"

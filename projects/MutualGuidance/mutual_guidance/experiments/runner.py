@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .grid import Cell, ExperimentError
+from ..errors import ExperimentError
+from .grid import Cell
 from .plan import Plan
 from .records import (
     LOG_FILE,

@@ -1,12 +1,11 @@
 """Detectors as files that run without this project: ONNX and torch.export."""
 
-from .files import ExportError, check_path, check_size, export_detector, load_exported
+from .files import check_path, check_size, export_detector, load_exported
 from .graph import DetectorGraph, Suppression
 from .runtime import ExportedDetector, Parity, compare_outputs, verify
 
 __all__ = [
     "DetectorGraph",
-    "ExportError",
     "ExportedDetector",
     "Parity",
     "Suppression",

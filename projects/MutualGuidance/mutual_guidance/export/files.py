@@ -12,6 +12,7 @@ import torch
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from torch import Tensor
 
+from ..errors import ExportError
 from .graph import DetectorGraph
 
 Run = Callable[[Tensor], tuple[Tensor, ...]]
@@ -19,10 +20,6 @@ Run = Callable[[Tensor], tuple[Tensor, ...]]
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _OUTPUTS = ("boxes", "scores", "classes")
 _DYNAMIC = {"images": {0: torch.export.Dim("batch")}}
-
-
-class ExportError(RuntimeError):
-    """What keeps a detector from being exported, or a file from being run."""
 
 
 def export_detector(

@@ -16,7 +16,8 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ..assignment import Assignment
-from ..checkpoint import Checkpointer, CheckpointError
+from ..checkpoint import Checkpointer
+from ..errors import CheckpointError
 from ..modeling import GuidedFCOS
 
 

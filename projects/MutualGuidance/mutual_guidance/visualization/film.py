@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..checkpoint import replace_file
+from ..errors import OutputError
 from . import canvas
 
 _COUNTS_FILE = "counts.jsonl"
@@ -73,7 +74,7 @@ class Film:
 
         Raises:
             OSError: a picture is missing or the file cannot be written.
-            ValueError: the pictures differ in size.
+            OutputError: the pictures differ in size.
         """
         records = sorted(
             (r for r in self.records() if r["image"] == image_name), key=lambda r: r["iteration"]
@@ -82,7 +83,7 @@ class Film:
             return None
         frames = [Image.open(self.folder / r["file"]).convert("RGB") for r in records]
         if len({frame.size for frame in frames}) > 1:
-            raise ValueError(
+            raise OutputError(
                 f"{self.folder / image_name}: the pictures differ in size, so the config has "
                 "changed between them; draw into another folder"
             )

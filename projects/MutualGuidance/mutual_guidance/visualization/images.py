@@ -12,8 +12,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
-from ..data import DatasetError
 from ..data.augmentation import build_augmentations
+from ..errors import DatasetError
 
 
 class GroundTruthImage(NamedTuple):

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes
 from torch import Tensor
 
 from ..assignment import amplify, box_iou
+from ..errors import InputError
 from ..modeling.meta_arch.common import decode_boxes
 from .candidates import Candidates, label, predict
 from .images import GroundTruthImage
@@ -47,11 +48,11 @@ def candidate_rows(
             strategies, then the other positives, then the rest, by descending prior each.
 
     Raises:
-        ValueError: the image has no such ground truth.
+        InputError: the image has no such ground truth.
     """
     instances = image.inputs["instances"].to(detector.device)
     if not 0 <= gt_index < len(instances):
-        raise ValueError(f"image {image.name} has the objects 0 to {len(instances) - 1}")
+        raise InputError(f"image {image.name} has the objects 0 to {len(instances) - 1}")
     candidates = predict(detector, [image.inputs])
     gt_box = instances.gt_boxes.tensor[gt_index]
     columns = _qualities(detector, candidates, gt_box, int(instances.gt_classes[gt_index]), sigma)

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from ...errors import InputError
 from ...evaluation import misalignment
 from ...run_files import METRICS_FILE, RESULTS_FILE, read_metrics, read_results
 from .. import ASSIGNMENTS_FOLDER
@@ -64,11 +65,11 @@ def run_labels(folders: Sequence[Path]) -> list[str]:
     A short name for each folder: its path from the folder that all have in common.
 
     Raises:
-        ValueError: a folder is given twice.
+        InputError: a folder is given twice.
     """
     paths = [folder.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
-        raise ValueError(f"the same run is given twice: {', '.join(map(str, folders))}")
+        raise InputError(f"the same run is given twice: {', '.join(map(str, folders))}")
     common = os.path.commonpath([path.parent for path in paths])
     return [path.relative_to(common).as_posix() for path in paths]
 
@@ -76,12 +77,12 @@ def run_labels(folders: Sequence[Path]) -> list[str]:
 def read_run(folder: Path, label: str) -> Run:
     """
     Raises:
-        ValueError: the folder holds nothing of a run.
+        InputError: the folder holds nothing of a run.
     """
     files = [folder / name for name in ("config.yaml", METRICS_FILE, RESULTS_FILE)]
     if not any(path.is_file() for path in files):
         names = ", ".join(path.name for path in files)
-        raise ValueError(f"{folder} is no output folder of a run: it has none of {names}")
+        raise InputError(f"{folder} is no output folder of a run: it has none of {names}")
     run = Run(label)
     read = partial(attempt, run.troubles)
     config, metrics, evaluation = files

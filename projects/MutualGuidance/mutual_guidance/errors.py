@@ -1,0 +1,72 @@
+"""What a person can mend, told in one sentence instead of a traceback."""
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+class UserError(Exception):
+    """What a person can mend; the message says what is wrong, where, and what to do."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be written or does not fit; the message names the file."""
+
+
+class ConfigError(UserError):
+    """A config that cannot run; the message says which key to mend."""
+
+
+class DatasetError(UserError):
+    """A data set that cannot be trained or evaluated on; the message says what to mend."""
+
+
+class ExperimentError(UserError):
+    """An experiment that cannot run; the message says which key or run is wrong."""
+
+
+class ExportError(UserError):
+    """A detector or an environment that cannot be exported; the message says why."""
+
+
+class InputError(UserError):
+    """Arguments or inputs that cannot be used; the message names them."""
+
+
+class NonFiniteLoss(UserError):
+    """A loss that is infinite or NaN; the message names the iteration and the images."""
+
+
+class OutputError(UserError):
+    """An output folder that cannot be used; the message says why."""
+
+
+def run_main(
+    main: Callable[..., Result], *args: object, interrupted: str = "Interrupted"
+) -> Result:
+    """
+    Return what ``main(*args)`` returns.
+
+    Raises:
+        SystemExit: of a :class:`UserError` or OSError, with its sentence; of Ctrl-C, which
+            ``interrupted`` tells, with the shell's 130.
+    """
+    try:
+        return main(*args)
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {sentence(error)}")
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        sys.exit(130)
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, without the traceback that PyTorch puts before one of a loader worker."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    return text.strip().splitlines()[-1].partition(": ")[2]

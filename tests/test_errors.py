@@ -1,0 +1,52 @@
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from mutual_guidance import errors
+from mutual_guidance.errors import DatasetError, UserError, run_main, sentence
+
+
+class Broken(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise DatasetError("a.jpg: torn; replace it")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sentence_of_an_error_in_a_worker(workers):
+    with pytest.raises(DatasetError) as error:
+        next(iter(DataLoader(Broken(), num_workers=workers)))
+    assert sentence(error.value) == "a.jpg: torn; replace it"
+
+
+def test_the_kinds_are_user_errors():
+    kinds = [
+        v
+        for v in vars(errors).values()
+        if isinstance(v, type) and v.__module__ == "mutual_guidance.errors"
+    ]
+    assert len(kinds) > 5 and all(issubclass(kind, UserError) for kind in kinds)
+
+
+def test_a_main_returns_its_result():
+    assert run_main(lambda a, b: a + b, 1, 2) == 3
+
+
+def fail(error):
+    raise error
+
+
+def test_a_main_ends_with_a_sentence(tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: a\.jpg: torn; replace it$"):
+        run_main(fail, DatasetError("a.jpg: torn; replace it"))
+    with pytest.raises(SystemExit, match="^error: .*/none.txt: No such file or directory$"):
+        run_main((tmp_path / "none.txt").read_text)
+    with pytest.raises(ValueError, match="a fault of the program"):
+        run_main(fail, ValueError("a fault of the program"))
+
+
+def test_ctrl_c_is_told_and_ends_with_the_code_of_a_shell(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_main(fail, KeyboardInterrupt(), interrupted="Interrupted: go on")
+    assert end.value.code == 130 and capsys.readouterr().err == "Interrupted: go on\n"
