@@ -16,7 +16,7 @@ from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import Interrupted, Trainer, load_config
 from mutual_guidance.engine.setup import _kept, check_values, resolve_classes, resolve_device
 from mutual_guidance.engine.step import load_batch
-from mutual_guidance.errors import NonFiniteLoss
+from mutual_guidance.errors import CheckpointError, NonFiniteLoss
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
 from tests.runs import CONFIG, draw_four_images
 
@@ -111,6 +111,46 @@ def test_a_resumed_run_is_the_uninterrupted_one(make_cfg, tmp_path):
     assert run(make_cfg("torn", *opts), resume=True) == straight[4:]  # after the checkpoint of 3
     whole, torn = weights(tmp_path / "whole"), weights(tmp_path / "torn")
     assert same(whole, torn) and {"model", "ema", "trainer"} <= whole.keys()
+
+
+@pytest.mark.parametrize("lost", ["model_final", "model_ema_final"])
+def test_a_run_that_fails_at_its_end_has_all_files_after_a_resume(
+    make_cfg, tmp_path, monkeypatch, caplog, lost
+):
+    def full_disk(self, name, **kwargs):
+        if name == lost:
+            raise CheckpointError("disk full")
+        save(self, name, **kwargs)
+
+    save = Checkpointer.save
+    opts = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.CHECKPOINT_PERIOD", 3, "VIS_PERIOD", 3)
+    run(make_cfg("whole", *opts))
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpointer, "save", full_disk)
+        with pytest.raises(CheckpointError):
+            run(make_cfg("torn", *opts))
+    assert "Traceback" not in caplog.text
+    assert not (tmp_path / "torn" / "evaluation.json").exists()
+    run(make_cfg("torn", *opts), resume=True)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert same(weights(whole), weights(torn))
+    assert same(weights(whole, "model_ema_final"), weights(torn, "model_ema_final"))
+    assert files(whole) == files(torn)
+
+
+def files(folder):
+    """But for logs, whose names hold the time."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(path) for path in paths if not path.name.startswith(("events.", "log."))}
+
+
+def test_a_run_whose_last_file_is_lost_writes_it_anew(make_cfg, tmp_path):
+    opts = ("SOLVER.CHECKPOINT_PERIOD", 3, "VIS_PERIOD", 3)
+    run(make_cfg("out", *opts))
+    before = weights(tmp_path / "out")
+    (tmp_path / "out" / "model_final.pth").unlink()
+    run(make_cfg("out", *opts), resume=True)
+    assert same(weights(tmp_path / "out"), before)
 
 
 def test_a_prolonged_run_resumes_where_it_was(make_cfg):

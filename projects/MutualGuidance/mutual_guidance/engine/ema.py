@@ -28,7 +28,14 @@ class EMAHook(HookBase):
         self.model = model
         self.folder = folder
 
+    def before_train(self) -> None:
+        if self.trainer.start_iter >= self.trainer.max_iter:
+            self._save()  # what stopped the run may have come before it
+
     def after_step(self) -> None:
         self.ema.update_parameters(self.model)
         if self.trainer.iter + 1 == self.trainer.max_iter:
-            Checkpointer(self.ema.module, self.folder).save("model_ema_final")
+            self._save()
+
+    def _save(self) -> None:
+        Checkpointer(self.ema.module, self.folder).save("model_ema_final")

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler as Scheduler
 
 from ..checkpoint import Checkpointer
 from ..data import build_mapper, build_train_loader
+from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
 from ..run_files import RESULTS_FILE
 from .ema import EMAHook, build_ema
@@ -32,6 +33,10 @@ from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_pr
 from .step import build_step
 
 logger = logging.getLogger(__name__)
+# It logs a traceback of whatever ends a training; of these the sentence is told.
+logging.getLogger("detectron2.engine.train_loop").addFilter(
+    lambda record: not (record.exc_info and isinstance(record.exc_info[1], UserError))
+)
 
 EMA_RESULTS_FILE = "evaluation_ema.json"
 
@@ -82,13 +87,23 @@ class Trainer(DefaultTrainer):
 
     def before_train(self) -> None:
         super().before_train()
-        period, done = self.cfg.TEST.EVAL_PERIOD, self.start_iter
-        if done and period > 0 and done % period == 0 and done < self.max_iter:
-            # What stopped the run may have been in this evaluation.
-            self.iter = self.storage.iter = done - 1
-            for hook in self._hooks:
-                if isinstance(hook, EvalHook):
-                    hook.after_step()
+        if self.start_iter:
+            self._make_up()
+
+    def _make_up(self) -> None:
+        """Do again what follows a checkpoint: what stopped the run may have come in between."""
+        self.iter = self.storage.iter = self.start_iter - 1
+        for hook in self._hooks:
+            if isinstance(hook, EvalHook | AssignmentPictures):
+                hook.after_step()
+        if self.start_iter >= self.max_iter:
+            self.checkpointer.save("model_final", iteration=self.iter)
+
+    def after_train(self) -> None:
+        """As Detectron2's, which would also evaluate a run that failed in its last iteration."""
+        if self.iter < self.max_iter:
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, EvalHook)]
+        super().after_train()
 
     def after_step(self) -> None:
         try:
