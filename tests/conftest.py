@@ -15,6 +15,8 @@ import mutual_guidance.modeling  # noqa: F401  registers the detectors
 from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.engine import load_config
 
+from .pretend_gpu import pretend_gpu
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
@@ -43,6 +45,13 @@ def storage():
     """Detectron2's event storage, which its losses write to."""
     with EventStorage() as event_storage:
         yield event_storage
+
+
+@pytest.fixture
+def gpu():
+    """``cuda:0`` without a GPU; see pretend_gpu.py."""
+    with pretend_gpu() as device:
+        yield device
 
 
 @pytest.fixture
