@@ -10,12 +10,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
 
-from mutual_guidance.checkpoint import (
-    Checkpointer,
-    TorchvisionHandler,
-    checkpoint_files,
-    replace_file,
-)
+from mutual_guidance.checkpoint import Checkpointer, TorchvisionHandler
 from mutual_guidance.engine import load_config
 from mutual_guidance.errors import CheckpointError
 from mutual_guidance.modeling import VGG16
@@ -153,13 +148,6 @@ def test_resume_takes_the_newest_that_loads(tmp_path, caplog):
     assert "Resuming from" in caplog.text and "model_0000002.pth" in caplog.text
 
 
-def test_resume_prefers_the_end_and_counts_numerically(tmp_path):
-    for name in ("model_9999999", "model_10000000", "model_ema_final", "model_final", "other"):
-        (tmp_path / f"{name}.pth").touch()
-    names = [path.rsplit("/", 1)[1] for path in checkpoint_files(str(tmp_path))]
-    assert names == ["model_final.pth", "model_10000000.pth", "model_9999999.pth"]
-
-
 def test_no_checkpoint_that_loads_is_an_error_and_none_at_all_is_not(tmp_path):
     checkpointer = saved_run(tmp_path, [1])
     tear(tmp_path / "model_0000001.pth")
@@ -185,19 +173,6 @@ def test_disk_full_leaves_the_old_checkpoint(tmp_path):
         signal.signal(signal.SIGXFSZ, previous)
     assert (tmp_path / "model_0000001.pth").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
-
-
-def test_crash_while_writing_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def write(f):
-        f.write(b"ne")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        replace_file(str(path), write)
-    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_weights_of_another_architecture(tmp_path):

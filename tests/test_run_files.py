@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutual_guidance.run_files import (
+    checkpoint_files,
     iterations_done,
     read_metrics,
     read_results,
+    replace_file,
 )
 
 ROWS = [{"bbox/AP-{x}": i / 2, "iteration": i, "loss": 9.0 - i} for i in range(0, 60, 20)]
@@ -68,3 +70,23 @@ def test_other_results_are_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError):
         read_results(path)
+
+
+def test_crash_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(f):
+        f.write(b"ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(str(path), write)
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_checkpoints_begin_with_the_end_and_count_numerically(tmp_path):
+    for name in ("model_9999999", "model_10000000", "model_ema_final", "model_final", "other"):
+        (tmp_path / f"{name}.pth").touch()
+    names = [path.rsplit("/", 1)[1] for path in checkpoint_files(str(tmp_path))]
+    assert names == ["model_final.pth", "model_10000000.pth", "model_9999999.pth"]

@@ -17,9 +17,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tqdm import tqdm
 
-from mutual_guidance.checkpoint import checkpoint_files
 from mutual_guidance.engine import setup_tool
 from mutual_guidance.errors import InputError, run_main
+from mutual_guidance.run_files import checkpoint_files
 from mutual_guidance.visualization import (
     ASSIGNMENTS_FOLDER,
     Film,

@@ -1,12 +1,10 @@
 """Checkpoints: written whole or not at all, read without executing anything."""
 
 import logging
-import math
 import os
 import pickle
 import re
-from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -18,6 +16,7 @@ from torchvision.models import get_model_weights
 
 from .errors import CheckpointError
 from .modeling import VGG16
+from .run_files import checkpoint_files, replace_file
 
 _PREFIX = "torchvision://"
 # torchvision's names of a ResNet's layers to Detectron2's, in this order.
@@ -29,7 +28,6 @@ _RESNET_NAMES = (
     (r"bn(\d)", r"conv\1.norm"),
 )
 _CLASSIFIER = re.compile(r"^(fc|classifier)\.")
-_CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
 logger = logging.getLogger(__name__)
 
 
@@ -186,21 +184,6 @@ class Checkpointer(DetectionCheckpointer):
             )
 
 
-def checkpoint_files(folder: str) -> list[str]:
-    """
-    Checkpoints of a run, the last written first; of those written at the same time, that of the
-    end, then by iteration. (A run that was prolonged has later ones than that of its first end.)
-    """
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    iterations = {m[0]: m[1] for m in map(_CHECKPOINT.fullmatch, names) if m}
-
-    def age(name: str) -> tuple[int, float]:
-        written = os.stat(os.path.join(folder, name)).st_mtime_ns
-        return written, math.inf if iterations[name] == "final" else int(iterations[name])
-
-    return [os.path.join(folder, name) for name in sorted(iterations, key=age, reverse=True)]
-
-
 def misfit(state_dict: dict[str, Tensor], model: nn.Module) -> str | None:
     """How the weights do not cover the model's, or None where they do."""
     expected = model.state_dict()
@@ -212,26 +195,6 @@ def misfit(state_dict: dict[str, Tensor], model: nn.Module) -> str | None:
     if not wrong:
         return None
     return f"of another architecture: {len(wrong)} of {len(expected)} weights differ, as {wrong[0]}"
-
-
-def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that, whatever happens, ``path`` is the old or the new one, whole."""
-    temporary = f"{path}.tmp"
-    try:
-        with open(temporary, "wb") as f:
-            write(f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

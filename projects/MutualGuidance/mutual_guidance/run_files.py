@@ -1,13 +1,53 @@
-"""What a training leaves in its output folder, read while it is still being written, too."""
+"""What a training leaves in its output folder: written whole, read while it is being written."""
 
 import json
+import math
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 METRICS_FILE = "metrics.json"
 RESULTS_FILE = "evaluation.json"
+_CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
 _TAIL = 8192  # bytes, more than a line of metrics.json
 _ROW_START = re.compile(r'(?=\{")')
+
+
+def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file so that, whatever happens, ``path`` is the old or the new one, whole."""
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as f:
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+
+
+def checkpoint_files(folder: str) -> list[str]:
+    """
+    Checkpoints of a run, the last written first; of those written at the same time, that of the
+    end, then by iteration. (A run that was prolonged has later ones than that of its first end.)
+    """
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    iterations = {m[0]: m[1] for m in map(_CHECKPOINT.fullmatch, names) if m}
+
+    def age(name: str) -> tuple[int, float]:
+        written = os.stat(os.path.join(folder, name)).st_mtime_ns
+        return written, math.inf if iterations[name] == "final" else int(iterations[name])
+
+    return [os.path.join(folder, name) for name in sorted(iterations, key=age, reverse=True)]
 
 
 def read_metrics(path: Path) -> tuple[dict[int, dict[str, float]], int]:

@@ -9,8 +9,8 @@ import shutil
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..checkpoint import checkpoint_files
 from ..errors import ConfigError, OutputError
+from ..run_files import checkpoint_files
 
 _LOCK_FILE = ".lock"
 _SHARED_MEMORY = "/dev/shm"

@@ -11,10 +11,11 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
-from ..checkpoint import Checkpointer, checkpoint_files
+from ..checkpoint import Checkpointer
 from ..data import build_mapper, check_datasets, register_datasets
 from ..data.images import read_image
 from ..errors import ConfigError, InputError
+from ..run_files import checkpoint_files
 from .setup import check_weights, load_tool_config, resolve_classes
 from .trainer import Trainer
 

@@ -18,10 +18,10 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..assignment import AnchorMatcher
-from ..checkpoint import checkpoint_files, replace_file
 from ..config import add_mutual_guidance_config
 from ..data import check_datasets, register_datasets
 from ..errors import ConfigError
+from ..run_files import checkpoint_files, replace_file
 from .output import check_output, check_shared_memory
 from .step import PRECISIONS
 

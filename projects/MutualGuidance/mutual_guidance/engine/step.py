@@ -12,8 +12,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from ..checkpoint import replace_file
 from ..errors import NonFiniteLoss
+from ..run_files import replace_file
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

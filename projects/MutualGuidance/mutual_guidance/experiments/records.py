@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import replace_file
 from ..errors import ExperimentError
 from ..run_files import (
     METRICS_FILE,
@@ -19,6 +18,7 @@ from ..run_files import (
     iterations_done,
     read_metrics,
     read_results,
+    replace_file,
 )
 from .grid import Cell
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..checkpoint import replace_file
 from ..errors import OutputError
+from ..run_files import replace_file
 from . import canvas
 
 _COUNTS_FILE = "counts.jsonl"
