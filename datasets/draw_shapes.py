@@ -7,10 +7,9 @@ with an anchor says little about where the object is: the case for which Mutual 
 
     python datasets/draw_shapes.py --root datasets/Shapes --train 600 --test 100 --size 160 --seed 0
 
-writes ``JPEGImages/``, ``Annotations/``, ``ImageSets/Main/{train,test}.txt`` and ``dataset.json``.
 Boxes are tight around the *visible* mask of an object: what neighbours cover and what lies outside
-the image does not count. In the XML they are 1-based and inclusive, so (1, 1, W, H) covers the
-image. Image ``i`` depends on the seed, ``i`` and the size only, not on how many images are drawn.
+the image does not count. Image ``i`` depends on the seed, ``i`` and the size only, not on how many
+images are drawn. Lengths below are in pixels or shares of a side, colours RGB in 0..1.
 """
 
 from __future__ import annotations
@@ -21,44 +20,20 @@ import json
 import shutil
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from tqdm import tqdm
 
-# ------------------------------------------------------------------------------------------------
-# Difficulty. Lengths are fractions of the image side; strengths are on a 0..1 intensity scale.
-# ------------------------------------------------------------------------------------------------
-OBJECTS_PER_IMAGE = (1, 5)  # inclusive; crowded draws may place fewer
-OBJECT_SIDE = (0.2, 0.56)  # longer side of the unclipped box: 32..90 px at 160 px
-SQUEEZE = (0.65, 1.0)  # anisotropic scale along a random direction
-WARP = 0.05  # bending of the outline, relative to the half side of the object
+OBJECT_SIDE = (0.2, 0.56)  # longer side of the unclipped box, as a share of the image's
 MIN_VISIBLE = 0.55  # share of its own pixels that every object keeps
 MIN_INSIDE = 0.75  # share of its own pixels that the image border leaves
-NEAR_NEIGHBOUR = 0.6  # probability that an object is placed against an earlier one
-
-HUE_SPREAD = 10.0  # degrees, standard deviation around the hue of the class (60 degrees apart)
-HUE_FREE = 0.0  # probability that the hue says nothing about the class
-SATURATION = (0.45, 0.85)
-VALUE = (0.5, 0.95)
-TEXTURE_CONTRAST = 0.4  # amplitude of stripes, dots, noise and gradients
-BEVEL = 0.3  # strength of the light from the upper left
-SHADOW = 0.45  # darkness of the cast shadow
-
-BACKGROUND_CONTRAST = 0.8  # 1 spans a whole palette, 0 is one flat colour
-CLUTTER_COUNT = (6, 18)  # blobs and lines in an image, inclusive
-CLUTTER_STRENGTH = 0.65  # opacity of clutter
-BLUR = (0.25, 0.7)  # sigma in output pixels
-SENSOR_NOISE = (0.008, 0.025)  # standard deviation
-
-# ------------------------------------------------------------------------------------------------
-# Fixed parameters
-# ------------------------------------------------------------------------------------------------
-CLASS_NAMES = ("crescent", "star", "boomerang", "ring", "arrow", "serpent")
-PALETTES = (  # RGB 0..255, dark to light
+MIN_IMAGE_SIDE = 64  # below it the smallest objects are specks
+SUPERSAMPLING = 2  # scenes are painted at twice the output size, then averaged
+PALETTES = (  # 0..255, dark to light
     ((74, 56, 40), (134, 106, 76), (190, 164, 124)),  # earth
     ((98, 132, 170), (158, 184, 206), (222, 226, 226)),  # sky
     ((34, 50, 28), (74, 96, 48), (138, 146, 86)),  # foliage
@@ -66,68 +41,29 @@ PALETTES = (  # RGB 0..255, dark to light
     ((30, 56, 70), (62, 98, 110), (128, 156, 156)),  # water
     ((150, 128, 96), (196, 176, 138), (226, 212, 182)),  # sand
 )
-SUPERSAMPLING = 2  # scenes are painted at twice the output size, then averaged
-SUBPIXEL_BITS = 4  # fixed-point bits of polygon corners in cv2.fillPoly
-PLACEMENT_TRIES = 12
-MIN_IMAGE_SIDE = 64  # px; below it the smallest objects are specks
-JPEG_QUALITY = 92
 MARKER = "dataset.json"
 MADE_BY = "draw_shapes.py"
 VERSION = 1  # raise it when the code draws other pixels from the same parameters
 
 
-@dataclass(frozen=True)
-class PlacedObject:
-    """One object, as if it were alone in the image.
-
-    Attributes:
-        class_id: index into ``CLASS_NAMES``.
-        center: (2,) XY, output pixels.
-        radius: half the longer side, output pixels.
-        alpha: (SUPERSAMPLING * size,) * 2 float32 coverage in 0..1.
-        mask: (size, size) bool, the object within the image.
-        num_pixels: pixels of the object, those outside the image included.
-    """
+class PlacedObject(NamedTuple):
+    """An object as if it were alone; XY, ``radius`` is half its longer side."""
 
     class_id: int
-    center: np.ndarray
+    center: np.ndarray  # (2,)
     radius: float
-    alpha: np.ndarray
-    mask: np.ndarray
-    num_pixels: int
+    alpha: np.ndarray  # (SUPERSAMPLING * size,) * 2 float32 coverage in 0..1
+    mask: np.ndarray  # (size, size) bool
+    num_pixels: int  # those outside the image included
 
 
-@dataclass(frozen=True)
-class Sample:
-    """An image and its annotation; N objects from back to front.
-
-    Attributes:
-        image: (size, size, 3) uint8, RGB.
-        masks: (N, size, size) bool, visible pixels; no two masks overlap.
-        boxes: (N, 4) int64 XYXY, 1-based and inclusive pixels, tight around ``masks``.
-        classes: (N,) int64, indices into ``CLASS_NAMES``.
-        truncated: (N,) bool, whether the image border cuts the object.
-        num_pixels: (N,) int64, pixels of the unoccluded, unclipped objects.
-    """
-
-    image: np.ndarray
-    masks: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
-    truncated: np.ndarray
-    num_pixels: np.ndarray
-
-
-# ------------------------------------------------------------------------------------------------
-# Outlines: lists of closed (P, 2) polygons, even-odd filled, in units of about one half side
-# ------------------------------------------------------------------------------------------------
+# Outlines: closed (P, 2) polygons, even-odd filled, in units of about one half side.
 def _arc(radius: float, start: float, stop: float, num: int = 40) -> np.ndarray:
-    """Points on a circle around the origin; angles in radians."""
     angle = np.linspace(start, stop, num)
     return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def crescent(rng: np.random.Generator) -> list[np.ndarray]:
+def crescent(rng: Generator) -> list[np.ndarray]:
     """A disc out of which an off-centre disc was bitten; the tips are where both circles meet."""
     tip = rng.uniform(0.6, 0.95)
     center = rng.uniform(0.3, 0.45)
@@ -138,14 +74,14 @@ def crescent(rng: np.random.Generator) -> list[np.ndarray]:
     return [np.concatenate([outer, inner])]
 
 
-def star(rng: np.random.Generator) -> list[np.ndarray]:
+def star(rng: Generator) -> list[np.ndarray]:
     """Five points, the notches at 0.36 to 0.46 of the outer radius."""
     angle = np.arange(10) * np.pi / 5
     radius = np.where(np.arange(10) % 2 == 0, 1.0, rng.uniform(0.36, 0.46))
     return [radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)]
 
 
-def boomerang(rng: np.random.Generator) -> list[np.ndarray]:
+def boomerang(rng: Generator) -> list[np.ndarray]:
     """An L of two arms, sheared so that they meet at 70 to 110 degrees."""
     width, length = rng.uniform(0.4, 0.6), rng.uniform(1.5, 2.0)
     corners = [(0, 0), (2, 0), (2, width), (width, width), (width, length), (0, length)]
@@ -154,12 +90,12 @@ def boomerang(rng: np.random.Generator) -> list[np.ndarray]:
     return [points]
 
 
-def ring(rng: np.random.Generator) -> list[np.ndarray]:
+def ring(rng: Generator) -> list[np.ndarray]:
     """A disc with a round hole of half its size or a little more."""
     return [_arc(1.0, 0, 2 * np.pi), _arc(rng.uniform(0.5, 0.66), 0, 2 * np.pi)]
 
 
-def arrow(rng: np.random.Generator) -> list[np.ndarray]:
+def arrow(rng: Generator) -> list[np.ndarray]:
     """A shaft and a triangular head."""
     shaft, head = rng.uniform(0.15, 0.22), rng.uniform(0.55, 0.7)
     neck = rng.uniform(0.0, 0.25)
@@ -168,7 +104,7 @@ def arrow(rng: np.random.Generator) -> list[np.ndarray]:
     return [np.array(upper + lower, dtype=np.float64)]
 
 
-def serpent(rng: np.random.Generator) -> list[np.ndarray]:
+def serpent(rng: Generator) -> list[np.ndarray]:
     """A thick meander (its heading is a sine of the arc length) that tapers towards the tail."""
     s = np.linspace(0, 1, 60)
     phase = rng.choice([0.0, np.pi]) + rng.uniform(-0.3, 0.3)
@@ -182,57 +118,45 @@ def serpent(rng: np.random.Generator) -> list[np.ndarray]:
     return [2 * np.concatenate([left, right[::-1]])]
 
 
-OUTLINES: dict[str, Callable[[np.random.Generator], list[np.ndarray]]] = {
-    "crescent": crescent,
-    "star": star,
-    "boomerang": boomerang,
-    "ring": ring,
-    "arrow": arrow,
-    "serpent": serpent,
-}
+OUTLINES = (crescent, star, boomerang, ring, arrow, serpent)
+CLASS_NAMES = tuple(outline.__name__ for outline in OUTLINES)
 
 
 def _subdivide(polygon: np.ndarray, pieces: int = 6) -> np.ndarray:
-    """Cut every edge of a closed (P, 2) polygon into equal pieces, so that it can bend."""
+    """Cut every edge into equal pieces, so that it can bend."""
     t = np.arange(pieces)[:, None] / pieces
     following = np.roll(polygon, -1, axis=0)
     return (polygon[:, None] * (1 - t) + following[:, None] * t).reshape(-1, 2)
 
 
 def _rotation(angle: float) -> np.ndarray:
-    """The 2x2 matrix that rotates row vectors by ``angle`` radians."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, sin], [-sin, cos]])
 
 
-def draw_outline(rng: np.random.Generator, class_id: int, side: float) -> list[np.ndarray]:
+def draw_outline(rng: Generator, class_id: int, side: float) -> list[np.ndarray]:
     """A bent, squeezed and rotated outline, its box centred on 0 and ``side`` pixels long."""
-    polygons = [_subdivide(p) for p in OUTLINES[CLASS_NAMES[class_id]](rng)]
-    squeeze = np.diag([1.0, rng.uniform(*SQUEEZE)])
+    polygons = [_subdivide(p) for p in OUTLINES[class_id](rng)]
+    squeeze = np.diag([1.0, rng.uniform(0.65, 1.0)])
     turn, pose = _rotation(rng.uniform(0, 2 * np.pi)), _rotation(rng.uniform(0, 2 * np.pi))
     matrix = turn @ squeeze @ pose
     frequency, phase = rng.normal(0, 2.2, (2, 2)), rng.uniform(0, 2 * np.pi, 2)
-    polygons = [(p + WARP * np.sin(p @ frequency + phase)) @ matrix for p in polygons]
+    polygons = [(p + 0.05 * np.sin(p @ frequency + phase)) @ matrix for p in polygons]
     corners = np.concatenate(polygons)
     low, high = corners.min(axis=0), corners.max(axis=0)
     return [(p - (low + high) / 2) * (side / (high - low).max()) for p in polygons]
 
 
-# ------------------------------------------------------------------------------------------------
-# Placement
-# ------------------------------------------------------------------------------------------------
-def rasterize(polygons: list[np.ndarray], side: int, scale: int) -> np.ndarray:
-    """Coverage of polygons (XY, pixels) on a square of ``side`` pixels, (side * scale,) * 2 uint8.
-
-    Pixel (0, 0) spans 0..1 in either direction.
-    """
+# Placement, from back to front.
+def _coverage(polygons: list[np.ndarray], side: int) -> np.ndarray:
+    """Of polygons on a square of ``side`` pixels, (SUPERSAMPLING * side,) * 2 uint8."""
     # cv2.fillPoly also fills the pixels under the outline, antialiased even more of them. Filling
     # twice as finely and averaging halves that margin and keeps smooth edges.
-    fine = 2 * scale
-    fixed = [((p * fine - 0.5) * 2**SUBPIXEL_BITS).round().astype(np.int32) for p in polygons]
+    fine, bits = 2 * SUPERSAMPLING, 4
+    fixed = [((p * fine - 0.5) * 2**bits).round().astype(np.int32) for p in polygons]
     stencil = np.zeros((side * fine, side * fine), dtype=np.uint8)
-    cv2.fillPoly(stencil, fixed, 255, shift=SUBPIXEL_BITS)
-    return cv2.resize(stencil, (side * scale, side * scale), interpolation=cv2.INTER_AREA)
+    cv2.fillPoly(stencil, fixed, 255, shift=bits)
+    return cv2.resize(stencil, (side * SUPERSAMPLING,) * 2, interpolation=cv2.INTER_AREA)
 
 
 def place(
@@ -242,7 +166,7 @@ def place(
     # A margin around the image shows how much of the object the border cuts off.
     margin = int(np.ceil(OBJECT_SIDE[1] * size / 2)) + 2
     side = size + 2 * margin
-    coverage = rasterize([p + center + margin for p in polygons], side, SUPERSAMPLING)
+    coverage = _coverage([p + center + margin for p in polygons], side)
     mask = cv2.resize(coverage, (side, side), interpolation=cv2.INTER_AREA) >= 128
     inner = slice(margin, margin + size)
     fine = slice(margin * SUPERSAMPLING, (margin + size) * SUPERSAMPLING)
@@ -250,12 +174,12 @@ def place(
     return PlacedObject(class_id, center, radius, alpha, mask[inner, inner], int(mask.sum()))
 
 
-def propose_center(
-    rng: np.random.Generator, objects: list[PlacedObject], radius: float, size: int
+def _propose_center(
+    rng: Generator, objects: list[PlacedObject], radius: float, size: int
 ) -> np.ndarray:
-    """A centre (XY, pixels): against a random earlier object, or anywhere in the image."""
+    """Against a random earlier object, or anywhere in the image."""
     anywhere = rng.uniform(0, size, 2)
-    if not objects or rng.random() > NEAR_NEIGHBOUR:
+    if not objects or rng.random() > 0.6:
         return anywhere
     neighbour = objects[rng.integers(len(objects))]
     angle, tightness = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 0.95)
@@ -283,16 +207,16 @@ def fits(objects: list[PlacedObject]) -> bool:
     return all(v >= MIN_VISIBLE * o.num_pixels for v, o in zip(visible, objects, strict=True))
 
 
-def place_objects(rng: np.random.Generator, size: int) -> list[PlacedObject]:
-    """Place 1..``OBJECTS_PER_IMAGE[1]`` objects by rejection, from back to front."""
+def place_objects(rng: Generator, size: int) -> list[PlacedObject]:
+    """One to five objects; one that fits nowhere in twelve tries is left out."""
     objects: list[PlacedObject] = []
-    for _ in range(rng.integers(OBJECTS_PER_IMAGE[0], OBJECTS_PER_IMAGE[1] + 1)):
+    for _ in range(rng.integers(1, 6)):
         class_id = int(rng.integers(len(CLASS_NAMES)))
         # Log-uniform: as many small objects as large ones, octave by octave.
         side = float(np.exp(rng.uniform(*np.log(OBJECT_SIDE)))) * size
         polygons = draw_outline(rng, class_id, side)
-        for _ in range(PLACEMENT_TRIES):
-            center = propose_center(rng, objects, side / 2, size)
+        for _ in range(12):
+            center = _propose_center(rng, objects, side / 2, size)
             candidate = place(polygons, class_id, center, side / 2, size)
             if fits([*objects, candidate]):
                 objects.append(candidate)
@@ -301,12 +225,8 @@ def place_objects(rng: np.random.Generator, size: int) -> list[PlacedObject]:
     return objects or place_objects(rng, size)
 
 
-# ------------------------------------------------------------------------------------------------
-# Painting: float32 RGB in 0..1, at SUPERSAMPLING times the output size
-# ------------------------------------------------------------------------------------------------
-def smooth_noise(
-    rng: np.random.Generator, height: int, width: int, cells: int, octaves: int
-) -> np.ndarray:
+# Painting: float32 RGB in 0..1, at SUPERSAMPLING times the output size.
+def _smooth_noise(rng: Generator, height: int, width: int, cells: int, octaves: int) -> np.ndarray:
     """Multi-octave value noise, (height, width) float32 in 0..1; ``cells`` across, doubling."""
     total = np.zeros((height, width), dtype=np.float32)
     for octave in range(octaves):
@@ -327,31 +247,36 @@ def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return a + (b - a) * weight[..., None]
 
 
-def paint_ground(rng: np.random.Generator, side: int) -> np.ndarray:
+def _palette(rng: Generator) -> np.ndarray:
+    return np.array(PALETTES[rng.integers(len(PALETTES))], dtype=np.float32) / 255
+
+
+def _paint_ground(rng: Generator, side: int) -> np.ndarray:
     """One palette spread over smooth noise and a soft gradient."""
-    colors = np.array(PALETTES[rng.integers(len(PALETTES))], dtype=np.float32) / 255
-    height = smooth_noise(rng, side, side, int(rng.integers(2, 5)), octaves=6)
+    colors = _palette(rng)
+    height = _smooth_noise(rng, side, side, int(rng.integers(2, 5)), octaves=6)
     height += 0.2 * _ramp(side, side, rng.uniform(0, 2 * np.pi))
-    level = np.clip(0.5 + BACKGROUND_CONTRAST * (height - 0.5), 0, 1)
+    level = np.clip(0.5 + 0.8 * (height - 0.5), 0, 1)
     dark = _mix(colors[0], colors[1], np.clip(2 * level, 0, 1))
     return _mix(dark, colors[2], np.clip(2 * level - 1, 0, 1))
 
 
-def paint_background(rng: np.random.Generator, side: int) -> np.ndarray:
+def paint_background(rng: Generator, side: int) -> np.ndarray:
     """One or two grounds that meet along an uneven, soft border, with clutter."""
-    scene = paint_ground(rng, side)
+    scene = _paint_ground(rng, side)
     if rng.random() < 0.5:
         border = _ramp(side, side, rng.normal(np.pi / 2, 0.3)) + rng.uniform(-0.5, 0.5)
-        border += smooth_noise(rng, side, side, 3, octaves=4) - 0.5
+        border += _smooth_noise(rng, side, side, 3, octaves=4) - 0.5
         weight = 1 / (1 + np.exp(-border * rng.uniform(6, 30)))
-        scene = _mix(scene, paint_ground(rng, side), weight.astype(np.float32))
-    for _ in range(rng.integers(CLUTTER_COUNT[0], CLUTTER_COUNT[1] + 1)):
-        paint_clutter(rng, scene)
+        scene = _mix(scene, _paint_ground(rng, side), weight.astype(np.float32))
+    for _ in range(rng.integers(6, 19)):
+        _paint_clutter(rng, scene)
     return scene
 
 
-def draw_clutter(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A blob (pebble, patch of light) or a bent line (twig, blade of grass), (side, side) uint8."""
+def _paint_clutter(rng: Generator, scene: np.ndarray) -> None:
+    """A blob (pebble, patch of light) or a bent line (twig, blade of grass), in place."""
+    side = scene.shape[0]
     stencil = np.zeros((side, side), dtype=np.uint8)
     start = rng.uniform(0, side, 2)
     if rng.random() < 0.5:
@@ -365,27 +290,21 @@ def draw_clutter(rng: np.random.Generator, side: int) -> np.ndarray:
         points = (start + step * t + bend * t**2).round().astype(np.int32)
         cv2.polylines(stencil, [points], False, 255, int(rng.integers(1, 5)), cv2.LINE_AA)
         softness = rng.uniform(0.5, 1.5)
-    return cv2.GaussianBlur(stencil, (0, 0), softness)
-
-
-def paint_clutter(rng: np.random.Generator, scene: np.ndarray) -> None:
-    """Paint one piece of clutter in a ground colour into the scene, in place."""
-    stencil = draw_clutter(rng, scene.shape[0])
-    palette = PALETTES[rng.integers(len(PALETTES))]
-    color = np.array(palette[rng.integers(3)], dtype=np.float32) / 255
-    opacity = np.float32(CLUTTER_STRENGTH * rng.uniform(0.4, 1) / 255)
+    stencil = cv2.GaussianBlur(stencil, (0, 0), softness)
+    color = _palette(rng)[rng.integers(3)]
+    opacity = np.float32(0.65 * rng.uniform(0.4, 1) / 255)
     x, y, w, h = cv2.boundingRect(stencil)
     region = scene[y : y + h, x : x + w]
     region[:] = _mix(region, color, stencil[y : y + h, x : x + w] * opacity)
 
 
-def draw_pattern(rng: np.random.Generator, height: int, width: int, period: float) -> np.ndarray:
-    """Stripes, dots, noise or a gradient, (height, width) float32 in -1..1; period in pixels."""
+def _pattern(rng: Generator, height: int, width: int, period: float) -> np.ndarray:
+    """Noise, a gradient, stripes or dots, (height, width) float32 in -1..1; period in pixels."""
     kind = rng.integers(4)
     angle = rng.uniform(0, np.pi)
     if kind == 0:
         cells = max(2, int(max(height, width) / period))
-        return 2 * smooth_noise(rng, height, width, cells, octaves=3) - 1
+        return 2 * _smooth_noise(rng, height, width, cells, octaves=3) - 1
     if kind == 1:
         return np.clip(_ramp(height, width, 2 * angle), -1, 1)
     y, x = np.mgrid[:height, :width].astype(np.float32) * np.float32(2 * np.pi / period)
@@ -396,34 +315,30 @@ def draw_pattern(rng: np.random.Generator, height: int, width: int, period: floa
     return np.clip(4 * (waves * np.sin(cos * y - sin * x) - 0.3), -1, 1)
 
 
-def paint_texture(
-    rng: np.random.Generator, class_id: int, height: int, width: int, period: float
-) -> np.ndarray:
-    """(height, width, 3) skin of an object: a pattern around a colour of the class's hue family."""
-    hue = (360 * class_id / len(CLASS_NAMES) + rng.normal(0, HUE_SPREAD)) / 360
-    if rng.random() < HUE_FREE:
-        hue = rng.random()
-    saturation, value = rng.uniform(*SATURATION), rng.uniform(*VALUE)
+def _skin(rng: Generator, class_id: int, height: int, width: int, period: float) -> np.ndarray:
+    """(height, width, 3): a pattern around a colour of the class's hue family."""
+    hue = (360 * class_id / len(CLASS_NAMES) + rng.normal(0, 10.0)) / 360
+    rng.random()  # was an option; without it all that follows would be drawn otherwise
+    saturation, value = rng.uniform(0.45, 0.85), rng.uniform(0.5, 0.95)
     color = np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), dtype=np.float32)
     # The pattern alternates between a darker and a paler version of the one colour.
-    dark = color * (1 - TEXTURE_CONTRAST)
-    pale = color + TEXTURE_CONTRAST * (1 - color)
-    pattern = draw_pattern(rng, height, width, period)
+    dark, pale = color * (1 - 0.4), color + 0.4 * (1 - color)
+    pattern = _pattern(rng, height, width, period)
     pattern = np.clip(pattern + rng.normal(0, 0.1), -1, 1)
     return _mix(dark, pale, (pattern + 1) / 2)
 
 
 def _bevel(alpha: np.ndarray, radius: float) -> np.ndarray:
-    """Light from the upper left on a rounded (H, W) coverage, about -1..1; radius in pixels."""
+    """Light from the upper left on a rounded (H, W) coverage, about -1..1."""
     relief = cv2.GaussianBlur(alpha, (0, 0), max(1.0, 0.08 * radius))
     slope = cv2.Sobel(relief, cv2.CV_32F, 1, 0) + cv2.Sobel(relief, cv2.CV_32F, 0, 1)
     return slope / (np.abs(slope).max() + 1e-6)
 
 
-def paint_object(rng: np.random.Generator, scene: np.ndarray, placed: PlacedObject) -> None:
+def paint_object(rng: Generator, scene: np.ndarray, placed: PlacedObject) -> None:
     """Paint the cast shadow and the object into the scene, in place."""
     radius = placed.radius * SUPERSAMPLING
-    reach = int(0.25 * radius) + 8  # px; the shadow ends within it
+    reach = int(0.25 * radius) + 8  # the shadow ends within it
     x, y, w, h = cv2.boundingRect((placed.alpha > 0).astype(np.uint8))
     rows, cols = slice(max(0, y - reach), y + h + reach), slice(max(0, x - reach), x + w + reach)
     alpha, region = placed.alpha[rows, cols], scene[rows, cols]
@@ -433,107 +348,65 @@ def paint_object(rng: np.random.Generator, scene: np.ndarray, placed: PlacedObje
     move = np.array([[1, 0, offset], [0, 1, offset]], dtype=np.float32)
     shadow = cv2.warpAffine(alpha, move, (width, height))
     shadow = cv2.GaussianBlur(shadow, (0, 0), 0.04 * radius + 1)
-    region *= 1 - SHADOW * shadow[..., None]
+    region *= 1 - 0.45 * shadow[..., None]
 
     period = max(6.0, rng.uniform(0.2, 0.45) * radius)
-    skin = paint_texture(rng, placed.class_id, height, width, period)
-    skin = np.clip(skin + BEVEL * _bevel(alpha, radius)[..., None], 0, 1)
+    skin = _skin(rng, placed.class_id, height, width, period)
+    skin = np.clip(skin + 0.3 * _bevel(alpha, radius)[..., None], 0, 1)
     soft = cv2.GaussianBlur(alpha, (0, 0), 0.8)
     region[:] = _mix(region, skin, soft)
 
 
-def expose(rng: np.random.Generator, scene: np.ndarray, size: int) -> np.ndarray:
+def expose(rng: Generator, scene: np.ndarray, size: int) -> np.ndarray:
     """Average down to (size, size, 3) uint8, with a slight blur, gain and sensor noise."""
     image = cv2.resize(scene, (size, size), interpolation=cv2.INTER_AREA)
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*BLUR)) * np.float32(rng.uniform(0.85, 1.1))
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.25, 0.7))
+    image *= np.float32(rng.uniform(0.85, 1.1))
     noise = rng.standard_normal(image.shape, dtype=np.float32)
-    image += np.float32(rng.uniform(*SENSOR_NOISE)) * noise
+    image += np.float32(rng.uniform(0.008, 0.025)) * noise
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
-# ------------------------------------------------------------------------------------------------
-# One image
-# ------------------------------------------------------------------------------------------------
+def draw_sample(
+    index: int, size: int = 160, seed: int = 0
+) -> tuple[np.ndarray, list[PlacedObject]]:
+    """Image ``index`` of the data set of ``seed``, (size, size, 3) uint8, and its objects."""
+    rng = np.random.default_rng([seed, index])
+    objects = place_objects(rng, size)
+    scene = paint_background(rng, size * SUPERSAMPLING)
+    for placed in objects:
+        paint_object(rng, scene, placed)
+    return expose(rng, scene, size), objects
+
+
+# The data set on disk.
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """The 1-based, inclusive XYXY box of an (H, W) bool mask with at least one pixel."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return x + 1, y + 1, x + width, y + height
 
 
-def draw_sample(index: int, size: int = 160, seed: int = 0) -> Sample:
-    """Draw image ``index`` of the data set that belongs to ``seed``, ``size`` pixels square."""
-    rng = np.random.default_rng([seed, index])
-    objects = place_objects(rng, size)
-    scene = paint_background(rng, size * SUPERSAMPLING)
-    for placed in objects:
-        paint_object(rng, scene, placed)
-    masks = visible_masks(objects)
-    return Sample(
-        image=expose(rng, scene, size),
-        masks=masks,
-        boxes=np.array([tight_box(mask) for mask in masks]),
-        classes=np.array([o.class_id for o in objects]),
-        truncated=np.array([o.mask.sum() < o.num_pixels for o in objects]),
-        num_pixels=np.array([o.num_pixels for o in objects]),
-    )
-
-
-# ------------------------------------------------------------------------------------------------
-# The data set on disk
-# ------------------------------------------------------------------------------------------------
 def _add(parent: ET.Element, **children: object) -> None:
     """Append one text element per keyword."""
     for tag, value in children.items():
         ET.SubElement(parent, tag).text = str(value)
 
 
-def annotation_xml(sample: Sample, name: str) -> str:
+def annotation_xml(objects: list[PlacedObject], size: int, name: str) -> str:
     """The VOC annotation of the image ``name``.jpg."""
-    height, width, depth = sample.image.shape
     root = ET.Element("annotation")
     _add(root, folder="JPEGImages", filename=f"{name}.jpg")
-    _add(ET.SubElement(root, "size"), width=width, height=height, depth=depth)
+    _add(ET.SubElement(root, "size"), width=size, height=size, depth=3)
     _add(root, segmented=0)
-    for box, class_id, cut in zip(sample.boxes, sample.classes, sample.truncated, strict=True):
+    for placed, mask in zip(objects, visible_masks(objects), strict=True):
+        cut = int(placed.mask.sum() < placed.num_pixels)
         node = ET.SubElement(root, "object")
-        _add(node, name=CLASS_NAMES[class_id], pose="Unspecified", truncated=int(cut), difficult=0)
-        xmin, ymin, xmax, ymax = box.tolist()
-        _add(ET.SubElement(node, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+        _add(node, name=CLASS_NAMES[placed.class_id], pose="Unspecified", truncated=cut)
+        _add(node, difficult=0)
+        corners = zip(("xmin", "ymin", "xmax", "ymax"), tight_box(mask), strict=True)
+        _add(ET.SubElement(node, "bndbox"), **dict(corners))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
-
-
-def describe(train: int, test: int, size: int, seed: int) -> dict[str, object]:
-    """What ``dataset.json`` holds: all that the files of a data set depend on."""
-    difficulty = {
-        "objects_per_image": OBJECTS_PER_IMAGE,
-        "object_side": OBJECT_SIDE,
-        "squeeze": SQUEEZE,
-        "warp": WARP,
-        "min_visible": MIN_VISIBLE,
-        "min_inside": MIN_INSIDE,
-        "near_neighbour": NEAR_NEIGHBOUR,
-        "hue_spread": HUE_SPREAD,
-        "hue_free": HUE_FREE,
-        "saturation": SATURATION,
-        "value": VALUE,
-        "texture_contrast": TEXTURE_CONTRAST,
-        "bevel": BEVEL,
-        "shadow": SHADOW,
-        "background_contrast": BACKGROUND_CONTRAST,
-        "clutter_count": CLUTTER_COUNT,
-        "clutter_strength": CLUTTER_STRENGTH,
-        "blur": BLUR,
-        "sensor_noise": SENSOR_NOISE,
-    }
-    parameters = {"train": train, "test": test, "size": size, "seed": seed}
-    return {
-        "made_by": MADE_BY,
-        "version": VERSION,
-        **parameters,
-        "classes": CLASS_NAMES,
-        "difficulty": difficulty,
-    }
 
 
 def read_marker(root: Path) -> dict[str, object] | None:
@@ -547,8 +420,8 @@ def read_marker(root: Path) -> dict[str, object] | None:
 
 def is_complete(root: Path, description: dict[str, object]) -> bool:
     """Whether ``root`` holds the described data set with every file in its place."""
-    # Through JSON and back: tuples become lists there.
-    if read_marker(root) != json.loads(json.dumps(description)):
+    marker = read_marker(root) or {}
+    if any(marker.get(key) != value for key, value in description.items()):
         return False
     total = int(description["train"]) + int(description["test"])
     counts = (len(list(root.glob(p))) for p in ("JPEGImages/*.jpg", "Annotations/*.xml"))
@@ -556,7 +429,7 @@ def is_complete(root: Path, description: dict[str, object]) -> bool:
     return all(count == total for count in counts) and all(path.is_file() for path in splits)
 
 
-def refuse_foreign(root: Path) -> None:
+def _refuse_foreign(root: Path) -> None:
     """Raise FileExistsError if ``root`` is neither absent, nor empty, nor made by this script."""
     free = not root.exists() or (root.is_dir() and not any(root.iterdir()))
     if not free and read_marker(root) is None:
@@ -566,19 +439,19 @@ def refuse_foreign(root: Path) -> None:
         )
 
 
-def write_dataset(folder: Path, description: dict[str, object]) -> None:
+def _write_dataset(folder: Path, description: dict[str, object]) -> None:
     """Draw every image of a described data set into a new ``folder``."""
     train, test, size, seed = (int(description[k]) for k in ("train", "test", "size", "seed"))
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
     names = [f"{index:06d}" for index in range(1, train + test + 1)]
     for name in tqdm(names, desc="Drawing shapes", unit="image", disable=None):
-        sample = draw_sample(int(name), size, seed)
+        image, objects = draw_sample(int(name), size, seed)
         path = folder / "JPEGImages" / f"{name}.jpg"
-        bgr = cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR)
-        if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, 92]):
             raise OSError(f"cannot write {path}")
-        xml = annotation_xml(sample, name)
+        xml = annotation_xml(objects, size, name)
         (folder / "Annotations" / f"{name}.xml").write_text(xml, encoding="utf-8")
     for split, members in (("train", names[:train]), ("test", names[train:])):
         text = "".join(f"{name}\n" for name in members)
@@ -589,13 +462,9 @@ def write_dataset(folder: Path, description: dict[str, object]) -> None:
 def draw_dataset(
     root: str | Path, train: int = 600, test: int = 100, size: int = 160, seed: int = 0
 ) -> bool:
-    """Make sure that ``root`` holds the data set with these parameters.
-
-    Args:
-        root: folder of the data set. One made by this script with other parameters is replaced.
-        train, test: number of images of either split; the test images follow the train images.
-        size: side of the square images, pixels.
-        seed: non-negative.
+    """
+    Make sure that ``root`` holds the data set with these parameters; one that this script made with
+    others is replaced. The test images follow the train images.
 
     Returns:
         Whether it was drawn; False if it was there already.
@@ -610,14 +479,15 @@ def draw_dataset(
             f"got train={train}, test={test}, seed={seed}, size={size}"
         )
     root = Path(root).resolve()
-    description = describe(train, test, size, seed)
+    parameters = {"train": train, "test": test, "size": size, "seed": seed}
+    description = {"made_by": MADE_BY, "version": VERSION, **parameters}
     if is_complete(root, description):
         return False
-    refuse_foreign(root)
+    _refuse_foreign(root)
     partial, old = (root.with_name(f".{root.name}.{suffix}") for suffix in ("partial", "old"))
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    write_dataset(partial, description)
+    _write_dataset(partial, description)
     # Renames only: whenever this is interrupted, root is a whole data set or absent.
     if root.exists():
         root.rename(old)
@@ -626,23 +496,17 @@ def draw_dataset(
     return True
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        description="Draw a small object-detection data set in the layout of PASCAL VOC.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--root", type=Path, default=Path("datasets/Shapes"), help="output folder")
     parser.add_argument("--train", type=int, default=600, help="number of training images")
     parser.add_argument("--test", type=int, default=100, help="number of test images")
     parser.add_argument("--size", type=int, default=160, help="side of the images, pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of all randomness")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     try:
         drawn = draw_dataset(args.root, args.train, args.test, args.size, args.seed)
     except (FileExistsError, ValueError) as error:
