@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ..errors import DatasetError
 from .coco import load_coco
 from .faults import Fault, fault_table, repeated
+from .folds import check_fold
 from .images import size_fault
 from .voc import collect_classes, load_voc
 from .yolo import load_yolo, read_names
@@ -97,6 +98,8 @@ def _check_entry(entry: dict) -> None:
             f"DATASETS.REGISTER: missing keys {sorted(missing)}, unknown keys {sorted(unknown)}, "
             f"in {entry}"
         )
+    if kind == "voc" and isinstance(entry["split"], dict):
+        check_fold(entry["split"])
     twice = repeated(entry.get("classes", []))
     if twice:
         raise DatasetError(f"DATASETS.REGISTER: classes {twice} stand twice, in {entry}")

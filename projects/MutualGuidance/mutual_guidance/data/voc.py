@@ -10,17 +10,19 @@ from tqdm import tqdm
 
 from ..errors import DatasetError
 from .faults import Fault, box_fault, repeated
+from .folds import fold_part
 from .images import IMAGE_SUFFIXES, size_fault
 
 
 def load_voc(
-    root: str, split: str, classes: Sequence[str], check_images: bool = True
+    root: str, split: str | dict, classes: Sequence[str], check_images: bool = True
 ) -> tuple[list[dict], list[Fault]]:
     """
     Read one split.
 
     Args:
-        root: the folder. split: file below ImageSets/Main, without its .txt.
+        root: the folder.
+        split: file below ImageSets/Main, without its .txt, or a part of a fold (see folds.py).
         classes: names, in the order of their indices.
         check_images: read the header of every image and compare its size.
 
@@ -58,7 +60,8 @@ def load_voc(
                 "annotations": objects,
             }
         )
-    faults += [Fault(_split_path(root, split), f"duplicate id {i}", True) for i in repeated(ids)]
+    twice = repeated(ids)  # never of a fold
+    faults += [Fault(_split_path(root, split), f"duplicate id {i}", True) for i in twice]
     return records, faults
 
 
@@ -80,8 +83,10 @@ def collect_classes(root: str) -> list[str]:
     return sorted(names)
 
 
-def read_split(root: str, split: str) -> list[str]:
-    """Ids of the images of a split."""
+def read_split(root: str, split: str | dict) -> list[str]:
+    """Ids of the images of a split, or of a part of a fold of several (see folds.py)."""
+    if isinstance(split, dict):
+        return fold_part([i for name in split["of"] for i in read_split(root, name)], split)
     path = _split_path(root, split)
     if not os.path.isfile(path):
         raise DatasetError(
