@@ -1,3 +1,5 @@
+import ast
+import itertools
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,7 @@ def test_variants_add_to_the_grid(tmp_path):
     content["configs"] = ["configs/A/x.yaml", "configs/B/y.yaml"]
     cells = load(tmp_path, content).cells
     assert [c.variant for c in cells if c.config == "configs/B/y.yaml"] == ["", "", "sigma_3"]
+    assert [c.variant for c in cells[:4]] == [""] * 4  # all configs of the plain grid first
     cells = [c for c in cells if c.config == "configs/A/x.yaml"]
     assert [(c.variant, c.strategy) for c in cells] == [
         ("", "static"), ("", "mutual_guidance"), ("gamma_1", "static"),
@@ -82,6 +85,37 @@ def test_variants_add_to_the_grid(tmp_path):
     assert str(cells[-1].folder) == "out/mine/long/A/x/sigma_3/mutual_guidance/seed_1"
     assert [c.baseline for c in cells] == [None, "", None, "gamma_1", ""]
     assert cells[-1].settings[-2:] == ("MODEL.MUTUAL_GUIDANCE.SIGMA", "3.0")
+
+
+FOLDS = {
+    "number": 3,
+    "seed": 7,
+    "dataset": {"name": "d", "format": "voc", "root": "D", "split": ["train", "test"]},
+}
+
+
+def test_folds_set_the_data_and_a_pair_runs_side_by_side(tmp_path):
+    content = {**MINIMAL, "strategies": ["static", "mutual_guidance"], "seeds": [1, 2]}
+    cells = load(tmp_path, {**content, "folds": FOLDS}).cells
+    assert [(c.seed, c.fold) for c in cells[::2]] == list(itertools.product((1, 2), (1, 2, 3)))
+    assert [c.strategy for c in cells] == ["static", "mutual_guidance"] * 6
+    assert str(cells[3].folder) == "out/mine/long/A/x/mutual_guidance/fold_2/seed_1"
+    settings = dict(zip(cells[3].settings[::2], cells[3].settings[1::2], strict=True))
+    train, test = ast.literal_eval(settings["DATASETS.REGISTER"])
+    assert settings["DATASETS.TRAIN"] == "['d_fold_2_of_3_train']" == f"[{train['name']!r}]"
+    assert settings["DATASETS.TEST"] == "['d_fold_2_of_3_test']" == f"[{test['name']!r}]"
+    split = {"of": ["train", "test"], "folds": 3, "seed": 7, "fold": 2, "part": "test"}
+    assert test == {**FOLDS["dataset"], "name": test["name"], "split": split}
+    assert train["split"] == {**split, "part": "train"}
+
+
+def test_a_start_has_folds_too(tmp_path):
+    stages = {"protocols": {"warm": {"start": {"SOLVER.EPOCHS": 9.0}}}}
+    cells = load(tmp_path, {**MINIMAL, **stages, "folds": FOLDS}).cells
+    assert [str(c.folder) for c in cells[:2]] == [
+        f"out/mine/warm/A/x/{name}/fold_1/seed_1" for name in ("start", "static")
+    ]
+    assert all(cell.start.fold == cell.fold for cell in cells if cell.start)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +131,12 @@ def test_variants_add_to_the_grid(tmp_path):
         ({**MINIMAL, "strategies": ["mutual"]}, "some of static, .* got 'mutual'"),
         ({**MINIMAL, "seeds": [1, "2"]}, "seeds must list integers .* got '2'"),
         ({**MINIMAL, "seeds": [1, 1]}, "seeds must not repeat"),
+        ({**MINIMAL, "folds": 4}, "folds must be a mapping"),
+        ({**MINIMAL, "folds": {**FOLDS, "number": 1}}, "a number from 2 on and a seed, got 1 and"),
+        ({**MINIMAL, "folds": {**FOLDS, "seed": "1"}}, "number from 2 on and a seed, got 3 and '1"),
+        ({**MINIMAL, "folds": {**FOLDS, "dataset": {"name": "d"}}}, "must be a VOC entry of DATA"),
+        ({**MINIMAL, "folds": {**FOLDS, "dataset": {**FOLDS["dataset"], "split": "train"}}},
+         "folds.dataset.split must be a list"),
         ({**MINIMAL, "overrides": {"SEED": 3}}, "must not set SEED: the runner does"),
         ({**MINIMAL, "overrides": {"SOLVER": {"EPOCHS": 1}}}, "write SOLVER as one dotted key"),
         ({**MINIMAL, "protocols": {"warm": {"begin": {}}}}, "protocols.warm has an unknown key"),

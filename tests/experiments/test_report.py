@@ -113,7 +113,7 @@ def test_tables():
     rows = summarize(records, paper)
     lines = [[c.strip() for c in x.split("|")[1:-1]] for x in markdown(rows, "Table 1").split("\n")]
     assert lines[2] == [
-        "config", "strategy", "seeds", "AP", "AP50", "AP75", "APs", "ΔAP", "ΔAP50", "ΔAP75",
+        "config", "strategy", "runs", "AP", "AP50", "AP75", "APs", "ΔAP", "ΔAP50", "ΔAP75",
         "paper, Table 1: AP / AP50 / AP75",
     ]  # fmt: skip
     assert lines[4] == [

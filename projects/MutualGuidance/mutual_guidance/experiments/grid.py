@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..assignment import STRATEGIES
+from ..data.folds import PARTS
 from ..errors import ExperimentError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -39,6 +40,7 @@ class Cell:
     config: str  # file, relative to the project's root
     variant: str  # "" for the overrides that all runs have
     strategy: str
+    fold: int | None  # from 1; None without cross-validation
     seed: int
     settings: tuple[str, ...]  # KEY VALUE pairs on top of the config
     start: "Cell | None" = None  # must be finished first
@@ -60,7 +62,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A grid of protocols x configs x variants x strategies x seeds; see docs/experiments.md."""
+    """A grid of protocols x seeds x folds x configs x strategies; see docs/experiments.md."""
 
     name: str
     cells: list[Cell]  # a start before those that need it
@@ -87,32 +89,62 @@ def load_experiment(path: Path, output: Path) -> Experiment:
 
 def _cells(raw: dict, output: Path) -> list[Cell]:
     cells: dict[Path, Cell] = {}
-    # A seed of all configs before the next one, so that every row of the table fills evenly.
-    grid = itertools.product(raw["protocols"].items(), raw["seeds"], raw["configs"])
-    for (protocol, stage), seed, config in grid:
-        place = output / protocol / Path(*Path(config).with_suffix("").parts[1:])
-        common = {**raw["overrides"], "SEED": seed}
-        place_of = {"protocol": protocol, "config": config, "seed": seed}
-        start = None
-        if START in stage:
-            settings = _settings({**common, **stage[START]}, BASELINE)
-            folder = place / START / f"seed_{seed}"
-            start = Cell(folder, **place_of, variant=START, strategy=BASELINE, settings=settings)
-            cells[folder] = start
-        for variant in (v for v in raw["variants"] if config in v["configs"]):
+    # The plain grid before the variants. A seed of all configs before the next one, so that every
+    # row of the table fills evenly; the strategies last, so that those that are compared run side
+    # by side.
+    grid = itertools.product(
+        raw["variants"], raw["protocols"].items(), raw["seeds"], _folds(raw["folds"])
+    )
+    for variant, (protocol, stage), seed, (fold, data) in grid:
+        run = Path(f"fold_{fold}" if fold else "", f"seed_{seed}")
+        common = {**data, **raw["overrides"], "SEED": seed}
+        for config in variant["configs"]:
+            place = output / protocol / Path(*Path(config).with_suffix("").parts[1:])
+            point = {"protocol": protocol, "config": config, "fold": fold, "seed": seed}
+            start = None
+            if START in stage:
+                settings = _settings({**common, **stage[START]}, BASELINE)
+                folder = place / START / run
+                start = Cell(folder, variant=START, strategy=BASELINE, settings=settings, **point)
+                start = cells.setdefault(folder, start)
             overrides = {**common, **stage.get("overrides", {}), **variant["overrides"]}
             for strategy in variant["strategies"]:
-                folder = place / variant["name"] / strategy / f"seed_{seed}"
+                folder = place / variant["name"] / strategy / run
                 cells[folder] = Cell(
                     folder,
-                    **place_of,
                     variant=variant["name"],
                     strategy=strategy,
                     settings=_settings(overrides, strategy),
                     start=start,
                     baseline=_baseline(variant, strategy, raw["strategies"]),
+                    **point,
                 )
     return list(cells.values())
+
+
+def _folds(folds: dict[str, Any]) -> list[tuple[int | None, dict[str, Any]]]:
+    """Of each fold its number and the overrides that make it the data; one None without folds."""
+    if not folds:
+        return [(None, {})]
+    return [(fold, _fold_data(folds, fold)) for fold in range(1, folds["number"] + 1)]
+
+
+def _fold_data(folds: dict[str, Any], fold: int) -> dict[str, Any]:
+    dataset, number = folds["dataset"], folds["number"]
+    split = {"of": dataset["split"], "folds": number, "seed": folds["seed"], "fold": fold}
+    entries = {
+        part: {
+            **dataset,
+            "name": f"{dataset['name']}_fold_{fold}_of_{number}_{part}",
+            "split": {**split, "part": part},
+        }
+        for part in PARTS
+    }
+    return {
+        "DATASETS.REGISTER": list(entries.values()),
+        "DATASETS.TRAIN": [entries["train"]["name"]],
+        "DATASETS.TEST": [entries["test"]["name"]],
+    }
 
 
 def _baseline(variant: dict, strategy: str, plain_strategies: list[str]) -> str | None:
@@ -136,6 +168,7 @@ def _checked(raw: Any) -> dict[str, Any]:
         "configs": _configs,
         "strategies": _strategies,
         "seeds": _seeds,
+        "folds": _checked_folds,
         "overrides": _overrides,
         "protocols": _protocols,
         "variants": _list,
@@ -145,7 +178,8 @@ def _checked(raw: Any) -> dict[str, Any]:
     for key in ("configs", "strategies", "seeds"):
         if key not in raw:
             raise ValueError(f"{key} is missing; docs/experiments.md lists the keys")
-    defaults = {"overrides": {}, "protocols": {_LONG: {}}, "variants": [], "paper": {}}
+    defaults = {"folds": {}, "overrides": {}, "variants": [], "paper": {}}
+    defaults["protocols"] = {_LONG: {}}
     raw = {key: known[key](value, key) for key, value in {**defaults, **raw}.items()}
     whole_grid = {"name": "", "overrides": {}, **{k: raw[k] for k in ("configs", "strategies")}}
     variants = [_variant(v, raw) for v in raw["variants"]]
@@ -201,6 +235,23 @@ def _strategies(value: Any, what: str) -> list[str]:
 
 def _seeds(value: Any, what: str) -> list[int]:
     return _items(value, what, lambda v: type(v) is int and v >= 0, "integers from 0 on")
+
+
+def _checked_folds(value: Any, what: str) -> dict[str, Any]:
+    """An empty mapping is none. What the data set's entry lacks is found where it is registered."""
+    keys = ("number", "seed", "dataset")
+    if not _mapping(value, what, keys):
+        return value
+    dataset = _mapping(value.get("dataset"), f"{what}.dataset")
+    if not isinstance(dataset.get("name"), str) or dataset.get("format") != "voc":
+        raise ValueError(f"{what}.dataset must be a VOC entry of DATASETS.REGISTER, got {dataset}")
+    _items(
+        dataset.get("split"), f"{what}.dataset.split", lambda v: isinstance(v, str), "its splits"
+    )
+    number, seed = (value.get(key) for key in keys[:2])
+    if type(number) is not int or type(seed) is not int or number < 2:
+        raise ValueError(f"{what} needs a number from 2 on and a seed, got {number!r} and {seed!r}")
+    return value
 
 
 def _overrides(value: Any, what: str) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
         "variant": cell.variant,
         "strategy": cell.strategy,
         "baseline": cell.baseline,
+        "fold": cell.fold,
         "seed": cell.seed,
         "command": shlex.join(["python", *cell.arguments]),
         "metrics": read_evaluation(folder),

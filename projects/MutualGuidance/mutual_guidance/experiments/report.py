@@ -19,6 +19,7 @@ T_975 = (
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
     2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
+_Run = tuple[int, int]  # fold, or 0, and seed
 COMPARED = ("AP", "AP50", "AP75")
 _SIZES = ("APs", "APm", "APl")
 _CLASS = "AP-"  # before the name of a class
@@ -37,9 +38,9 @@ _LABELS = {
     "assignment/cls_positives_per_object": "positives an object, cls",
 }
 _LEGEND = (
-    "Mean ± standard deviation over the seeds. Δ is the difference from `static` of the same "
-    "seeds and variant, or without a variant where the variant has no `static`; in parentheses its "
-    "paired 95 % t-interval (n/a with one seed). [1 of 3]: of so many of the seeds only."
+    "Mean ± standard deviation over the runs. Δ is the difference from `static` of the same "
+    "seeds, folds and variant, or without a variant where the variant has no `static`; in "
+    "parentheses its paired 95 % t-interval (n/a with one pair). [1 of 3]: of so many runs only."
 )
 _MISALIGNMENT_LEGEND = (
     "Misalignment of the trained detectors, before NMS (docs/misalignment.md): less IoU lost, a "
@@ -77,23 +78,24 @@ def summarize(records: list[dict], paper: dict[str, Any]) -> list[dict]:
         records: of finished runs. paper: of the experiment, or empty.
 
     Returns:
-        {"protocol", "config", "variant", "strategy", "seeds", "metrics"} with, for each metric and
-        each of the last labels' figures (``assignment/...``), {"mean", "std", "count"} over the
-        seeds that have it, {"difference", "low", "high", "pairs"} where the baseline has some of
-        them, and {"paper"} where the paper has it.
+        {"protocol", "config", "variant", "strategy", "seeds", "runs", "metrics"} with, for each
+        metric and each of the last labels' figures (``assignment/...``), {"mean", "std", "count"}
+        over the runs that have it, {"difference", "low", "high", "pairs"} where the baseline has
+        some of the same fold and seed, and {"paper"} where the paper has it.
     """
-    groups: dict[tuple, dict[int, dict]] = {}
+    groups: dict[tuple, dict[_Run, dict]] = {}
     baselines: dict[tuple, tuple] = {}
     for r in records:
         key = (r["protocol"], r["config"], r["variant"], r["strategy"])
-        groups.setdefault(key, {})[r["seed"]] = {**_last_labels(r["history"]), **r["metrics"]}
+        run = (r.get("fold") or 0, r["seed"])
+        groups.setdefault(key, {})[run] = {**_last_labels(r["history"]), **r["metrics"]}
         baselines[key] = (r["protocol"], r["config"], r["baseline"], BASELINE)
     rows = []
-    for key, by_seed in groups.items():
+    for key, by_run in groups.items():
         protocol, config, variant, strategy = key
         baseline = groups.get(baselines[key], {})
-        names = dict.fromkeys(name for metrics in by_seed.values() for name in metrics)
-        metrics = {name: _summary(name, by_seed, baseline) for name in names}
+        names = dict.fromkeys(name for metrics in by_run.values() for name in metrics)
+        metrics = {name: _summary(name, by_run, baseline) for name in names}
         if variant == "":
             for name, value in _paper_row(paper, config, strategy).items():
                 metrics.setdefault(name, {})["paper"] = value
@@ -103,7 +105,8 @@ def summarize(records: list[dict], paper: dict[str, Any]) -> list[dict]:
                 "config": config,
                 "variant": variant,
                 "strategy": strategy,
-                "seeds": sorted(by_seed),
+                "seeds": sorted({seed for _, seed in by_run}),
+                "runs": len(by_run),
                 "metrics": metrics,
             }
         )
@@ -116,9 +119,9 @@ def _last_labels(history: list[dict]) -> dict[str, float]:
 
 
 def _summary(
-    metric: str, by_seed: dict[int, dict], baseline: dict[int, dict]
+    metric: str, by_run: dict[_Run, dict], baseline: dict[_Run, dict]
 ) -> dict[str, float | None]:
-    values = _values(metric, by_seed)
+    values = _values(metric, by_run)
     if not values:
         return {"mean": None, "std": None, "count": 0}
     std = statistics.stdev(values.values()) if len(values) > 1 else None
@@ -127,15 +130,20 @@ def _summary(
     common = sorted(values.keys() & others.keys())
     counts = {"count": len(values)}
     if common:
-        pairs = [values[s] for s in common], [others[s] for s in common]
+        pairs = [values[run] for run in common], [others[run] for run in common]
         summary.update(paired_difference(*pairs))
         counts["pairs"] = len(common)
     return {name: round_figure(value) for name, value in summary.items()} | counts
 
 
-def _values(metric: str, by_seed: dict[int, dict]) -> dict[int, float]:
-    """By seed, where the metric is a number."""
-    return {s: m[metric] for s, m in by_seed.items() if m.get(metric) is not None}
+def _values(metric: str, by_run: dict[_Run, dict]) -> dict[_Run, float]:
+    """By run, where the metric is a number."""
+    return {run: m[metric] for run, m in by_run.items() if m.get(metric) is not None}
+
+
+def _num_runs(row: dict) -> int:
+    """Of a row of the table; rows that were kept before there were folds have only the seeds."""
+    return row.get("runs", len(row["seeds"]))
 
 
 def _paper_row(paper: dict[str, Any], config: str, strategy: str) -> dict[str, float]:
@@ -181,7 +189,7 @@ def _ap_table(rows: list[dict], paper_source: str) -> str:
     shown = [*COMPARED, *(m for m in _SIZES if any(m in row["metrics"] for row in rows))]
     blocks = [_place(rows), _means(rows, {m: m for m in shown}, digits=1)]
     for m in COMPARED:
-        summaries = [(row["metrics"].get(m, {}), 1, len(row["seeds"])) for row in rows]
+        summaries = [(row["metrics"].get(m, {}), 1, _num_runs(row)) for row in rows]
         blocks.append({f"Δ{m}": [_difference(*summary) for summary in summaries]})
     figures = {m: [row["metrics"].get(m, {}).get("paper") for row in rows] for m in shown}
     figures = {m: column for m, column in figures.items() if any(v is not None for v in column)}
@@ -202,7 +210,7 @@ def _place(rows: list[dict]) -> dict[str, list[str]]:
         "config": [r["config"].removeprefix("configs/").removesuffix(".yaml") for r in rows],
         "variant": [row["variant"] for row in rows],
         "strategy": [row["strategy"] for row in rows],
-        "seeds": [str(len(row["seeds"])) for row in rows],
+        "runs": [str(_num_runs(row)) for row in rows],
     }
     if not any(columns["variant"]):
         del columns["variant"]
@@ -212,7 +220,7 @@ def _place(rows: list[dict]) -> dict[str, list[str]]:
 def _means(rows: list[dict], columns: dict[str, str], digits: int) -> dict[str, list[str]]:
     """The columns of the metrics, by heading."""
     return {
-        heading: [_mean(row["metrics"].get(metric, {}), digits, len(row["seeds"])) for row in rows]
+        heading: [_mean(row["metrics"].get(metric, {}), digits, _num_runs(row)) for row in rows]
         for metric, heading in columns.items()
     }
 
@@ -224,7 +232,7 @@ def _compared(rows: list[dict], columns: dict[str, str], digits: int) -> dict[st
         for i, row in enumerate(rows):
             summary = row["metrics"].get(metric, {})
             if "difference" in summary:
-                cells[heading][i] += f", Δ {_difference(summary, digits, len(row['seeds']))}"
+                cells[heading][i] += f", Δ {_difference(summary, digits, _num_runs(row))}"
     return cells
 
 
@@ -234,24 +242,24 @@ def _table(blocks: list[dict[str, list[str]]]) -> str:
     return tabulate(columns, headers="keys", tablefmt="pipe", disable_numparse=True)
 
 
-def _mean(summary: dict, digits: int, seeds: int) -> str:
+def _mean(summary: dict, digits: int, runs: int) -> str:
     if summary.get("mean") is None:
         return ""
     std = summary["std"]
     mean = f"{summary['mean']:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
-    return mean + _fewer(summary["count"], seeds)
+    return mean + _fewer(summary["count"], runs)
 
 
-def _difference(summary: dict, digits: int, seeds: int) -> str:
+def _difference(summary: dict, digits: int, runs: int) -> str:
     if "difference" not in summary:
         return ""
     low, high = summary["low"], summary["high"]
     interval = "n/a" if low is None else f"{low:+.{digits}f} to {high:+.{digits}f}"
-    return f"{summary['difference']:+.{digits}f} ({interval}){_fewer(summary['pairs'], seeds)}"
+    return f"{summary['difference']:+.{digits}f} ({interval}){_fewer(summary['pairs'], runs)}"
 
 
-def _fewer(count: int, seeds: int) -> str:
-    return f" [{count} of {seeds}]" if count < seeds else ""
+def _fewer(count: int, runs: int) -> str:
+    return f" [{count} of {runs}]" if count < runs else ""
 
 
 def to_csv(rows: Iterable[dict]) -> str:
