@@ -2,7 +2,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from mutual_guidance import errors
-from mutual_guidance.errors import DatasetError, UserError, run_main, sentence
+from mutual_guidance.errors import DatasetError, UserError, printable, run_main, sentence
 
 
 class Broken(Dataset):
@@ -50,3 +50,10 @@ def test_ctrl_c_is_told_and_ends_with_the_code_of_a_shell(capsys):
     with pytest.raises(SystemExit) as end:
         run_main(fail, KeyboardInterrupt(), interrupted="Interrupted: go on")
     assert end.value.code == 130 and capsys.readouterr().err == "Interrupted: go on\n"
+
+
+def test_names_cannot_steer_a_terminal(capsys):
+    name = "caf\udce9\x1b[2Jé\r\u202e.jpg"
+    assert printable(f"a b\tc\n{name}") == "a b\tc\ncaf\\udce9\\x1b[2Jé\\r\\u202e.jpg"
+    with pytest.raises(SystemExit, match=r"^error: caf\\udce9\\x1b\[2Jé\\r\\u202e\.jpg$"):
+        run_main(fail, DatasetError(name))

@@ -56,7 +56,7 @@ def run_main(
     try:
         return main(*args)
     except (UserError, OSError) as error:
-        sys.exit(f"error: {sentence(error)}")
+        sys.exit(f"error: {printable(sentence(error))}")
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
@@ -70,3 +70,13 @@ def sentence(error: Exception) -> str:
     if "Original Traceback" not in text:
         return text
     return text.strip().splitlines()[-1].partition(": ")[2]
+
+
+def printable(text: str) -> str:
+    """
+    The text as a terminal may have it: control characters, which can come with the names of files
+    and classes, and bytes that are no UTF-8 stand as escapes.
+    """
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
