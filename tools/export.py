@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     check_path(str(args.output))
-    images = list(find_images(args.images).values())[:NUM_IMAGES] if args.images else []
+    images = list(find_images(args.images).paths.values())[:NUM_IMAGES] if args.images else []
     predictor = Predictor.from_args(args)
     cfg, model = predictor.cfg, predictor.model
     size = cfg.INPUT.SQUARE_SIZE

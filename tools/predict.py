@@ -11,60 +11,33 @@ Inputs are images, folders (every image below them) and globs, or one video file
 """
 
 import argparse
-import json
-import os
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
-import cv2
-import numpy as np
 from detectron2.data import Metadata
-from detectron2.utils.video_visualizer import VideoVisualizer
-from detectron2.utils.visualizer import Visualizer
-from PIL import Image
-from tqdm import tqdm
 
-from mutual_guidance.data.images import read_image
-from mutual_guidance.data.inputs import (
-    Video,
-    find_images,
-    has_image_suffix,
-    is_video,
-)
+from mutual_guidance.data.inputs import Images, Video, find_images, is_video
 from mutual_guidance.engine import Predictor
-from mutual_guidance.engine.predictor import add_model_arguments, check_model_arguments
-from mutual_guidance.errors import InputError, run_main
-from mutual_guidance.evaluation.writers import Prediction, coco_dataset, voc_id, write_voc
+from mutual_guidance.engine.predictor import (
+    SCORE_THRESHOLD,
+    add_model_arguments,
+    check_model_arguments,
+)
+from mutual_guidance.errors import InputError, printable, run_main
+from mutual_guidance.prediction import (
+    CocoJson,
+    DrawnImages,
+    DrawnVideo,
+    Summary,
+    VocText,
+    Writer,
+    check_outputs,
+    check_voc_ids,
+    predict_all,
+)
 
 INTERRUPTED = 130  # the exit code of a shell's Ctrl-C
-
-
-class Item(NamedTuple):
-    """An input on its way, read and preprocessed."""
-
-    name: str
-    pixels: np.ndarray | None  # (H, W, 3), uint8, BGR
-    model_input: dict | None
-    fault: str = ""  # why it could not be read; the others are None then
-
-
-@dataclass
-class Result:
-    """What has become of the inputs."""
-
-    predictions: list[Prediction] = field(default_factory=list)
-    faults: dict[str, str] = field(default_factory=dict)  # name to reason
-    seconds: float = 0.0  # reading and drawing included
-    model_seconds: float = 0.0
-    interrupted: bool = False
 
 
 def main() -> int:
@@ -77,14 +50,26 @@ def parse_args() -> argparse.Namespace:
     )
     add_model_arguments(parser)
     parser.add_argument("inputs", nargs="+", metavar="INPUT")
-    parser.add_argument("--output", type=Path, default=Path("output/predictions"))
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("output/predictions"),
+        metavar="FOLDER",
+        help="default: output/predictions",
+    )
     parser.add_argument("--draw", action="store_true", help="draw the boxes: images/ or a video")
     parser.add_argument("--coco", action="store_true", help="write predictions.json")
     parser.add_argument("--voc", action="store_true", help="write voc/comp4_det_test_CLASS.txt")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="least score that is drawn; files have all"
+        "--threshold",
+        type=float,
+        default=SCORE_THRESHOLD,
+        metavar="SCORE",
+        help=f"least score of what is drawn and written (default: {SCORE_THRESHOLD})",
     )
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="images at once (default: 8)"
+    )
     args = parser.parse_args()
     check_model_arguments(parser, args)
     if args.batch_size < 1:
@@ -97,27 +82,20 @@ def parse_args() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Predict, write and tell; return the exit code."""
     video = open_video(args.inputs)
-    files = {} if video else find_images(args.inputs)
+    images = Images({}, []) if video else find_images(args.inputs)
+    names = [video.name] if video else list(images.paths)
     if args.voc:
-        check_voc_ids([video.name] if video else files)
+        check_voc_ids(names)
     predictor = Predictor.from_args(args)
-    if args.voc:
-        check_voc_classes(predictor.metadata.thing_classes)
+    writers = build_writers(args, video, predictor.metadata)
+    inputs = [video.path] if video and video.path else images.paths.values()
+    check_outputs(inputs, (path for writer in writers for path in writer.outputs(names)))
     args.output.mkdir(parents=True, exist_ok=True)
-    drawing = build_drawing(args, video, predictor.metadata) if args.draw else None
-    total = video.num_frames if video else len(files)
-    items = read_ahead(video or files.items(), partial(load, predictor), args.batch_size)
-    result = Result()
-    try:
-        with tqdm(total=total, unit="image", desc="Predicting") as bar:
-            predict(predictor, items, args.batch_size, drawing, result, bar)
-    except KeyboardInterrupt:
-        result.interrupted = True
-    finally:
-        if drawing:
-            drawing.close()
-        write(result.predictions, predictor.metadata, args)
-    return report(result, total, args.output)
+    source, total = (video, video.num_frames) if video else (images.paths.items(), len(names))
+    summary = predict_all(predictor, source, writers, args.threshold, args.batch_size, total)
+    if video and not summary.interrupted and (fault := video.fault()):
+        summary.faults[video.path] = fault
+    return tell(summary, images.others, args)
 
 
 def open_video(inputs: list[str]) -> Video | None:
@@ -128,157 +106,44 @@ def open_video(inputs: list[str]) -> Video | None:
     return Video(videos[0]) if videos else None
 
 
-def check_voc_ids(names: Iterable[str]) -> None:
-    """Raise InputError where VOC's text, with its columns apart by spaces, cannot tell images."""
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(voc_id(name), name)
-        if other != name:
-            raise InputError(f"{other} and {name} are one id in VOC's text: write --coco instead")
-        if len(name.split()) > 1:
-            raise InputError(f"{name}: VOC's text has no ids with spaces: write --coco instead")
-
-
-def check_voc_classes(classes: Iterable[str]) -> None:
-    """Raise InputError for a class that cannot stand in the name of a file."""
-    for name in classes:
-        if name != os.path.basename(name):
-            raise InputError(
-                f"class {name}: VOC's text has a file of each class's name: write --coco instead"
-            )
-
-
-def load(predictor: Predictor, named: tuple[str, str | np.ndarray]) -> Item:
-    """Read and preprocess an image file, or a frame that is read already."""
-    name, source = named
-    try:
-        pixels = read_image(source) if isinstance(source, str) else source
-    except ValueError as error:
-        return Item(name, None, None, str(error))
-    return Item(name, pixels, predictor.preprocess(pixels))
-
-
-def read_ahead(source: Iterable, load: Callable[..., Item], batch_size: int) -> Iterator[Item]:
-    """The loaded inputs in order, up to a batch ahead of what is asked for, in threads."""
-    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
-        pending: deque = deque()
-        for x in source:
-            pending.append(pool.submit(load, x))
-            if len(pending) > batch_size:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
-class ImageDrawing:
-    """
-    Writes each image with its boxes below ``images/``, under its own name; as PNG where that does
-    not end as an image's.
-    """
-
-    def __init__(self, folder: Path, metadata: Metadata, threshold: float) -> None:
-        self.folder, self.metadata, self.threshold = folder / "images", metadata, threshold
-
-    def add(self, item: Item, prediction: Prediction) -> None:
-        shown = prediction.instances[prediction.instances.scores >= self.threshold]
-        visualizer = Visualizer(item.pixels[:, :, ::-1], self.metadata)
-        path = self.folder / item.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn = Image.fromarray(visualizer.draw_instance_predictions(shown).get_image())
-        drawn.save(path, format=None if has_image_suffix(item.name) else "PNG")
-
-    def close(self) -> None:
-        pass
-
-
-class VideoDrawing:
-    """Writes the frames with their boxes to an MP4 file."""
-
-    def __init__(self, folder: Path, video: Video, metadata: Metadata, threshold: float) -> None:
-        self.path, self.fps, self.threshold = folder / f"{video.name}.mp4", video.fps, threshold
-        self.visualizer = VideoVisualizer(metadata)
-        self.writer = None
-
-    def add(self, item: Item, prediction: Prediction) -> None:
-        shown = prediction.instances[prediction.instances.scores >= self.threshold]
-        drawn = self.visualizer.draw_instance_predictions(item.pixels[:, :, ::-1], shown)
-        frame = np.ascontiguousarray(drawn.get_image()[:, :, ::-1])
-        if self.writer is None:
-            size = (frame.shape[1], frame.shape[0])
-            codec = cv2.VideoWriter_fourcc(*"mp4v")
-            self.writer = cv2.VideoWriter(str(self.path), codec, self.fps, size)
-            if not self.writer.isOpened():
-                raise InputError(f"{self.path}: OpenCV cannot write it; leave --draw away")
-        self.writer.write(frame)
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.release()
-
-
-def build_drawing(
+def build_writers(
     args: argparse.Namespace, video: Video | None, metadata: Metadata
-) -> ImageDrawing | VideoDrawing:
-    if video:
-        return VideoDrawing(args.output, video, metadata, args.threshold)
-    return ImageDrawing(args.output, metadata, args.threshold)
-
-
-def predict(
-    predictor: Predictor,
-    items: Iterator[Item],
-    batch_size: int,
-    drawing: ImageDrawing | VideoDrawing | None,
-    result: Result,
-    bar: tqdm,
-) -> None:
-    """Predict batch by batch until the items end; what is done stands in ``result`` at any time."""
-    start = time.perf_counter()
-    while batch := list(islice(items, batch_size)):
-        result.faults.update({item.name: item.fault for item in batch if item.fault})
-        read = [item for item in batch if not item.fault]
-        before = time.perf_counter()
-        outputs = predictor.predict([item.model_input for item in read])
-        result.model_seconds += time.perf_counter() - before
-        for item, instances in zip(read, outputs, strict=True):
-            prediction = Prediction(item.name, instances)
-            if drawing:
-                drawing.add(item, prediction)
-            result.predictions.append(prediction)
-        bar.update(len(batch))
-        result.seconds = time.perf_counter() - start
-
-
-def write(predictions: list[Prediction], metadata: Metadata, args: argparse.Namespace) -> None:
-    """The files that were asked for."""
+) -> list[Writer]:
+    """What was asked for."""
+    writers: list[Writer] = []
+    if args.draw and video:
+        writers.append(DrawnVideo(args.output, metadata, video.name, video.fps))
+    elif args.draw:
+        writers.append(DrawnImages(args.output, metadata))
     if args.coco:
-        path = args.output / "predictions.json"
-        path.write_text(json.dumps(coco_dataset(predictions, metadata)), encoding="utf-8")
+        writers.append(CocoJson(args.output, metadata))
     if args.voc:
-        folder = args.output / "voc"
-        folder.mkdir(exist_ok=True)
-        write_voc(predictions, metadata.thing_classes, str(folder))
+        writers.append(VocText(args.output, metadata))
+    return writers
 
 
-def report(result: Result, total: int | None, output: Path) -> int:
+def tell(summary: Summary, others: list[str], args: argparse.Namespace) -> int:
     """Say what was done and what was not; return the exit code."""
-    count = len(result.predictions)
-    boxes = sum(len(p.instances) for p in result.predictions)
-    of = f" of {total}" if total and total > count else ""
-    print(f"{count}{of} images, {boxes} boxes: {output}")
-    if result.seconds:
+    score = f"{args.threshold:g} or more (--threshold)"
+    done = f"{summary.images} images, {summary.boxes} boxes with a score of {score}"
+    print(f"{done}: {printable(str(args.output))}")
+    if summary.images:
         print(
-            f"{count / result.seconds:.1f} images a second "
-            f"(the model alone: {count / result.model_seconds:.1f})"
+            f"{summary.images / summary.seconds:.1f} images a second "
+            f"(the model alone: {summary.images / summary.model_seconds:.1f})"
         )
-    for name, reason in result.faults.items():
-        print(f"not read: {name}: {reason}", file=sys.stderr)
-    if result.interrupted:
+    if others:
+        suffixes = Counter(Path(path).suffix or "no suffix" for path in others)
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
+        print(f"left out, not images by their names: {len(others)} files ({printable(kinds)})")
+    for name, reason in summary.faults.items():
+        print(printable(f"not read: {name}: {reason}"), file=sys.stderr)
+    if summary.interrupted:
         print("Interrupted: what was done until then is written", file=sys.stderr)
         return INTERRUPTED
-    if result.faults:
-        print(f"error: {len(result.faults)} of {total} images cannot be read", file=sys.stderr)
-    return 1 if result.faults else 0
+    if summary.faults:
+        print(f"error: {len(summary.faults)} inputs cannot be read as a whole", file=sys.stderr)
+    return 1 if summary.faults else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,17 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
 
 from mutual_guidance.data.inputs import Video, find_images, is_video
 from mutual_guidance.errors import InputError
+
+ALL = ["[x].jpeg", "a.JPG", "b.png", "sub/c.webp"]
+
+
+def names(*inputs):
+    return list(find_images(inputs).paths)
 
 
 @pytest.fixture
@@ -17,19 +25,67 @@ def folder(tmp_path):
 
 
 def test_folders_globs_and_files(folder, monkeypatch):
-    assert list(find_images([str(folder)])) == ["[x].jpeg", "a.JPG", "b.png", "sub/c.webp"]
-    assert list(find_images([f"{folder}/*.png"])) == ["b.png"]
-    assert list(find_images([f"{folder}/**/*.webp"])) == ["c.webp"]
+    assert names(str(folder)) == ALL
+    assert names(f"{folder}/*.png") == ["b.png"]
+    assert names(f"{folder}/**/*.webp") == ["c.webp"]
     monkeypatch.chdir(folder)
     found = find_images(["sub", "b.png", str(folder / "sub" / "c.webp"), "b.png"])
-    assert found == {"sub/c.webp": str(folder / "sub/c.webp"), "b.png": str(folder / "b.png")}
+    assert found.paths == {"sub/c.webp": str(folder / "sub/c.webp"), "b.png": str(folder / "b.png")}
 
 
 def test_a_named_file_is_taken_whatever_its_suffix(folder):
-    assert list(find_images([str(folder / "notes.txt"), str(folder / "[x].jpeg")])) == [
-        "notes.txt",
-        "[x].jpeg",
-    ]
+    assert names(str(folder / "notes.txt"), str(folder / "[x].jpeg")) == ["notes.txt", "[x].jpeg"]
+
+
+def test_other_files_are_counted(folder):
+    notes = str(folder / "notes.txt")
+    assert find_images([str(folder)]).others == find_images([f"{folder}/*"]).others == [notes]
+    assert find_images([str(folder), notes]).others == []  # taken, since it is named
+
+
+def test_hidden_files_and_folders_are_left_out(folder):
+    for name in ("._a.JPG", ".cache/d.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    assert names(str(folder)) == names(f"{folder}/**") == ALL
+    assert names(str(folder / ".cache")) == ["d.png"]
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.*", "sub/**", "**/**/*.webp"])
+def test_folders_that_link_to_each_other_end(folder, pattern):
+    expected = names(os.path.join(folder, pattern))
+    for link, target in (("loop", "."), ("sub/up", ".."), ("sub/self", "."), ("more", "sub")):
+        (folder / link).symlink_to(target)
+    found = find_images([os.path.join(folder, pattern)]).paths
+    if pattern == "sub/**":  # from where a link leads to all
+        expected = ["c.webp", *(f"up/{name}" for name in ALL[:3])]
+    assert sorted(found) == sorted(expected)
+
+
+def test_a_linked_folder_is_read(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "d.png").write_bytes(b"")
+    (folder / "linked").symlink_to(elsewhere)
+    assert names(str(folder)) == [*ALL[:3], "linked/d.png", ALL[3]]
+
+
+def test_links_that_lead_nowhere_are_told(folder):
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "gone").symlink_to("nowhere")
+    assert "gone.png" in names(str(folder)) and "gone.png" in names(f"{folder}/*.png")
+    with pytest.raises(InputError, match=r"gone\.png: a link to nowhere\.png, which is not there"):
+        find_images([str(folder / "gone.png")])
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder, monkeypatch):
+    def scandir(path, scan=os.scandir):
+        if path.endswith("sub"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="sub"):
+        find_images([str(folder)])
 
 
 def test_inputs_that_match_nothing_are_named(folder):
@@ -58,7 +114,46 @@ def test_frames_of_a_video(tmp_path):
 
     video = Video(path)
     video.num_frames = 2  # too low, as a container's estimate can be
-    assert len(list(video)) == 3
+    assert len(list(video)) == 3 and video.fault() == ""
+
+
+def write_video(path, codec, frames=60):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (64, 48))
+    noise = np.random.default_rng(0).integers(0, 256, (frames, 48, 64, 3), dtype=np.uint8)
+    for frame in noise:
+        writer.write(frame)
+    writer.release()
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("avi", "MJPG"), ("mp4", "mp4v"), ("mkv", "mp4v")])
+def test_a_torn_video_is_told(tmp_path, suffix, codec):
+    write_video(path := tmp_path / f"clip.{suffix}", codec)
+    whole = Video(str(path))
+    assert len(list(whole)) == 60 and whole.fault() == ""
+    data = bytearray(path.read_bytes())
+    if suffix == "mp4":  # its index comes last
+        data[len(data) // 2 : -4000] = bytes(len(data) - 4000 - len(data) // 2)
+    else:
+        del data[len(data) // 2 :]
+    path.write_bytes(data)
+    torn = Video(str(path))
+    count = len(list(torn))
+    assert 10 < count < 50
+    assert torn.fault().startswith(f"{count} of 60 frames can be read: the file is torn")
+
+
+def test_the_length_of_a_video_that_is_guessed(tmp_path):
+    """Fewer frames than its rate makes expect, but to its end."""
+    write_video(path := tmp_path / "clip.mkv", "mp4v")
+    video = Video(str(path))
+    video.num_frames, video.fps = 120, 20
+    list(video)
+    assert video.fault() == ""
+
+
+def test_a_video_whose_name_is_no_utf8(tmp_path):
+    with pytest.raises(InputError, match="OpenCV takes no name that is not UTF-8: rename it"):
+        Video(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.avi"))
 
 
 def test_a_video_or_camera_that_cannot_be_opened(tmp_path):

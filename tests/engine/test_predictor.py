@@ -1,4 +1,6 @@
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -46,10 +48,10 @@ def test_predicts_what_is_evaluated(voc, tiny_run, opts):
             files.append(batch[0]["file_name"])
             expected.append(predictor.model(batch)[0]["instances"])
     for got, want in zip(predictor(files, batch_size=1), expected, strict=True):
-        assert_equal(got, want)
+        assert_equal(got.instances, want)
     # A batch is computed in another order of additions.
     for got, want in zip(predictor(files), expected, strict=True):
-        assert_equal(got, want, atol=1e-3)
+        assert_equal(got.instances, want, atol=1e-3)
 
 
 def test_arrays_are_bgr(voc, tiny_run):
@@ -57,21 +59,48 @@ def test_arrays_are_bgr(voc, tiny_run):
     path = voc.root / "JPEGImages" / "b.jpg"
     predictor = Predictor.from_run(str(tiny_run))
     as_path, as_array = predictor([path, cv2.imread(str(path))], batch_size=1)
-    assert_equal(as_path, as_array)
+    assert_equal(as_path.instances, as_array.instances)
     assert predictor([]) == []
 
 
-def test_the_three_lines_of_the_docs(voc, tiny_run, tmp_path, monkeypatch):
+def test_one_image_is_one_prediction(voc, tiny_run):
+    add_images(voc)
+    path = str(voc.root / "JPEGImages" / "b.jpg")
+    predictor = Predictor.from_run(tiny_run)
+    (of_list,) = predictor([path])
+    for image in (path, Path(path), cv2.imread(path)):
+        prediction = predictor(image)
+        assert_equal(prediction.instances, of_list.instances)
+    names = predictor.metadata.thing_classes
+    assert prediction.class_names == [names[c] for c in prediction.instances.pred_classes]
+
+
+def test_draws_what_reaches_the_threshold(voc, tiny_run):
+    add_images(voc)
+    path = voc.root / "JPEGImages" / "b.jpg"
+    prediction = Predictor.from_run(tiny_run)(path)
+    with Image.open(path) as image:
+        untouched = np.asarray(image)
+    assert np.array_equal(prediction.draw(threshold=1.1), untouched)
+    assert prediction.draw(threshold=0).size == (90, 60)
+    assert (np.asarray(prediction.draw(threshold=0)) != untouched).any()
+    in_memory = replace(prediction, image=cv2.imread(str(path)))
+    assert np.array_equal(in_memory.draw(0.2), prediction.draw(0.2))
+
+
+def test_the_lines_of_the_docs(voc, tiny_run, tmp_path, monkeypatch):
     add_images(voc)
     monkeypatch.chdir(voc.root / "JPEGImages")
-    shutil.copytree(tiny_run, "output/BCCD/retinanet_R_18")
+    shutil.copytree(tiny_run, "output/quickstart/mutual_guidance")
     exec(python_of("predict.md"), names := {})
-    assert [x.image_size for x in names["instances"]] == [(64, 64), (60, 90)]
+    assert [p.instances.image_size for p in names["predictions"]] == [(64, 64), (60, 90)]
+    with Image.open("found.png") as image:
+        assert image.size == (64, 64)
 
 
 def test_other_images_are_refused(tiny_run, tmp_path):
     predictor = Predictor.from_run(tiny_run)
-    with pytest.raises(TypeError, match="takes a list"):
+    with pytest.raises(InputError, match=r"a\.jpg: image is missing"):
         predictor("a.jpg")
     with pytest.raises(InputError, match=r"none\.jpg: image is missing"):
         predictor([tmp_path / "none.jpg"])

@@ -57,7 +57,7 @@ def test_an_onnx_file_is_verified_and_has_the_ap_of_the_model(
     shutil.copy(images / "a.jpg", path.parent)
     monkeypatch.chdir(path.parent)
     exec(python_of("export.md"), names := {})
-    (expected,) = Predictor.from_run(tiny_run)(["a.jpg"])
+    expected = Predictor.from_run(tiny_run)("a.jpg").instances
     count = len(expected)
     assert names["scores"][0, :count].tolist() == pytest.approx(expected.scores.tolist(), abs=1e-3)
 

@@ -3,11 +3,15 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from mutual_guidance.prediction import DrawnImages
 from tests.conftest import REPOSITORY
 
 
@@ -18,8 +22,8 @@ def predict(tmp_path, tiny_run, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    def call(*args, model=("--run", tiny_run)):
-        argv = ["predict.py", *model, *args, "--output", tmp_path / "out"]
+    def call(*args, model=("--run", tiny_run), threshold=0, output=tmp_path / "out"):
+        argv = ["predict.py", *model, *args, "--output", output, "--threshold", threshold]
         monkeypatch.setattr("sys.argv", [str(a) for a in argv])
         return module.main()
 
@@ -65,24 +69,108 @@ def test_a_torn_file_is_named_and_the_rest_is_done(predict, images, tmp_path, ca
     names = [x["file_name"] for x in coco(tmp_path)["images"]]
     assert names == ["a.jpg", "d.jpg", "sub/a.jpg"]
     captured = capsys.readouterr()
-    assert "3 of 5 images" in captured.out
+    assert "3 images, " in captured.out
     assert "not read: b.jpg: image cannot be read" in captured.err
     assert "not read: c.jpg: " in captured.err
-    assert captured.err.endswith("error: 2 of 5 images cannot be read\n")
+    assert captured.err.endswith("error: 2 inputs cannot be read as a whole\n")
 
 
 def test_ctrl_c_keeps_what_was_done(predict, images, tmp_path, monkeypatch, capsys):
-    class Interrupting(predict.module.ImageDrawing):
-        def add(self, item, prediction):
-            if item.name == "d.jpg":
+    class Interrupting(DrawnImages):
+        def add(self, name, instances, pixels):
+            if name == "d.jpg":
                 os.kill(os.getpid(), signal.SIGINT)
-            super().add(item, prediction)
+            super().add(name, instances, pixels)
 
-    monkeypatch.setattr(predict.module, "ImageDrawing", Interrupting)
-    assert predict(images, "--draw", "--coco", "--batch-size", "2") == 130
+    monkeypatch.setattr(predict.module, "DrawnImages", Interrupting)
+    assert predict(images, "--coco", "--draw", "--batch-size", "2") == 130
+    # It came while the fourth was written to one file after the other.
     assert [x["file_name"] for x in coco(tmp_path)["images"]] == NAMES[:3]
-    assert "3 of 5 images" in (captured := capsys.readouterr()).out
+    assert "3 images, " in (captured := capsys.readouterr()).out
     assert "Interrupted: what was done until then is written" in captured.err
+
+
+def test_one_threshold_for_all_that_is_written(predict, images, tmp_path, capsys):
+    predict(images, "--coco", threshold=0)
+    scores = sorted(x["score"] for x in coco(tmp_path)["annotations"])
+    threshold = scores[len(scores) // 2]
+    expected = sum(score >= threshold for score in scores)
+    assert 0 < expected < len(scores)
+    assert predict(images, "--coco", "--voc", "--draw", threshold=threshold) == 0
+    assert len(coco(tmp_path)["annotations"]) == expected
+    voc_files = (tmp_path / "out" / "voc").iterdir()
+    assert sum(len(path.read_text().splitlines()) for path in voc_files) == expected
+    assert f"5 images, {expected} boxes with a score of {threshold:g} or more" in (
+        capsys.readouterr().out
+    )
+    predict(images, "--draw", threshold=1.1)
+    with Image.open(images / "a.jpg") as untouched, Image.open(drawn(tmp_path, "a.jpg")) as empty:
+        difference = np.asarray(untouched, int) - np.asarray(empty, int)
+    assert abs(difference).mean() < 2  # but for JPEG
+
+
+def drawn(tmp_path, name):
+    return tmp_path / "out" / "images" / name
+
+
+def test_what_is_left_out_is_counted(predict, images, capsys):
+    for name in ("a.txt", "b.txt", "README"):
+        (images / name).write_text("no image")
+    (images / "gone.jpg").symlink_to("nowhere.jpg")
+    assert predict(images, "--coco") == 1
+    captured = capsys.readouterr()
+    assert "left out, not images by their names: 3 files (2 .txt, 1 no suffix)" in captured.out
+    assert "not read: gone.jpg: a link to nowhere.jpg, which is not there" in captured.err
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_input_is_never_overwritten(predict, images, tmp_path):
+    (photos := tmp_path / "photos" / "images").parent.mkdir()
+    images.rename(photos)
+    (tmp_path / "link").symlink_to(photos.parent)
+    odd = shutil.copy(photos / "a.jpg", tmp_path / "photos" / "predictions.json")
+    before = contents(photos.parent)
+    linked = tmp_path / "link" / "images"
+    for args in (
+        [photos, "--draw"],
+        [linked, "--draw"],
+        [odd, "--coco"],
+        [photos.parent, "--draw"],
+    ):
+        for output in (photos.parent, tmp_path / "link", photos / ".."):
+            with pytest.raises(SystemExit, match=r"error: the input .* would be overwritten"):
+                predict(*args, output=output)
+            assert contents(photos.parent) == before
+
+
+def test_a_video_is_never_overwritten(predict, tmp_path):
+    write_video(path := tmp_path / "clip.avi")
+    path = path.rename(tmp_path / "clip.mp4")
+    before = path.read_bytes()
+    for output in (tmp_path, tmp_path / "." / "run" / ".."):
+        with pytest.raises(SystemExit, match=r"error: the input .*clip\.mp4.* be overwritten"):
+            predict(path, "--draw", output=output)
+    assert path.read_bytes() == before
+    assert predict(path, "--coco", output=tmp_path) == 0
+
+
+def test_names_that_are_no_utf8(predict, images, tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(images / "a.jpg", images / name)
+    (images / os.fsdecode(b"torn\xe9.jpg")).write_text("no image")
+    command = [
+        sys.executable, REPOSITORY / "tools" / "predict.py", "--run", tmp_path / "run", images,
+        "--coco", "--voc", "--draw", "--output", tmp_path / "out",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert b"not read: torn\\udce9.jpg: " in done.stderr
+    names = [x["file_name"] for x in coco(tmp_path)["images"]]
+    assert name in names and len(names) == 6
+    assert drawn(tmp_path, name).is_file()
 
 
 def test_an_image_of_another_name_is_drawn_as_png(predict, images, tmp_path):
@@ -94,10 +182,10 @@ def test_an_image_of_another_name_is_drawn_as_png(predict, images, tmp_path):
     assert (tmp_path / "out" / "images" / "a.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
-def write_video(path):
-    """Three frames of 64x48 pixels, ten a second."""
+def write_video(path, frames=3):
+    """Frames of 64x48 pixels, ten a second."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    for _ in range(3):
+    for _ in range(frames):
         writer.write(np.full((48, 64, 3), 100, np.uint8))
     writer.release()
 
@@ -112,6 +200,19 @@ def test_frames_of_a_video(predict, tmp_path):
     ]
     drawn = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and drawn.get(cv2.CAP_PROP_FPS) == 10
+
+
+def test_a_torn_video_is_an_error(predict, tmp_path, capsys):
+    write_video(path := tmp_path / "clip.avi", 30)
+    with path.open("r+b") as f:
+        f.truncate(path.stat().st_size // 2)
+    assert predict(path) == 1
+    count = len(coco(tmp_path)["images"])
+    assert 0 < count < 25
+    assert (
+        f"clip.avi: {count} of 30 frames can be read: the file is torn" in capsys.readouterr().err
+    )
+    assert (tmp_path / "out" / "clip.mp4").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import PIL.Image
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
@@ -16,10 +18,43 @@ from ..data import build_mapper, check_datasets, register_datasets
 from ..data.images import read_image
 from ..errors import ConfigError, InputError
 from ..run_files import checkpoint_files
+from ..visualization.predictions import draw_predictions
 from .setup import check_weights, load_tool_config, resolve_classes
 from .trainer import Trainer
 
 Image = str | os.PathLike | np.ndarray
+# Least score of what is drawn and written where a person asks for no other.
+SCORE_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """
+    What was found in one image.
+
+    Attributes:
+        image: the file or array that was given.
+        instances: ``pred_boxes`` in its own pixels (XYXY), ``scores`` and ``pred_classes``, on the
+            CPU, the best first.
+        metadata: with ``thing_classes``.
+    """
+
+    image: Image
+    instances: Instances
+    metadata: Metadata
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of each detection."""
+        return [self.metadata.thing_classes[c] for c in self.instances.pred_classes.tolist()]
+
+    def draw(self, threshold: float = SCORE_THRESHOLD) -> PIL.Image.Image:
+        """
+        The image in RGB with the boxes of at least that score, its longer side at most
+        ``visualization.predictions.MAX_SIDE``; a file is read anew.
+        """
+        shown = self.instances[self.instances.scores >= threshold]
+        return draw_predictions(_pixels(self.image), shown, self.metadata)
 
 
 class Predictor:
@@ -27,8 +62,8 @@ class Predictor:
     What Detectron2's DefaultPredictor is, for batches, for files and for squares: images go through
     the transforms of ``--eval-only``, so that a prediction is the one that was evaluated.
 
-        predictor = Predictor.from_run("output/BCCD/retinanet_R_18")
-        instances = predictor(["a.jpg", "b.jpg"])
+        predictor = Predictor.from_run("output/quickstart/mutual_guidance")
+        predictor("a.jpg").draw().save("found.png")
 
     Attributes:
         cfg: the config. model: in evaluation mode. metadata: with ``thing_classes``.
@@ -78,34 +113,33 @@ class Predictor:
             return cls.from_run(args.run, args.opts)
         return cls(inference_config(args.config_file, args.weights, args.opts))
 
-    def __call__(self, images: Sequence[Image], batch_size: int = 8) -> list[Instances]:
+    def __call__(
+        self, images: Image | Sequence[Image], batch_size: int = 8
+    ) -> Prediction | list[Prediction]:
         """
         Args:
-            images: files, or arrays (H, W, 3), uint8, BGR as OpenCV reads them.
+            images: files, or arrays (H, W, 3), uint8, BGR as OpenCV reads them; one or a sequence.
 
         Returns:
-            For each image ``pred_boxes`` in its own pixels (XYXY), ``scores`` and
-            ``pred_classes``, on the CPU, the best first.
+            What was found in each image, with every score that the config lets through; for one
+            image that is no sequence, its prediction alone.
 
         Raises:
             InputError: an image that cannot be read or is of another shape; it names the file.
         """
         if isinstance(images, Image):
-            raise TypeError("a Predictor takes a list of images: wrap the one in [ ]")
+            return self([images])[0]
         instances = []
         for i in range(0, len(images), batch_size):
             instances += self.predict([self.preprocess(x) for x in images[i : i + batch_size]])
-        return instances
+        return [
+            Prediction(image, found, self.metadata)
+            for image, found in zip(images, instances, strict=True)
+        ]
 
     def preprocess(self, image: Image) -> dict:
         """From an image, as for :meth:`__call__`, to an input of the model."""
-        if not isinstance(image, np.ndarray):
-            try:
-                image = read_image(os.fspath(image))
-            except ValueError as error:
-                raise InputError(f"{image}: {error}") from error
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InputError(f"an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        image = _pixels(image)
         if self.cfg.INPUT.FORMAT == "RGB":
             image = image[:, :, ::-1]
         transformed = T.AugInput(np.ascontiguousarray(image))
@@ -116,8 +150,9 @@ class Predictor:
     @torch.no_grad()
     def predict(self, inputs: Sequence[dict]) -> list[Instances]:
         """
-        As :meth:`__call__`, of one batch from :meth:`preprocess`. Images of different sizes are not
-        padded to one, which would change what the detector sees at their borders.
+        The ``instances`` of :meth:`__call__`, of one batch from :meth:`preprocess`. Images of
+        different sizes are not padded to one, which would change what the detector sees at their
+        borders.
         """
         by_shape: dict[tuple, list[int]] = {}
         for i, x in enumerate(inputs):
@@ -128,6 +163,18 @@ class Predictor:
             for i, output in zip(indices, outputs, strict=True):
                 instances[i] = output["instances"].to("cpu")
         return [instances[i] for i in range(len(inputs))]
+
+
+def _pixels(image: Image) -> np.ndarray:
+    """(H, W, 3), uint8, BGR. Raises InputError for anything else."""
+    if not isinstance(image, np.ndarray):
+        try:
+            image = read_image(os.fspath(image))
+        except ValueError as error:
+            raise InputError(f"{image}: {error}") from error
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    return image
 
 
 def inference_config(config_file: str, weights: str, opts: Sequence[str] = ()) -> CfgNode:
