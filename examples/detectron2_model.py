@@ -5,7 +5,7 @@
 
 The class is all that it takes. It is registered, so that META_ARCHITECTURE names it in a config.
 (For a RetinaNet or FCOS as Detectron2 has it, no class is needed: name GuidedRetinaNet or
-GuidedFCOS of mutual_guidance.modeling.)
+GuidedFCOS after `from mutual_guidance import add_mutual_guidance_config`.)
 """
 
 import torch

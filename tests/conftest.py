@@ -11,7 +11,6 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-import mutual_guidance.modeling  # noqa: F401  registers the detectors
 from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.engine import load_config
 

@@ -5,9 +5,6 @@ from detectron2.config import CfgNode as CN
 
 def add_mutual_guidance_config(cfg: CN) -> None:
     """Add the project's keys, with their defaults, to Detectron2's."""
-    # "auto" is a GPU where there is one, else the CPU.
-    cfg.MODEL.DEVICE = "auto"
-
     # Memory layout of the convolutions: NHWC, which is faster on some hardware.
     cfg.MODEL.CHANNELS_LAST = False
 
@@ -23,9 +20,9 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.MODEL.MUTUAL_GUIDANCE.STATIC_ITERS = 0
     # Bytes of working memory that an assignment may use.
     cfg.MODEL.MUTUAL_GUIDANCE.MEMORY_BUDGET = 2**30
-    # Prediction layers: "per_level", one 3x3 convolution a task and level as in the paper, or
-    # "shared", Detectron2's towers shared by the levels.
-    cfg.MODEL.MUTUAL_GUIDANCE.HEAD = "per_level"
+    # Prediction layers: "shared", Detectron2's towers shared by the levels, or "per_level", one 3x3
+    # convolution a task and level as in the paper.
+    cfg.MODEL.MUTUAL_GUIDANCE.HEAD = "shared"
 
     # Besides Detectron2's box losses, BBOX_REG_LOSS_TYPE may be "balanced_l1" (Libra R-CNN), with
     # its alpha, gamma and beta.

@@ -17,8 +17,8 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from .. import add_mutual_guidance_config
 from ..assignment import AnchorMatcher
-from ..config import add_mutual_guidance_config
 from ..data import check_datasets, register_datasets
 from ..errors import ConfigError
 from ..run_files import checkpoint_files, replace_file
@@ -72,13 +72,15 @@ def _kept(path: str | None) -> Iterator[None]:
 
 def load_config(config_file: str, opts: list[str]) -> CfgNode:
     """
-    The defaults, then the file, then KEY VALUE pairs.
+    The defaults, then the file, then KEY VALUE pairs. MODEL.DEVICE is "auto" where they say
+    nothing: a GPU if there is one, else the CPU.
 
     Raises:
         ConfigError: the file is missing or no YAML, or a key or value does not fit.
     """
     cfg = get_cfg()
     add_mutual_guidance_config(cfg)
+    cfg.MODEL.DEVICE = "auto"
     known = _all_keys(cfg)
     try:
         cfg.merge_from_file(config_file, allow_unsafe=False)
