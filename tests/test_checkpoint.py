@@ -2,6 +2,7 @@ import os
 import pickle
 import resource
 import signal
+import zipfile
 
 import pytest
 import torch
@@ -143,15 +144,59 @@ def test_resume_takes_the_newest_that_loads(tmp_path, caplog):
         checkpointer = saved_run(tmp_path, [])
         checkpointer.resume_or_load("", resume=True)
     assert checkpointer.model[0].weight[0, 0] == 2
-    assert "Passed over" in caplog.text and "model_0000004.pth: torn" in caplog.text
+    assert "Passed over" in caplog.text and "model_0000004.pth: holds no weights" in caplog.text
     assert "model_0000003.pth: without trainer" in caplog.text
     assert "Resuming from" in caplog.text and "model_0000002.pth" in caplog.text
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_resume_goes_by_the_iteration_and_not_by_the_times_of_copies(tmp_path, copied):
+    saved_run(tmp_path, [1, 2, 3])
+    if copied:  # the last one first
+        for second, name in enumerate(sorted(tmp_path.glob("*.pth"), reverse=True)):
+            os.utime(name, (second, second))
+    checkpointer = saved_run(tmp_path, [])
+    checkpointer.resume_or_load("", resume=True)
+    assert checkpointer.model[0].weight[0, 0] == 3
+
+
+def test_a_zeroed_part_of_a_checkpoint_is_found(tmp_path, caplog):
+    saved_run(tmp_path, [1, 2])
+    path = tmp_path / "model_0000002.pth"
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = max(archive.infolist(), key=lambda m: m.file_size).header_offset + 64
+    data[start : start + 64] = bytes(64)
+    path.write_bytes(data)
+    checkpointer = saved_run(tmp_path, [])
+    checkpointer.resume_or_load("", resume=True)
+    assert checkpointer.model[0].weight[0, 0] == 1
+    assert "model_0000002.pth: holds no weights that can be loaded: damaged" in caplog.text
+
+
+def test_a_dangling_link_is_passed_over(tmp_path, caplog):
+    saved_run(tmp_path, [1])
+    (tmp_path / "model_0000002.pth").symlink_to(tmp_path / "gone")
+    checkpointer = saved_run(tmp_path, [])
+    checkpointer.resume_or_load("", resume=True)
+    assert "Passed over" in caplog.text and checkpointer.model[0].weight[0, 0] == 1
+
+
+def test_a_checkpoint_that_would_unpack_to_more_than_it_is(tmp_path):
+    stored, path = tmp_path / "stored.pth", tmp_path / "bomb.pth"
+    torch.save({"model": {"a": torch.zeros(2**22)}}, stored)
+    with zipfile.ZipFile(stored) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member))
+    assert path.stat().st_size < 2**17
+    with pytest.raises(CheckpointError, match="it would unpack to more than it is"):
+        Checkpointer(small_model()).load(str(path))
 
 
 def test_no_checkpoint_that_loads_is_an_error_and_none_at_all_is_not(tmp_path):
     checkpointer = saved_run(tmp_path, [1])
     tear(tmp_path / "model_0000001.pth")
-    with pytest.raises(CheckpointError, match=r"model_0000001\.pth: torn.*remove them"):
+    with pytest.raises(CheckpointError, match=r"model_0000001\.pth: holds no.*remove them"):
         checkpointer.resume_or_load("", resume=True)
     (tmp_path / "model_0000001.pth").unlink()
     checkpointer.resume_or_load("", resume=True)
@@ -178,7 +223,7 @@ def test_disk_full_leaves_the_old_checkpoint(tmp_path):
 def test_weights_of_another_architecture(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"model": nn.Conv2d(3, 8, 3).state_dict()}, path)
-    with pytest.raises(CheckpointError, match=r"other\.pth is of another architecture: it lacks 4"):
+    with pytest.raises(CheckpointError, match=r"lacks 4 of the model's 4 weights, as 0\.bias"):
         Checkpointer(small_model()).load(str(path))
 
     state = small_model().state_dict()
@@ -187,8 +232,43 @@ def test_weights_of_another_architecture(tmp_path):
     Checkpointer(small_model()).load(str(path))  # a start for training
     checkpointer = Checkpointer(small_model())
     checkpointer.needs_all_weights = True
-    with pytest.raises(CheckpointError, match=r"it lacks 1 of the model's 4 weights, as 1\.weight"):
+    with pytest.raises(CheckpointError, match=r"lacks 1 of .*, as 1\.weight; 78% of"):
         checkpointer.load(str(path))
+
+
+def trunk_and_head():
+    """That a head alone is more than the trunk must not count."""
+    return nn.ModuleDict({"trunk": resnet18(), "head": nn.ModuleList([nn.Linear(1, 1)] * 500)})
+
+
+@pytest.mark.parametrize("needs_all_weights", [False, True])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {},
+        {"foo": torch.zeros(3)},
+        {f"head.{i}.weight": torch.zeros(1, 1) for i in range(500)},
+        torchvision.models.mobilenet_v3_small().state_dict(),
+        torchvision.models.resnet50().state_dict(),
+    ],
+    ids=["empty", "foo", "head", "mobilenet", "resnet50"],
+)
+def test_weights_that_leave_the_trunk_as_it_was_are_refused(tmp_path, weights, needs_all_weights):
+    path = tmp_path / "foreign.pth"
+    torch.save(weights, path)
+    checkpointer = Checkpointer(trunk_and_head())
+    checkpointer.needs_all_weights = needs_all_weights
+    with pytest.raises(CheckpointError, match=r"foreign\.pth is of another .* \d+% of the"):
+        checkpointer.load(str(path))
+
+
+@pytest.mark.parametrize("data", [3, [torch.zeros(3)], {"foo": "bar"}, {1: torch.zeros(3)},
+                                  {"model": [1]}, {"model": {"a": None}}])  # fmt: skip
+def test_what_is_no_dictionary_of_weights_is_refused(tmp_path, data):
+    path = tmp_path / "odd.pth"
+    torch.save(data, path)
+    with pytest.raises(CheckpointError, match=r"odd\.pth holds no weights"):
+        Checkpointer(small_model()).load(str(path))
 
 
 class Evil:

@@ -37,6 +37,13 @@ def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
     check_output(str(tmp_path), is_new_run=False)
 
 
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    (tmp_path / "model_0000009.pth.unfinished").touch()
+    (tmp_path / "notes.tmp").touch()
+    check_output(str(tmp_path), is_new_run=True)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "notes.tmp"}
+
+
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file/run cannot be written to \(Not a directory\)"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -151,6 +152,37 @@ def test_a_run_whose_last_file_is_lost_writes_it_anew(make_cfg, tmp_path):
     (tmp_path / "out" / "model_final.pth").unlink()
     run(make_cfg("out", *opts), resume=True)
     assert same(weights(tmp_path / "out"), before)
+
+
+def odd_shapes(state):
+    momenta = state["trainer"]["_trainer"]["optimizer"]["state"]
+    momenta[0]["momentum_buffer"] = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (odd_shapes, r"with a momentum_buffer of \(3,\) for a parameter of"),
+        (lambda state: state["trainer"].update(iteration=-5), "of iteration -5"),
+        (lambda state: state["trainer"].update(iteration="x"), "not this trainer's"),
+        (lambda state: state["trainer"].pop("_trainer"), "not this trainer's"),
+        (lambda state: state.update(trainer=[]), "not this trainer's"),
+        (lambda state: state["trainer"]["_trainer"]["optimizer"].update(param_groups=[]),
+         "of other parameters"),
+    ],
+)  # fmt: skip
+def test_a_state_that_does_not_fit_is_passed_over(make_cfg, tmp_path, caplog, damage, reason):
+    cfg = make_cfg("out", "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_ITER", 2)
+    run(cfg)
+    (tmp_path / "out" / "model_final.pth").unlink()
+    path = tmp_path / "out" / "model_0000001.pth"
+    state = torch.load(path, weights_only=True)
+    damage(state)
+    torch.save(state, path)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 1
+    assert re.search(rf"Passed over \S+/model_0000001\.pth: .*{reason}", caplog.text)
 
 
 def test_a_prolonged_run_resumes_where_it_was(make_cfg):

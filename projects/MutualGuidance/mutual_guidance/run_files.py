@@ -8,16 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from .archives import iteration_inside
+
 METRICS_FILE = "metrics.json"
 RESULTS_FILE = "evaluation.json"
 _CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
+_UNFINISHED = ".unfinished"
 _TAIL = 8192  # bytes, more than a line of metrics.json
 _ROW_START = re.compile(r'(?=\{")')
 
 
 def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file so that, whatever happens, ``path`` is the old or the new one, whole."""
-    temporary = f"{path}.tmp"
+    temporary = f"{path}{_UNFINISHED}"
     try:
         with open(temporary, "wb") as f:
             write(f)
@@ -37,17 +40,28 @@ def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
 
 def checkpoint_files(folder: str) -> list[str]:
     """
-    Checkpoints of a run, the last written first; of those written at the same time, that of the
-    end, then by iteration. (A run that was prolonged has later ones than that of its first end.)
+    Checkpoints of a run, that of the highest iteration first; of two of one iteration, that of the
+    end. (A run that was prolonged has later ones than that of its first end.)
     """
     names = os.listdir(folder) if os.path.isdir(folder) else []
     iterations = {m[0]: m[1] for m in map(_CHECKPOINT.fullmatch, names) if m}
 
-    def age(name: str) -> tuple[int, float]:
-        written = os.stat(os.path.join(folder, name)).st_mtime_ns
-        return written, math.inf if iterations[name] == "final" else int(iterations[name])
+    def age(name: str) -> tuple[float, bool]:
+        is_final = iterations[name] == "final"
+        # Not by the time of the file, which a copy does not keep.
+        iteration = (
+            iteration_inside(os.path.join(folder, name)) if is_final else int(iterations[name])
+        )
+        return math.inf if iteration is None else iteration, is_final
 
     return [os.path.join(folder, name) for name in sorted(iterations, key=age, reverse=True)]
+
+
+def forget_unfinished(folder: str) -> None:
+    """Remove what :func:`replace_file` left of files when its process was killed."""
+    for name in os.listdir(folder):
+        if name.endswith(_UNFINISHED):
+            os.remove(os.path.join(folder, name))
 
 
 def read_metrics(path: Path) -> tuple[dict[int, dict[str, float]], int]:

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..errors import ConfigError, OutputError
-from ..run_files import checkpoint_files
+from ..run_files import checkpoint_files, forget_unfinished
 
 _LOCK_FILE = ".lock"
 _SHARED_MEMORY = "/dev/shm"
@@ -54,6 +54,7 @@ def check_output(folder: str, is_new_run: bool) -> None:
             ) from error
         logger.warning(f"{folder} cannot be locked ({error}): see that no other run writes to it")
     _locks[os.path.realpath(folder)] = lock
+    forget_unfinished(folder)
 
 
 def check_shared_memory(cfg: CfgNode) -> None:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -130,6 +131,19 @@ class Trainer(DefaultTrainer):
     def state_dict(self) -> dict:
         return {**super().state_dict(), "data_seed": self.data_seed}
 
+    def misfit(self, state: Any) -> str | None:
+        """Why the training cannot go on from a state, or None."""
+        try:
+            iteration, seed, trainer = (state[k] for k in ("iteration", "data_seed", "_trainer"))
+            if not 0 <= int(iteration) < 2**31 or int(seed) < 0:
+                return f"of iteration {iteration} of a stream of seed {seed}, which cannot be"
+            missing = self._trainer.state_dict().keys() - trainer.keys()
+            if missing:
+                return f"without {', '.join(missing)}: of a run with other settings (SOLVER.AMP?)"
+            return _optimizer_misfit(trainer["optimizer"], self._trainer.optimizer)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            return f"with a state that is not this trainer's ({type(error).__name__}: {error})"
+
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
         self.data_seed = state_dict["data_seed"]
@@ -186,6 +200,18 @@ class Trainer(DefaultTrainer):
         results = super().test(cfg, self.ema.module)
         report(cfg, results, EMA_RESULTS_FILE)
         return {"ema": results}
+
+
+def _optimizer_misfit(state: dict, optimizer: Optimizer) -> str | None:
+    """How the sizes of a state differ from the optimiser's, which would not look itself."""
+    shapes = [[p.shape for p in group["params"]] for group in optimizer.param_groups]
+    if [len(group["params"]) for group in state["param_groups"]] != list(map(len, shapes)):
+        return "with an optimiser's state of other parameters"
+    for i, shape in enumerate(itertools.chain.from_iterable(shapes)):
+        for name, value in state["state"].get(i, {}).items():
+            if torch.is_tensor(value) and value.dim() and value.shape != shape:
+                return f"with a {name} of {tuple(value.shape)} for a parameter of {tuple(shape)}"
+    return None
 
 
 class _Repeated:
