@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,10 @@ from tests.conftest import REPOSITORY
 
 ITERATIONS = 4
 # Writes an iteration at a time and counts them in a checkpoint, from which it goes on. Seed 13
-# fails, seed 14 tears evaluation.json, seed 15 is slow, seed 16 fails without a sentence.
+# fails, seed 14 tears evaluation.json, seed 15 is slow, seed 16 fails without a sentence, seed 17
+# tears its last checkpoint.
 FAKE = """
-import json, os, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time, zipfile
 opts = dict(zip(sys.argv[4::2], sys.argv[5::2]))
 folder = pathlib.Path(opts["OUTPUT_DIR"])
 seed = int(opts["SEED"])
@@ -51,7 +53,10 @@ with open(folder / "metrics.json", "a") as f:
         checkpoint.write_text(str(i + 1))
         time.sleep(60.0 if seed == 15 and i == 1 and not done else 0.0)
 (folder / "model_0000001.pth").touch()
-(folder / "model_final.pth").touch()
+if seed == 17:
+    (folder / "model_final.pth").write_text("torn")
+else:
+    zipfile.ZipFile(folder / "model_final.pth", "w").close()
 ap = seed + (0.5 if opts["MODEL.MUTUAL_GUIDANCE.STRATEGY"] == "static" else 1.5)
 text = json.dumps({"data": {"bbox": {"AP": ap, "AP-x": None}, "other": {"z": 1.0}}})
 (folder / "evaluation.json").write_text(text[: 20 if seed == 14 else None])
@@ -107,18 +112,21 @@ def test_runs_every_cell_once_and_a_start_first(tmp_path):
 
 
 def test_checkpoints_are_kept_as_long_as_they_are_of_use(tmp_path):
-    cells = make(tmp_path, [1, 14], protocol="{}")
-    assert len(run(tmp_path, cells)) == 2
+    cells = make(tmp_path, [1, 14, 17], protocol="{}")
+    assert len(run(tmp_path, cells)) == 4
     for cell in cells:
-        kept = {path.name for path in (tmp_path / cell.folder).glob("*.pth")}
-        assert kept - {"model_final.pth"} == ({"model_0000001.pth"} if cell.seed == 14 else set())
+        kept = {path.name for path in (tmp_path / cell.folder).glob("model_0*.pth")}
+        assert kept == (set() if cell.seed == 1 else {"model_0000001.pth"})
 
-    folder = tmp_path / "a"
-    folder.mkdir()
+
+def test_nothing_is_deleted_before_its_successor_is_whole(tmp_path):
     for i in (1, 20, 3):
-        (folder / f"model_{i:07d}.pth").touch()
-    drop_checkpoints(folder, keep=2)
-    assert {path.name for path in folder.iterdir()} == {"model_0000003.pth", "model_0000020.pth"}
+        (tmp_path / f"model_{i:07d}.pth").touch()
+    drop_checkpoints(tmp_path, keep=2)
+    assert len(list(tmp_path.iterdir())) == 3
+    zipfile.ZipFile(tmp_path / "model_0000020.pth", "w").close()
+    drop_checkpoints(tmp_path, keep=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"model_0000003.pth", "model_0000020.pth"}
 
 
 def test_checkpoints_of_a_finished_run_go_with_the_next_call(tmp_path):

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..archives import archive_fault
 from ..errors import ExperimentError
 from ..run_files import (
     METRICS_FILE,
@@ -24,6 +25,7 @@ from .grid import Cell
 
 _RECORD_FILE = "record.json"
 LOG_FILE = "train_net.log"
+_FINAL_FILE = "model_final.pth"
 _LAUNCH_FILE = "launch.json"
 # Of every cell of an experiment, the value of each key; see Plan.config.
 Configs = Mapping[Cell, dict[str, Any]]
@@ -113,9 +115,12 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
     Mark a run as finished, with what the results page needs of it.
 
     Raises:
-        ExperimentError: its ``evaluation.json`` is missing or torn.
+        ExperimentError: its ``evaluation.json`` or ``model_final.pth`` is missing or torn.
     """
     folder = root / cell.folder
+    fault = archive_fault(str(folder / _FINAL_FILE))
+    if fault:
+        raise ExperimentError(f"{folder / _FINAL_FILE}: {fault}")
     by_iteration = metrics_so_far(folder)
     seconds = [row["time"] for row in by_iteration.values() if "time" in row]
     record = {
@@ -139,10 +144,16 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
 
 
 def drop_checkpoints(folder: Path, keep: int) -> None:
-    """Delete the checkpoints on the way to ``model_final.pth``, but for the newest."""
+    """
+    Delete the checkpoints on the way to ``model_final.pth``, but for the newest, and only if the
+    newest, or without ``keep`` that of the end, is whole.
+    """
     checkpoints = sorted(folder.glob("model_[0-9]*.pth"))
-    for path in checkpoints[: max(0, len(checkpoints) - keep)]:
-        path.unlink(missing_ok=True)
+    old = checkpoints[: max(0, len(checkpoints) - keep)]
+    successor = checkpoints[-1] if old and keep else folder / _FINAL_FILE
+    if old and archive_fault(str(successor)) is None:
+        for path in old:
+            path.unlink(missing_ok=True)
 
 
 def read_evaluation(folder: Path) -> dict[str, float | None]:
