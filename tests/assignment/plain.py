@@ -48,7 +48,13 @@ def match_anchors(
             scores = pred_logits[i][:, classes].float().sigmoid().t()  # (M, R)
             qualities["amplified"] = prior ** ((sigma - scores) / sigma)
         labels_per_image.append(
-            label_image(*settle_all(qualities, strategy), iou_thresholds, classes, num_classes)
+            label_image(
+                *settle_all(qualities, strategy),
+                [int(name != "prior") for name in QUALITIES_OF_STRATEGY[strategy]],
+                iou_thresholds,
+                classes,
+                num_classes,
+            )
         )
     return tuple(torch.stack(labels) for labels in zip(*labels_per_image, strict=True))
 
@@ -94,11 +100,15 @@ def label_image(
     prior: Tensor,
     cls_quality: Tensor,
     loc_quality: Tensor,
+    least_positives: list[int],
     iou_thresholds: tuple[float, float],
     gt_classes: Tensor,
     num_classes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Labels (R,) of one image from its settled qualities (M, R)."""
+    """
+    Labels (R,) of one image from its settled qualities (M, R) and the least number of positives of
+    a ground truth for each task.
+    """
     num_anchors = prior.shape[1]
     cls_labels = gt_classes.new_full((num_anchors,), num_classes, dtype=torch.int64)
     cls_gt_inds = torch.full_like(cls_labels, -1)
@@ -107,13 +117,12 @@ def label_image(
     num_pos = (prior >= high).sum(dim=1).tolist()
     num_any = (prior >= low).sum(dim=1).tolist()
     for m in range(len(prior)):
-        if num_any[m] == 0:
-            continue
-        cls_best = best_anchors(cls_quality[m], num_any[m])
+        num_cls, num_loc = (max(num_pos[m], least) for least in least_positives)
+        cls_best = best_anchors(cls_quality[m], num_cls + num_any[m] - num_pos[m])
         cls_labels[cls_best] = -1
-        cls_labels[cls_best[: num_pos[m]]] = gt_classes[m]
-        cls_gt_inds[cls_best[: num_pos[m]]] = m
-        loc_gt_inds[best_anchors(loc_quality[m], num_pos[m])] = m
+        cls_labels[cls_best[:num_cls]] = gt_classes[m]
+        cls_gt_inds[cls_best[:num_cls]] = m
+        loc_gt_inds[best_anchors(loc_quality[m], num_loc)] = m
     return cls_labels, cls_gt_inds, loc_gt_inds >= 0, loc_gt_inds
 
 

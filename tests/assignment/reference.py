@@ -64,13 +64,15 @@ def dynamic_k(row):
     return max(1, math.floor(sum(sorted(row)[-15:]) + 2**-16))
 
 
-def label_image(cls_quality, loc_quality, numbers, gt_classes, num_cands, num_classes, dynamic):
-    """Steps 4 to 6: four lists for one image."""
+def label_image(
+    cls_quality, loc_quality, numbers, least, gt_classes, num_cands, num_classes, dynamic
+):
+    """Steps 4 to 6: four lists for one image; ``least`` is the smallest N_p of each task."""
     cls_labels, cls_gts = [num_classes] * num_cands, [-1] * num_cands
     loc_mask, loc_gts = [False] * num_cands, [-1] * num_cands
     for m, (num_pos, num_ignored) in enumerate(numbers):
-        num_cls = dynamic_k(cls_quality[m]) if dynamic else num_pos
-        num_loc = dynamic_k(loc_quality[m]) if dynamic else num_pos
+        num_cls = dynamic_k(cls_quality[m]) if dynamic else max(num_pos, least[0])
+        num_loc = dynamic_k(loc_quality[m]) if dynamic else max(num_pos, least[1])
         ranked = ranking(cls_quality[m])
         for r in ranked[:num_cls]:
             cls_labels[r], cls_gts[r] = gt_classes[m], m
@@ -107,6 +109,7 @@ def match_anchors(
         guarantee_and_own(qualities[for_cls], True),
         guarantee_and_own(qualities[for_loc], True),
         numbers,
+        [int(quality != "prior") for quality in (for_cls, for_loc)],
         gt_classes,
         len(anchors),
         num_classes,
@@ -153,9 +156,6 @@ def match_points(
     cands = range(len(points))
     owners, fits = fcos_rule(points, strides, levels, gt_boxes, radius)
     numbers = [(owners.count(m), 0) for m in gts]
-    if strategy == "static" and not dynamic:
-        rule = [[float(owners[r] == m) for r in cands] for m in gts]
-        return label_image(rule, rule, numbers, gt_classes, len(points), num_classes, False)
     prior = [
         [centerness(points[r], gt_boxes[m]) if fits[m][r] else 0.0 for r in cands] for m in gts
     ]
@@ -168,10 +168,14 @@ def match_points(
             for m in gts
         ]
     for_cls, for_loc = QUALITY_OF_TASKS[strategy]
+    settled = {name: guarantee_and_own(quality, False) for name, quality in qualities.items()}
+    if not dynamic:  # what is not guided has the labels of Detectron2's rule
+        settled["prior"] = [[float(owners[r] == m) for r in cands] for m in gts]
     return label_image(
-        guarantee_and_own(qualities[for_cls], False),
-        guarantee_and_own(qualities[for_loc], False),
+        settled[for_cls],
+        settled[for_loc],
         numbers,
+        (0, 0),
         gt_classes,
         len(points),
         num_classes,

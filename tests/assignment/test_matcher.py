@@ -159,6 +159,43 @@ def test_hand_computed_example():
     assert guided.loc_mask.tolist() == [[True, False, True, False, False]]
 
 
+def test_a_guided_task_has_a_positive_for_an_object_that_lost_its_anchor():
+    # Two objects share their best anchor, (0, 0, 10, 10): object 0 with IoU 1 wins it, object 1
+    # with 0.8 loses it, and overlaps no other anchor.
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 8, 10, 10], [20, 20, 30, 30]])
+    args = (anchors, [torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8]])], [torch.tensor([0, 1])])
+    static = AnchorMatcher("static", num_classes=2)(*args)
+    assert static.cls_labels.tolist() == [[0, 2, 2]]
+    # Now anchor 2 regresses to object 1, and anchor 1 to 0.2 of object 0. Classification guides.
+    pred = torch.tensor([[[0.0, 0, 10, 10], [0, 8, 10, 10], [0, 0, 10, 8]]])
+    got = AnchorMatcher("localize_to_classify", num_classes=2)(*args, pred)
+    assert got.cls_labels.tolist() == [[0, 2, 1]]
+    assert got.loc_gt_inds.tolist() == static.loc_gt_inds.tolist() == [[0, -1, -1]]
+    # Any quality above 0 is enough: 20 / 160 of object 1, against 20 / 180 of object 0.
+    pred[0, 2] = torch.tensor([0.0, -8, 10, 2])
+    got = AnchorMatcher("localize_to_classify", num_classes=2)(*args, pred)
+    assert got.cls_labels.tolist() == [[0, 2, 1]]
+    # Where localisation guides, object 1 has no other anchor whose amplified prior is above 0.
+    logits = torch.zeros(1, 3, 2)
+    got = AnchorMatcher("classify_to_localize")(*args, None, logits)
+    assert got.loc_gt_inds.tolist() == [[0, -1, -1]]
+    assert got.cls_labels.tolist() == static.cls_labels.tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(scene=scenes(84, EXTENT, max_gts=8))
+def test_points_of_a_task_that_is_not_guided_are_detectron2s(scene):
+    args = (*fcos_points(), scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
+    static = PointMatcher("static")(*args)
+    cls_guided = PointMatcher("localize_to_classify")(*args)
+    loc_guided = PointMatcher("classify_to_localize")(*args)
+    both = PointMatcher("mutual_guidance")(*args)
+    assert torch.equal(cls_guided.loc_gt_inds, static.loc_gt_inds)
+    assert torch.equal(loc_guided.cls_labels, static.cls_labels)
+    assert torch.equal(cls_guided.cls_labels, both.cls_labels)
+    assert torch.equal(loc_guided.loc_gt_inds, both.loc_gt_inds)
+
+
 def test_dynamic_k_by_hand():
     # The anchors of test_hand_computed_example: qualities 1, 0.6, 0.45, 0.25 and 0. Their sum is
     # 2.3, so that two are positive for both tasks; one is ignored as there.

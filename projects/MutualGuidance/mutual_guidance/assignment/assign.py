@@ -60,6 +60,7 @@ class Rule(NamedTuple):
     counted: str  # the quality whose thresholds give the numbers
     ignore_threshold: float  # N_p + N_i: candidates at or above it
     positive_threshold: float  # N_p: candidates at or above it
+    least_positives: int = 0  # of N_p for a task that ranks by another quality than ``counted``
     dynamic_k: bool = False  # N_p from the qualities of each task instead
 
 
@@ -168,9 +169,11 @@ def assign(
             count_in_group(counted >= quality_bits(threshold), pairs.gts, num_gts)
             for threshold in (rule.positive_threshold, rule.ignore_threshold)
         )
-        num_cls = num_loc = num_pos
         if rule.dynamic_k:
             num_cls, num_loc = (dynamic_k(final[n], pairs.gts, rank, num_gts) for n in strategy)
+        else:
+            num_guided = num_pos.clamp(min=rule.least_positives)
+            num_cls, num_loc = (num_pos if n == rule.counted else num_guided for n in strategy)
         first_cls, first_any = (
             rank < number[pairs.gts] for number in (num_cls, num_cls + num_any - num_pos)
         )

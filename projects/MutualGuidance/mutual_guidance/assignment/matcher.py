@@ -129,7 +129,8 @@ class AnchorMatcher(_Matcher):
        the winner's alone, with quality 1.
     2. *Ownership.* Every other anchor counts only for the ground truth where its Q is highest.
     3. *Numbers.* By the IoU with the anchor, N_p anchors of a ground truth are at or above the
-       higher threshold and N_i more at or above the lower one.
+       higher threshold and N_i more at or above the lower one. For a task that ranks by another
+       quality N_p is at least 1, also where step 1 gave the only such anchor to another object.
     4. *Classification.* The N_p best by its quality are positive, the next N_i are ignored and all
        others background.
     5. *Localisation.* The N_p best by its quality are positive.
@@ -177,7 +178,7 @@ class AnchorMatcher(_Matcher):
                 order or range.
         """
         low, high = iou_thresholds
-        rule = Rule(True, "prior", low, high)
+        rule = Rule(True, "prior", low, high, least_positives=1)
         super().__init__(strategy, sigma, num_classes, memory_budget, num_positives, rule)
         if not 0 < low <= high <= 1:
             raise ValueError(f"iou_thresholds must ascend within (0, 1], got {iou_thresholds}")
@@ -218,11 +219,12 @@ class PointMatcher(_Matcher):
     several going to the smallest box. ``static`` is that rule itself, its rounding included: areas
     that differ by less than about 8 square pixels tie, and the lower index has the point.
 
-    The other strategies take the N_p best points by the qualities of the table in
-    :class:`AnchorMatcher`, with the centerness of the points inside the box and within that range
-    of scales in the place of the IoU with the anchor. Ownership is as there; no point is
-    guaranteed and none is ignored. With ``num_positives="dynamic_k"`` N_p is as there, and
-    ``static`` ranks by the centerness as well.
+    A task that a strategy does not guide has the labels of ``static``. A guided one takes the N_p
+    best points by its quality of the table in :class:`AnchorMatcher`, with the centerness of the
+    points inside the box and within that range of scales in the place of the IoU with the anchor.
+    Ownership is as there; no point is guaranteed and none is ignored. With
+    ``num_positives="dynamic_k"`` N_p is as there, and a task that is not guided ranks by the
+    centerness.
     """
 
     def __init__(
@@ -255,9 +257,9 @@ class PointMatcher(_Matcher):
 
     def _strategy(self, name: str) -> Strategy:
         strategy = super()._strategy(name)
-        if strategy == STRATEGIES["static"] and not self.rule.dynamic_k:
-            return Strategy("rule", "rule")
-        return strategy
+        if self.rule.dynamic_k:
+            return strategy
+        return Strategy(*("rule" if quality == "prior" else quality for quality in strategy))
 
     def __call__(
         self,
