@@ -87,10 +87,11 @@ def test_the_config_of_a_data_set_is_a_detector_and_the_data(config):
 
 @pytest.mark.parametrize("name", PARAMETERS)
 @pytest.mark.parametrize("column", [0, 1])
-def test_parameters_are_within_one_percent_of_the_recipe(name, column):
+def test_parameters_are_the_recipes(name, column):
     folder = ("PascalVOC-Detection", "COCO-Detection")[column]
     count = sum(p.numel() for p in build(f"{folder}/{name}.yaml").parameters())
-    assert count / 1e6 == pytest.approx(PARAMETERS[name][column], rel=0.01)
+    # The recipe rounds to 0.01 million, and counts up to 0.01 million biases before a BatchNorm.
+    assert count / 1e6 == pytest.approx(PARAMETERS[name][column], abs=0.015)
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,11 @@ def test_top_down_path_sums_coarse_into_fine():
 def test_input_must_be_divisible():
     with pytest.raises(ValueError, match=r"96x64 pixels: .* multiples of 64"):
         pyramid()(torch.rand(1, 3, 96, 64))
+
+
+def test_new_convolutions_start_as_pytorchs():
+    # Uniform within 1 / sqrt(fan in), whose deviation is that bound / sqrt(3).
+    weight = FSSDPyramid(Trunk(), ["c3", "c4", "c5"], out_channels=64).fuse.weight
+    bound = (3 * 64 * 9) ** -0.5
+    assert weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import fvcore.nn.weight_init as weight_init
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
@@ -58,12 +57,15 @@ def conv_norm_relu(
     dilation: int = 1,
     activation: Callable[[Tensor], Tensor] | None = F.relu,
 ) -> Conv2d:
-    """A convolution that keeps the size (or divides it by the stride), normalised, then ReLU."""
+    """
+    A convolution that keeps the size (or divides it by the stride), normalised, then ReLU. It
+    starts from PyTorch's own values, as in the authors' code; MSRA's are some four times as large.
+    """
     sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     norm_layer = get_norm(norm, out_channels)
     if isinstance(norm_layer, nn.modules.batchnorm._BatchNorm):
         norm_layer.momentum = _NORM_MOMENTUM
-    conv = Conv2d(
+    return Conv2d(
         in_channels,
         out_channels,
         sides,
@@ -74,5 +76,3 @@ def conv_norm_relu(
         norm=norm_layer,
         activation=activation,
     )
-    weight_init.c2_msra_fill(conv)
-    return conv

@@ -62,13 +62,18 @@ def rfb(
 
 
 def rfb_s(in_channels: int, out_channels: int, norm: str) -> RFB:
-    """The block of Fig. 4(b), for the finest map."""
-    wide = in_channels // 4
+    """The block of Fig. 4(b) for the finest map, its branches as in the code of RFBNet."""
+    wide = in_channels // 8
+    narrow, middle = wide // 2, wide * 3 // 4
+    tall, flat = (3, 1), (1, 3)
     steps: list[tuple[list[tuple[Size, int]], int]] = [
         ([(1, wide)], 1),
-        ([(1, wide), ((3, 1), wide)], 3),
-        ([(1, wide), ((1, 3), wide)], 3),
-        ([(1, wide // 2), ((1, 3), wide * 3 // 4), ((3, 1), wide)], 5),
+        ([(1, wide), (tall, wide)], 3),
+        ([(1, wide), (flat, wide)], 3),
+        ([(1, wide), (tall, wide)], 5),
+        ([(1, wide), (flat, wide)], 5),
+        ([(1, narrow), (flat, middle), (tall, wide)], 7),
+        ([(1, narrow), (tall, middle), (flat, wide)], 7),
     ]
     branches = [_branch(in_channels, s, wide, dilation, 1, norm) for s, dilation in steps]
     return RFB(
@@ -133,9 +138,10 @@ class RFBPyramid(Pyramid):
             rfb(channels[0], channels[1], norm),
             rfb(channels[1], channels[2], norm, stride=2),
         ]
+        # Where few channels come in, a branch less.
         blocks += [
-            rfb(channels[i], channels[i + 1], norm, stride=2, dilations=(1, 3, 5))
-            for i in range(2, num_levels - 1)
+            rfb(c, 256, norm, stride=2, dilations=(1, 3, 5, 7) if c > 256 else (1, 3, 7))
+            for c in channels[2:-1]
         ]
         self.coarse = nn.ModuleList(blocks)
 
