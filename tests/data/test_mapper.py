@@ -179,9 +179,24 @@ def test_shrinking_is_as_probable_and_strong_as_asked():
     image = np.zeros((50, 200, 3), np.uint8)
     augmentation = RandomShrink(SIZE)
     sizes = [augmentation.get_transform(image).apply_image(image).shape[:2] for _ in range(400)]
-    assert all(height == width <= SIZE for height, width in sizes)
-    assert 0.5 < np.mean([width < SIZE for _, width in sizes]) < 0.7
-    assert SIZE / 4 <= min(sizes)[0] < SIZE / 3.8
+    sizes = np.array(sizes)
+    assert (sizes <= SIZE).all()
+    assert 0.5 < (sizes < SIZE).any(axis=1).mean() < 0.7
+    # The canvas is s * r times as wide and s / r times as high, with s up to 4 and r² within 1/2
+    # and 2, so that the aspect ratio changes by up to 2; the pixels are whole.
+    ratio = SIZE / np.sqrt(sizes.prod(axis=1))
+    assert 3.8 < ratio.max() < 4.1
+    stretch = sizes[:, 0] / sizes[:, 1]
+    assert 0.48 < stretch.min() < 0.56 and 1.8 < stretch.max() < 2.1
+    assert 0.2 < (stretch[stretch != 1] < 1).mean() < 0.47  # r² is uniform: below 1 in a third
+
+
+def test_little_shrinking_stretches_little():
+    image = np.zeros((50, 200, 3), np.uint8)
+    augmentation = RandomShrink(SIZE, prob=1.0, max_ratio=1.2)
+    for _ in range(100):  # 1 / s² <= r² <= s² keeps both sides within the canvas
+        height, width = augmentation.get_transform(image).apply_image(image).shape[:2]
+        assert SIZE / 1.2**2 - 1 < min(height, width) <= max(height, width) <= SIZE
 
 
 def test_image_lies_anywhere_on_the_canvas():

@@ -42,27 +42,39 @@ class ExpandTransform(PadTransform):
 
 class RandomShrink(T.Augmentation):
     """
-    The first half of SSD's "zoom out": the image warped to a square, at random down to
-    ``1 / max_ratio`` of the full one, with an interpolation drawn at random. To shrink the image
-    instead of the canvas it then lies on leaves all that follows fewer pixels.
+    The first half of SSD's "zoom out": the image warped to its size on a square canvas that is
+    s * r times as wide and s / r times as high, with an interpolation drawn at random. s is uniform
+    in [1, ``max_ratio``], r² in [1 / ``max_stretch``, ``max_stretch``] as far as the image fits. To
+    shrink the image instead of enlarging the canvas leaves all that follows fewer pixels.
     """
 
-    def __init__(self, size: int, prob: float = 0.6, max_ratio: float = 4.0) -> None:
+    def __init__(
+        self, size: int, prob: float = 0.6, max_ratio: float = 4.0, max_stretch: float = 2.0
+    ) -> None:
         """
         Args:
-            size: side of the full square in pixels.
+            size: side of the canvas in pixels.
+            prob: that the image is shrunk at all.
+            max_ratio: of the canvas to the image, by the root of their areas.
+            max_stretch: change of the aspect ratio, 1 or more.
         """
         super().__init__()
         self.size = size
         self.prob = prob
         self.max_ratio = max_ratio
+        self.max_stretch = max_stretch
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         interp = _INTERPOLATIONS[np.random.randint(len(_INTERPOLATIONS))]
-        shrunk = self._rand_range() < self.prob
-        ratio = self._rand_range(1.0, self.max_ratio) if shrunk else 1.0
-        side = max(1, round(self.size / ratio))
-        return T.ResizeTransform(*image.shape[:2], side, side, interp)
+        ratio = stretch = 1.0
+        if self._rand_range() < self.prob:
+            ratio = self._rand_range(1.0, self.max_ratio)
+            widest = min(self.max_stretch, ratio**2)
+            stretch = self._rand_range(1 / widest, widest) ** 0.5
+        height, width = (
+            max(1, round(self.size / side)) for side in (ratio / stretch, ratio * stretch)
+        )
+        return T.ResizeTransform(*image.shape[:2], height, width, interp)
 
 
 class RandomPlace(T.Augmentation):
