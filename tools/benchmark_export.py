@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from mutual_guidance.data.images import read_image
 from mutual_guidance.data.inputs import find_images
-from mutual_guidance.engine import load_config
+from mutual_guidance.engine import prepare
 from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.export import (
     DetectorGraph,
@@ -77,7 +77,7 @@ def run(configs: list[Path], images: list[str] | None, repeats: int) -> None:
 
 def benchmark(path: Path, files: list[str], repeats: int) -> dict[str, object]:
     """Parity of the files of a config by kind, megabytes and seconds."""
-    cfg = load_config(str(path), ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
+    cfg = prepare(path, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
     size = cfg.INPUT.SQUARE_SIZE or STOCK_SIZE
     torch.manual_seed(0)
     model = build_model(cfg).eval()

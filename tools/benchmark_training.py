@@ -30,9 +30,8 @@ from torch import nn
 from tqdm import tqdm
 
 from mutual_guidance.assignment import STRATEGIES
-from mutual_guidance.data import build_train_loader, check_datasets, register_datasets
-from mutual_guidance.engine import Trainer, load_config
-from mutual_guidance.engine.setup import check_values, resolve_classes, resolve_device
+from mutual_guidance.data import build_train_loader
+from mutual_guidance.engine import Trainer, prepare
 from mutual_guidance.engine.step import build_step
 from mutual_guidance.errors import run_main
 
@@ -77,7 +76,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     setup_logger(name="mutual_guidance")
-    cfg = prepare(options.config_file, options.opts)
+    opts = [*options.opts, "MODEL.WEIGHTS", "", "OUTPUT_DIR", "", "DATASETS.TEST", ()]
+    cfg = prepare(options.config_file, opts, data=("TRAIN",), for_training=True)
 
     loaders = {w: measure_loader(cfg, w, options.batches) for w in tqdm(options.workers, "loader")}
     batches = list(itertools.islice(build_train_loader(cfg, 0), WARM_UP + options.batches))
@@ -100,18 +100,6 @@ def main() -> None:
             json.dump(result, f, indent=2)
 
 
-def prepare(config_file: str, opts: list[str]) -> CfgNode:
-    """The checked config, with random weights and the classes of its data."""
-    cfg = load_config(config_file, [*opts, "MODEL.WEIGHTS", "", "OUTPUT_DIR", ""])
-    check_values(cfg)
-    resolve_device(cfg)
-    register_datasets(cfg.DATASETS.REGISTER)
-    check_datasets(cfg.DATASETS.TRAIN)
-    cfg.DATASETS.TEST = ()
-    resolve_classes(cfg)
-    return cfg
-
-
 def measure_loader(cfg: CfgNode, workers: int, count: int) -> float:
     """Images a second."""
     batches = iter(build_train_loader(with_workers(cfg, workers), 0))
@@ -126,6 +114,7 @@ def measure_loader(cfg: CfgNode, workers: int, count: int) -> float:
 def measure_step(cfg: CfgNode, strategy: str, batches: list[list[dict]]) -> dict[str, float]:
     """Images a second and the share of assignment, of training steps on batches in memory."""
     cfg = cfg.clone()
+    cfg.defrost()
     cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY = strategy
     trainer, model = make_trainer(cfg, itertools.cycle(batches))
     matcher = "point_matcher" if hasattr(model, "point_matcher") else "anchor_matcher"
@@ -169,6 +158,7 @@ def make_trainer(cfg: CfgNode, loader: Iterable) -> tuple[Any, nn.Module]:
 
 def with_workers(cfg: CfgNode, workers: int) -> CfgNode:
     cfg = cfg.clone()
+    cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = workers
     return cfg
 

@@ -24,8 +24,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mutual_guidance.assignment import STRATEGIES
-from mutual_guidance.engine import load_config
-from mutual_guidance.engine.setup import resolve_device
+from mutual_guidance.engine import prepare
 from mutual_guidance.experiments.grid import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,8 +149,7 @@ def objects(height: int, width: int, count: int = 6) -> Instances:
 
 def build(path: Path, *opts: str) -> tuple[CfgNode, nn.Module]:
     """Config and model, from random weights."""
-    cfg = load_config(str(path), list(opts))
-    resolve_device(cfg)
+    cfg = prepare(path, opts)
     torch.manual_seed(0)
     return cfg, build_model(cfg)
 

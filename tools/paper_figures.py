@@ -23,7 +23,7 @@ from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
 from mutual_guidance.assignment import amplify
-from mutual_guidance.engine import setup_tool
+from mutual_guidance.engine import prepare
 from mutual_guidance.errors import DatasetError, InputError, run_main
 from mutual_guidance.visualization import (
     CandidateRow,
@@ -94,7 +94,7 @@ def draw_candidates(args: argparse.Namespace) -> None:
     """Print the table and write candidates_IMAGE_OBJECT.png."""
     if args.rows < 1:
         raise InputError(f"--rows must be 1 or more, got {args.rows}")
-    cfg = setup_tool(args.config_file, args.opts)
+    cfg = prepare(args.config_file, args.opts, data=("TRAIN",))
     names = cfg.DATASETS.TRAIN
     records = with_ids(names, [args.image_id]) if args.image_id else first_annotated(names, 1)
     if not records:

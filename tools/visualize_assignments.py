@@ -17,7 +17,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tqdm import tqdm
 
-from mutual_guidance.engine import setup_tool
+from mutual_guidance.engine import prepare
 from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.run_files import checkpoint_files
 from mutual_guidance.visualization import (
@@ -41,7 +41,7 @@ def visualize(args: argparse.Namespace) -> None:
     """Draw the images that were asked for with every checkpoint."""
     checkpoints = find_checkpoints(args.weights)
     output = args.output or checkpoints[-1].parent / ASSIGNMENTS_FOLDER
-    cfg = setup_tool(args.config_file, args.opts)
+    cfg = prepare(args.config_file, args.opts, data=("TRAIN",))
     images = find_images(cfg, args.images, args.image_ids)
     draw(cfg, checkpoints, images, Film(output))
 

@@ -1,10 +1,10 @@
 import pytest
+import torch
 
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import load_config, setup_tool
+from mutual_guidance.engine import load_config, prepare
+from mutual_guidance.engine.checks import check_values, check_weights
 from mutual_guidance.engine.setup import (
-    check_values,
-    check_weights,
     resolve_classes,
     resolve_device,
     resolve_schedule,
@@ -62,9 +62,9 @@ def test_a_tool_takes_the_config_of_a_run_on_a_gpu(voc, voc_entry, monkeypatch, 
     cfg.DATASETS.REGISTER, cfg.DATASETS.TEST = [voc_entry], ()
     cfg.DATASETS.TRAIN = (voc_entry["name"],)
     (tmp_path / "config.yaml").write_text(cfg.dump())
-    assert setup_tool(str(tmp_path / "config.yaml"), []).MODEL.DEVICE == "cpu"
+    assert prepare(tmp_path / "config.yaml", data=("TRAIN",)).MODEL.DEVICE == "cpu"
     with pytest.raises(ConfigError, match="finds no GPU"):
-        setup_tool(str(tmp_path / "config.yaml"), ["MODEL.DEVICE", "cuda"])
+        prepare(tmp_path / "config.yaml", ["MODEL.DEVICE", "cuda"])
 
 
 def test_classes_and_schedule_follow_the_data(voc, voc_entry):
@@ -101,7 +101,7 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("MODEL.MUTUAL_GUIDANCE.NUM_POSITIVES", "dynamic", "choose one of static, dynamic_k"),
         ("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", -1, "must be 0 or more, got -1"),
         ("MODEL.MUTUAL_GUIDANCE.HEAD", "per-level", "must be one of per_level, shared"),
-        ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "must ascend"),
+        ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "cannot be built: .*low <= high"),
         ("SOLVER.AMP.PRECISION", "float8", "must be one of float16, bfloat16, got 'float8'"),
         ("SOLVER.IMS_PER_BATCH", 0, "must be 1 or more, got 0"),
         ("SOLVER.EMA_DECAY", 1.0, r"must be in \[0, 1\), got 1.0"),
@@ -114,7 +114,7 @@ def test_wrong_values_are_refused(key, value, message):
 
 def test_a_training_without_a_length_is_refused():
     check_values(load_config(CONFIG, ["SOLVER.MAX_ITER", 0]))  # it has epochs
-    with pytest.raises(ConfigError, match="SOLVER.MAX_ITER must be 1 or more"):
+    with pytest.raises(ConfigError, match="SOLVER.MAX_ITER, where .* must be 1 or more"):
         check_values(load_config(CONFIG, ["SOLVER.MAX_ITER", 0, "SOLVER.EPOCHS", 0.0]))
 
 
@@ -127,18 +127,64 @@ def test_misalignment_needs_a_dense_detector():
 
 
 def test_weights_must_be_there(tmp_path):
-    cfg = load_config(CONFIG, [])
-    with pytest.raises(ConfigError, match="--eval-only needs trained weights"):
-        check_weights(cfg, eval_only=True, resume=False)
-    cfg.OUTPUT_DIR = str(tmp_path)
-    with pytest.raises(ConfigError, match=f"{tmp_path} has no checkpoint"):
-        check_weights(cfg, eval_only=True, resume=True)
+    cfg = load_config(CONFIG)
+    check_weights(cfg, "start")
+    with pytest.raises(ConfigError, match=f"trained weights are needed.*{cfg.OUTPUT_DIR}"):
+        check_weights(cfg, "trained")
     cfg.MODEL.WEIGHTS = str(tmp_path / "none.pth")
-    with pytest.raises(ConfigError, match=r"no file .*none\.pth"):
-        check_weights(cfg, eval_only=False, resume=False)
-    (tmp_path / "model_0000009.pth").touch()
-    check_weights(cfg, eval_only=False, resume=True)  # what a run began with may be gone
+    for needed in ("start", "trained"):
+        with pytest.raises(ConfigError, match=r"no file .*none\.pth"):
+            check_weights(cfg, needed)
+    check_weights(cfg, "any")
     cfg.MODEL.WEIGHTS = "torchvision://resnet18"
-    check_weights(cfg, eval_only=False, resume=False)
-    cfg.MODEL.WEIGHTS = ""
-    check_weights(cfg, eval_only=True, resume=True)
+    check_weights(cfg, "start")
+
+
+BACKBONE = "build_top_down_resnet_backbone"
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.META_ARCHITECTURE", "GuidedRetinanet"], "is unknown; there are GuidedRetinaNet"),
+        (["MODEL.META_ARCHITECTURE", "FSSD", "MODEL.BACKBONE.NAME", BACKBONE], "on a FSSDPyramid"),
+        (["MODEL.BACKBONE.NAME", "fssd"], "No object named 'fssd'"),
+        (["MODEL.RETINANET.IN_FEATURES", ["p9"]], "cannot be built: KeyError.'p9'"),
+    ],
+)
+def test_a_detector_that_cannot_be_built_is_refused_before_the_data_is_read(opts, message):
+    opts = [*opts, "DATASETS.TRAIN", "('nowhere',)"]
+    with pytest.raises(ConfigError, match=message):
+        prepare(CONFIG, opts, data=("TRAIN",))
+
+
+def test_checking_a_detector_leaves_the_random_state_and_no_weights():
+    state = torch.get_rng_state()
+    check_values(load_config(CONFIG))
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.zeros(1).device.type == "cpu"
+
+
+def test_a_set_of_data_must_be_named(voc, voc_entry):
+    with pytest.raises(ConfigError, match=r"DATASETS\.TEST is empty"):
+        prepare(CONFIG, ["DATASETS.TEST", ()], data=("TEST",))
+    with pytest.raises(ConfigError, match="classes are unknown"):
+        prepare(
+            CONFIG,
+            ["DATASETS.TEST", (), "DATASETS.TRAIN", (), "MODEL.WEIGHTS", "torchvision://resnet18"],
+            weights="trained",
+        )
+
+
+def test_a_frozen_config_of_a_training(voc, voc_entry):
+    for i in range(4):
+        voc.add(f"a{i}", [("red", (1, 1, 9, 9))])
+    name = voc_entry["name"]
+    opts = ["DATASETS.REGISTER", [voc_entry], "DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,)]
+    opts += ["SOLVER.EPOCHS", 2.0, "SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu"]
+    opts += ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16"]
+    cfg = prepare(CONFIG, opts, data=("TRAIN", "TEST"), for_training=True)
+    assert cfg.is_frozen() and cfg.SOLVER.MAX_ITER == 4 and cfg.SOLVER.AMP.ENABLED
+    assert cfg.DATASETS.CLASSES == ["red", "green", "blue"] and cfg.MODEL.FCOS.NUM_CLASSES == 3
+    opts.remove("SOLVER.AMP.ENABLED"), opts.remove(True)
+    assert not prepare(CONFIG, opts, data=("TRAIN",)).SOLVER.AMP.ENABLED

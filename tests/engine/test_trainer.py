@@ -15,7 +15,8 @@ from mutual_guidance.assignment import AnchorMatcher
 from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import Interrupted, Trainer, load_config
-from mutual_guidance.engine.setup import _kept, check_values, resolve_classes, resolve_device
+from mutual_guidance.engine.checks import check_values
+from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_device
 from mutual_guidance.engine.step import load_batch
 from mutual_guidance.errors import CheckpointError, NonFiniteLoss
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet

@@ -3,7 +3,7 @@
 from .interrupt import Interrupted
 from .launch import launch
 from .predictor import Predictor
-from .setup import load_config, setup, setup_tool
+from .setup import load_config, prepare, setup
 from .trainer import Trainer
 
 __all__ = [
@@ -12,6 +12,6 @@ __all__ = [
     "Trainer",
     "launch",
     "load_config",
+    "prepare",
     "setup",
-    "setup_tool",
 ]

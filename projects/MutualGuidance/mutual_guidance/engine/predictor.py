@@ -14,12 +14,12 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from ..checkpoint import Checkpointer
-from ..data import build_mapper, check_datasets, register_datasets
+from ..data import build_mapper
 from ..data.images import read_image
 from ..errors import ConfigError, InputError
 from ..run_files import checkpoint_files
 from ..visualization.predictions import draw_predictions
-from .setup import check_weights, load_tool_config, resolve_classes
+from .setup import prepare
 from .trainer import Trainer
 
 Image = str | os.PathLike | np.ndarray
@@ -79,7 +79,7 @@ class Predictor:
         """
         self.cfg = cfg
         # Without the data sets, as much as the config of a run says.
-        self.metadata = _known_metadata(cfg) or Metadata(thing_classes=list(cfg.DATASETS.CLASSES))
+        self.metadata = _metadata(cfg)
         self.model = Trainer.build_model(cfg).eval()
         checkpointer = Checkpointer(self.model)
         checkpointer.needs_all_weights = True
@@ -190,14 +190,7 @@ def inference_config(config_file: str, weights: str, opts: Sequence[str] = ()) -
         ConfigError: the config or the weights are wrong or missing.
         DatasetError: the names of the classes stand in a data set that cannot be read.
     """
-    cfg = load_tool_config(str(config_file), ["MODEL.WEIGHTS", str(weights), *opts])
-    check_weights(cfg, eval_only=True, resume=False)
-    register_datasets(cfg.DATASETS.REGISTER)
-    if not cfg.DATASETS.CLASSES and not _known_metadata(cfg):
-        check_datasets(_datasets(cfg)[:1])  # which reads the classes
-    resolve_classes(cfg)
-    cfg.freeze()
-    return cfg
+    return prepare(config_file, ["MODEL.WEIGHTS", str(weights), *opts], weights="trained")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -219,11 +212,8 @@ def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namesp
         parser.error("which model? Give --run FOLDER, or --config-file FILE and --weights FILE")
 
 
-def _datasets(cfg: CfgNode) -> list[str]:
-    return [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
-
-
-def _known_metadata(cfg: CfgNode) -> Metadata | None:
-    """Of the first data set whose classes are known without reading it."""
-    everything = map(MetadataCatalog.get, _datasets(cfg))
-    return next((m for m in everything if "thing_classes" in m.as_dict()), None)
+def _metadata(cfg: CfgNode) -> Metadata:
+    """Of the first data set that is at hand; else of the classes that the config tells."""
+    everything = map(MetadataCatalog.get, (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
+    known = (metadata for metadata in everything if "thing_classes" in metadata.as_dict())
+    return next(known, Metadata(thing_classes=list(cfg.DATASETS.CLASSES)))

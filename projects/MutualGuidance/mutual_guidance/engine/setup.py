@@ -12,48 +12,86 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import default_setup
-from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from .. import add_mutual_guidance_config
-from ..assignment import AnchorMatcher
 from ..data import check_datasets, register_datasets
 from ..errors import ConfigError
 from ..run_files import checkpoint_files, replace_file
+from .checks import check_values, check_weights
 from .output import check_output, check_shared_memory
-from .step import PRECISIONS
 
 _LOGGER_NAME = "mutual_guidance"
-_HEADS = ("per_level", "shared")
+_ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
 logger = logging.getLogger(__name__)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """
-    Build the config of ``args`` (see Detectron2's ``default_argument_parser``), check the data
-    sets and set up logging and seeds.
+    Make a training or an evaluation of ``args`` (see Detectron2's ``default_argument_parser``)
+    ready: its output folder, log, config and seeds.
+
+    Raises:
+        ConfigError, DatasetError, OutputError: before any long work.
+    """
+    folder = load_config(args.config_file, args.opts).OUTPUT_DIR
+    check_output(folder, is_new_run=not (args.eval_only or args.resume))
+    setup_logger(folder, distributed_rank=comm.get_rank(), name=_LOGGER_NAME)
+    if args.resume and checkpoint_files(folder):
+        weights = "any"  # what the run began with may be gone
+    else:
+        weights = "trained" if args.eval_only else "start"
+    data = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
+    cfg = prepare(args.config_file, args.opts, data=data, weights=weights, for_training=True)
+    if not args.eval_only:
+        check_shared_memory(cfg)
+    with _kept(os.path.join(folder, "config.yaml") if args.eval_only else None):
+        default_setup(cfg, args)
+    return cfg
+
+
+def prepare(
+    config_file: str | os.PathLike,
+    opts: Sequence[object] = (),
+    *,
+    data: Sequence[str] = (),
+    weights: str = "any",
+    for_training: bool = False,
+) -> CfgNode:
+    """
+    From a command line to a frozen config that can run here. Nothing is written, no seed is set.
+
+    Args:
+        config_file: a YAML. opts: KEY VALUE pairs.
+        data: keys below DATASETS, "TRAIN" and "TEST", whose data sets are read and checked; the
+            first must name one.
+        weights: see :func:`check_weights`. With "trained", the names of the classes must be known,
+            from the config or a data set.
+        for_training: device, precision and schedule are the config's. A tool may run on another
+            machine than the training, whose config.yaml it is given: without this, MODEL.DEVICE is
+            "auto" and there is no mixed precision, unless ``opts`` name them.
 
     Raises:
         ConfigError, DatasetError: before any long work.
     """
-    cfg = load_config(args.config_file, args.opts)
-    check_output(cfg.OUTPUT_DIR, is_new_run=not (args.eval_only or args.resume))
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=_LOGGER_NAME)
+    cfg = load_config(config_file, opts if for_training else [*_ANYWHERE, *opts])
     check_values(cfg)
-    check_weights(cfg, args.eval_only, args.resume)
+    check_weights(cfg, weights)
     resolve_device(cfg)
     register_datasets(cfg.DATASETS.REGISTER)
-    train_names = () if args.eval_only else cfg.DATASETS.TRAIN
-    check_datasets([*train_names, *cfg.DATASETS.TEST])
-    resolve_classes(cfg)
-    if not args.eval_only:
+    needs_classes = bool(data) or weights == "trained"
+    if data and not cfg.DATASETS[data[0]]:
+        raise ConfigError(f"DATASETS.{data[0]} is empty: name a data set")
+    names = [name for key in data for name in cfg.DATASETS[key]]
+    if needs_classes and not names and not known_classes(cfg):
+        names = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN][:1]
+    check_datasets(names)
+    if needs_classes:
+        resolve_classes(cfg)
+    if for_training and "TRAIN" in data:
         resolve_schedule(cfg)
-        check_shared_memory(cfg)
     cfg.freeze()
-    with _kept(os.path.join(cfg.OUTPUT_DIR, "config.yaml") if args.eval_only else None):
-        default_setup(cfg, args)
     return cfg
 
 
@@ -70,7 +108,7 @@ def _kept(path: str | None) -> Iterator[None]:
         replace_file(path, lambda f: f.write(content))
 
 
-def load_config(config_file: str, opts: list[str]) -> CfgNode:
+def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> CfgNode:
     """
     The defaults, then the file, then KEY VALUE pairs. MODEL.DEVICE is "auto" where they say
     nothing: a GPU if there is one, else the CPU.
@@ -83,13 +121,13 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     cfg.MODEL.DEVICE = "auto"
     known = _all_keys(cfg)
     try:
-        cfg.merge_from_file(config_file, allow_unsafe=False)
-        cfg.merge_from_list(opts)
+        cfg.merge_from_file(os.fspath(config_file), allow_unsafe=False)
+        cfg.merge_from_list(list(opts))
     except Exception as error:
         # The text of a KeyError is quoted.
         reason = error.args[0] if isinstance(error, KeyError) else error
         raise ConfigError(
-            f"config {config_file} with {opts or 'no overrides'}: {reason}"
+            f"config {config_file} with {list(opts) or 'no overrides'}: {reason}"
             f"{_nearest_keys(str(reason), known)}"
         ) from error
     return cfg
@@ -111,66 +149,6 @@ def _nearest_keys(message: str, known: list[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def check_values(cfg: CfgNode) -> None:
-    """Raise ConfigError for values of the project's keys that cannot be used."""
-    guidance = cfg.MODEL.MUTUAL_GUIDANCE
-    if guidance.HEAD not in _HEADS:
-        raise ConfigError(
-            f"MODEL.MUTUAL_GUIDANCE.HEAD must be one of {', '.join(_HEADS)}, got {guidance.HEAD!r}"
-        )
-    if guidance.STATIC_ITERS < 0:
-        raise ConfigError(
-            f"MODEL.MUTUAL_GUIDANCE.STATIC_ITERS must be 0 or more, got {guidance.STATIC_ITERS}"
-        )
-    try:
-        AnchorMatcher(
-            guidance.STRATEGY,
-            guidance.SIGMA,
-            tuple(cfg.MODEL.RETINANET.IOU_THRESHOLDS),
-            num_positives=guidance.NUM_POSITIVES,
-        )
-    except ValueError as error:
-        raise ConfigError(
-            f"MODEL.MUTUAL_GUIDANCE or MODEL.RETINANET.IOU_THRESHOLDS: {error}"
-        ) from error
-    solver = cfg.SOLVER
-    if solver.IMS_PER_BATCH < 1:
-        raise ConfigError(f"SOLVER.IMS_PER_BATCH must be 1 or more, got {solver.IMS_PER_BATCH}")
-    if solver.EPOCHS <= 0 and solver.MAX_ITER < 1:
-        raise ConfigError(
-            f"SOLVER.MAX_ITER must be 1 or more where SOLVER.EPOCHS is 0, got {solver.MAX_ITER}"
-        )
-    if solver.AMP.PRECISION not in PRECISIONS:
-        raise ConfigError(
-            f"SOLVER.AMP.PRECISION must be one of {', '.join(PRECISIONS)}, "
-            f"got {solver.AMP.PRECISION!r}"
-        )
-    if not 0 <= solver.EMA_DECAY < 1:
-        raise ConfigError(f"SOLVER.EMA_DECAY must be in [0, 1), got {solver.EMA_DECAY}")
-    dense = [name for name, detector in META_ARCH_REGISTRY if issubclass(detector, DenseDetector)]
-    if cfg.TEST.MISALIGNMENT and cfg.MODEL.META_ARCHITECTURE not in dense:
-        raise ConfigError(
-            f"TEST.MISALIGNMENT measures {', '.join(dense)}, not {cfg.MODEL.META_ARCHITECTURE}: "
-            "set it to False"
-        )
-
-
-def check_weights(cfg: CfgNode, eval_only: bool, resume: bool) -> None:
-    """Raise ConfigError for weights that are needed and not there."""
-    if resume and checkpoint_files(cfg.OUTPUT_DIR):
-        return
-    weights = cfg.MODEL.WEIGHTS
-    if eval_only and not weights and resume:
-        raise ConfigError(
-            f"--eval-only --resume: {cfg.OUTPUT_DIR} has no checkpoint; set OUTPUT_DIR to that of "
-            "the training"
-        )
-    if eval_only and not weights:
-        raise ConfigError("--eval-only needs trained weights: add MODEL.WEIGHTS FILE, or --resume")
-    if weights and "://" not in weights and not os.path.isfile(weights):
-        raise ConfigError(f"MODEL.WEIGHTS: there is no file {weights}")
-
-
 def resolve_device(cfg: CfgNode) -> None:
     """MODEL.DEVICE "auto" to what there is. Raises ConfigError for a GPU that is not there."""
     has_gpu = torch.cuda.is_available()
@@ -187,17 +165,28 @@ def resolve_device(cfg: CfgNode) -> None:
         raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU; on the CPU use bfloat16")
 
 
+def known_classes(cfg: CfgNode) -> list[str]:
+    """Names of the classes as far as they are known without reading a data set; else none."""
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        metadata = MetadataCatalog.get(name).as_dict()
+        if "thing_classes" in metadata:
+            return list(metadata["thing_classes"])
+    return list(cfg.DATASETS.CLASSES)
+
+
 def resolve_classes(cfg: CfgNode) -> None:
     """Take the number of classes from the data sets, which must agree on them."""
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    known = [n for n in names if "thing_classes" in MetadataCatalog.get(n).as_dict()]
-    classes = MetadataCatalog.get(known[0]).thing_classes if known else cfg.DATASETS.CLASSES
+    classes = known_classes(cfg)
     if not classes:
-        raise ConfigError("DATASETS.TRAIN and DATASETS.TEST are empty: name a data set")
-    for name in known[1:]:
-        if MetadataCatalog.get(name).thing_classes != classes:
-            raise ConfigError(f"data sets {known[0]} and {name} differ in their classes")
-    cfg.DATASETS.CLASSES = list(classes)
+        raise ConfigError("the classes are unknown: name a data set in DATASETS.TEST")
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        others = MetadataCatalog.get(name).as_dict().get("thing_classes", classes)
+        if list(others) != classes:
+            raise ConfigError(
+                f"DATASETS.TRAIN and DATASETS.TEST differ in their classes: those of {name} are "
+                f"{', '.join(others)}, those of others {', '.join(classes)}"
+            )
+    cfg.DATASETS.CLASSES = classes
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.FCOS.NUM_CLASSES = len(classes)
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
 
@@ -224,34 +213,3 @@ def resolve_schedule(cfg: CfgNode) -> None:
         logger.info(
             f"{solver.EPOCHS} epochs of {num_images} images are {solver.MAX_ITER} iterations"
         )
-
-
-def load_tool_config(config_file: str, opts: Sequence[str]) -> CfgNode:
-    """
-    :func:`load_config`, checked, for a machine other than that of the training: MODEL.DEVICE is
-    "auto" and there is no mixed precision, whatever the file says, unless ``opts`` name them.
-
-    Raises:
-        ConfigError: before any long work.
-    """
-    anywhere = ["MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False]
-    cfg = load_config(config_file, [*anywhere, *opts])
-    check_values(cfg)
-    resolve_device(cfg)
-    return cfg
-
-
-def setup_tool(config_file: str, opts: list[str]) -> CfgNode:
-    """
-    The config for a tool that looks at DATASETS.TRAIN: checked as in :func:`setup`, but nothing is
-    written and no seed is set.
-
-    Raises:
-        ConfigError, DatasetError: before any long work.
-    """
-    cfg = load_tool_config(config_file, opts)
-    register_datasets(cfg.DATASETS.REGISTER)
-    check_datasets(cfg.DATASETS.TRAIN)
-    resolve_classes(cfg)
-    cfg.freeze()
-    return cfg

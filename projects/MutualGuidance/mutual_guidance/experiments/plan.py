@@ -11,8 +11,10 @@ from detectron2.config import CfgNode
 
 from ..data import check_datasets, register_datasets
 from ..engine import load_config
-from ..engine.setup import check_values, check_weights, resolve_schedule
+from ..engine.checks import check_values, check_weights
+from ..engine.setup import resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
+from ..run_files import checkpoint_files
 from .grid import Cell
 from .records import metrics_so_far
 
@@ -76,8 +78,8 @@ def _load(root: Path, cell: Cell) -> CfgNode:
     try:
         cfg = load_config(str(root / cell.config), cell.opts)
         check_values(cfg)
-        if cell.start is None:
-            check_weights(cfg, eval_only=False, resume=True)
+        if cell.start is None and not checkpoint_files(cfg.OUTPUT_DIR):
+            check_weights(cfg, "start")
     except ConfigError as error:
         raise ExperimentError(f"{cell.folder}: {error}") from error
     if len(cfg.DATASETS.TEST) != 1:

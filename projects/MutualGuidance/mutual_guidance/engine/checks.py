@@ -1,0 +1,87 @@
+"""What is wrong with a config, told before any long work."""
+
+import difflib
+import os
+import traceback
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+
+from ..errors import ConfigError
+from ..modeling import GuidedFCOS, GuidedRetinaNet
+from .step import PRECISIONS
+
+_HEADS = ("per_level", "shared")
+
+
+def check_values(cfg: CfgNode) -> None:
+    """Raise ConfigError for values that cannot be used."""
+    guidance, solver = cfg.MODEL.MUTUAL_GUIDANCE, cfg.SOLVER
+    _check_choice("MODEL.MUTUAL_GUIDANCE.HEAD", guidance.HEAD, _HEADS)
+    _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, PRECISIONS)
+    _check_least("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", guidance.STATIC_ITERS, 0)
+    _check_least("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH, 1)
+    if solver.EPOCHS <= 0:
+        _check_least("SOLVER.MAX_ITER, where SOLVER.EPOCHS is 0,", solver.MAX_ITER, 1)
+    if not 0 <= solver.EMA_DECAY < 1:
+        raise ConfigError(f"SOLVER.EMA_DECAY must be in [0, 1), got {solver.EMA_DECAY}")
+    check_detector(cfg)
+
+
+def _check_choice(key: str, value: object, choices) -> None:
+    if value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{key} must be {least} or more, got {value}")
+
+
+def check_detector(cfg: CfgNode) -> None:
+    """
+    Raise ConfigError for a detector that cannot be built or, with TEST.MISALIGNMENT, measured.
+
+    The project's own are built, without memory for their weights.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    detectors = dict(iter(META_ARCH_REGISTRY))
+    if name not in detectors:
+        near = difflib.get_close_matches(name, detectors) or sorted(detectors)
+        raise ConfigError(f"MODEL.META_ARCHITECTURE {name} is unknown; there are {', '.join(near)}")
+    dense = [key for key, detector in detectors.items() if issubclass(detector, DenseDetector)]
+    if cfg.TEST.MISALIGNMENT and name not in dense:
+        raise ConfigError(
+            f"TEST.MISALIGNMENT measures {', '.join(dense)}, not {name}: set it to False"
+        )
+    if not issubclass(detectors[name], GuidedFCOS | GuidedRetinaNet):
+        return
+    try:
+        with torch.device("meta"):
+            detectors[name](cfg)
+    except Exception as error:  # Detectron2's parts fail in many ways
+        raise ConfigError(f"MODEL: {name} cannot be built: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says; of a bare assertion, the line that makes it."""
+    if isinstance(error, AssertionError) and not str(error):
+        return traceback.extract_tb(error.__traceback__)[-1].line
+    return repr(error) if isinstance(error, LookupError) else str(error)
+
+
+def check_weights(cfg: CfgNode, needed: str) -> None:
+    """
+    Raise ConfigError unless MODEL.WEIGHTS are as they are needed: "trained", "start" (they may be
+    none) or "any" (nothing is looked at).
+    """
+    weights = cfg.MODEL.WEIGHTS
+    if needed == "trained" and not weights:
+        raise ConfigError(
+            "trained weights are needed: add MODEL.WEIGHTS FILE, or --resume and the OUTPUT_DIR of "
+            f"a training ({cfg.OUTPUT_DIR} has no checkpoint)"
+        )
+    if needed != "any" and weights and "://" not in weights and not os.path.isfile(weights):
+        raise ConfigError(f"MODEL.WEIGHTS: there is no file {weights}")
