@@ -27,7 +27,7 @@ def arguments(voc):
         "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
         "INPUT.SSD_AUGMENTATION", True, "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", ITERATIONS,
         "SOLVER.IMS_PER_BATCH", 2, "SOLVER.CHECKPOINT_PERIOD", 8, "SOLVER.WARMUP_ITERS", 5,
-        "MODEL.FSSD.OUT_CHANNELS", 32,
+        "MODEL.PYRAMID.OUT_CHANNELS", 32,
     ]  # fmt: skip
 
 

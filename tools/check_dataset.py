@@ -212,7 +212,7 @@ anchors reach from the {low} to the {high} quantile of the objects' scales:
 MODEL:
   ANCHOR_GENERATOR:
     SIZES: {sizes}
-  FSSD:
+  PYRAMID:
     NUM_LEVELS: {len(sizes)}
   RETINANET:
     IN_FEATURES: [{names}]

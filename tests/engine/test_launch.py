@@ -31,8 +31,8 @@ def make_cfg(root, opts):
         [
             "DATASETS.REGISTER", f"[{entry}]", "DATASETS.TRAIN", "('own',)", "DATASETS.TEST",
             "('own',)", "INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True,
-            "SOLVER.IMS_PER_BATCH", BATCH, "DATALOADER.NUM_WORKERS", 0, "MODEL.FSSD.OUT_CHANNELS",
-            32, "SEED", 5, *opts,
+            "SOLVER.IMS_PER_BATCH", BATCH, "DATALOADER.NUM_WORKERS", 0,
+            "MODEL.PYRAMID.OUT_CHANNELS", 32, "SEED", 5, *opts,
         ],
     )  # fmt: skip
     resolve_device(cfg)
@@ -55,9 +55,9 @@ def first_gradients(root, path, opts):
 
 
 FCOS = ("MODEL.META_ARCHITECTURE", "GuidedFCOS", "MODEL.FCOS.IN_FEATURES", ["p3", "p4", "p5"])
-FROZEN = ("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FSSD.NORM", "FrozenBN")
+FROZEN = ("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.PYRAMID.NORM", "FrozenBN")
 # As SyncBN, whose PyTorch version needs a GPU.
-SYNCHRONISED = ("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.FSSD.NORM", "naiveSyncBN")
+SYNCHRONISED = ("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.PYRAMID.NORM", "naiveSyncBN")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_two_processes_train_and_evaluate_as_one(voc, tmp_path):
     opts = [
         "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.EPOCHS", 0.0,
         "SOLVER.MAX_ITER", 12, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.WARMUP_ITERS", 2,
-        "MODEL.FSSD.OUT_CHANNELS", 32,
+        "MODEL.PYRAMID.OUT_CHANNELS", 32,
     ]  # fmt: skip
     two = tmp_path / "two"
     train_net("--num-gpus", 2, "--dist-url", "auto", *opts, "OUTPUT_DIR", two)
@@ -112,7 +112,7 @@ def test_launchers_and_numbers_of_workers_give_the_same_weights(voc, tmp_path):
         train_net(
             *processes, "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
             "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 4, "SOLVER.IMS_PER_BATCH", 4,
-            "MODEL.FSSD.OUT_CHANNELS", 32, "DATALOADER.NUM_WORKERS", workers, "OUTPUT_DIR", out,
+            "MODEL.PYRAMID.OUT_CHANNELS", 32, "DATALOADER.NUM_WORKERS", workers, "OUTPUT_DIR", out,
             "SEED", 3, launcher=launcher, OMP_NUM_THREADS="1",
         )  # fmt: skip
         weights.append(torch.load(out / "model_final.pth", weights_only=True)["model"])
@@ -135,7 +135,7 @@ def test_torchrun_is_recognised(voc, tmp_path):
     out = tmp_path / "out"
     log = train_net(
         "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.EPOCHS", 0.0,
-        "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 4, "MODEL.FSSD.OUT_CHANNELS", 32,
+        "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 4, "MODEL.PYRAMID.OUT_CHANNELS", 32,
         "OUTPUT_DIR", out,
         launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
     )  # fmt: skip

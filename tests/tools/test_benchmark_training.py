@@ -12,7 +12,7 @@ def test_measures_loader_model_and_both(voc, tmp_path):
     command = [
         sys.executable, "tools/benchmark_training.py", "--config-file", CONFIG, "--workers", "0",
         "1", "--batches", "2", "--output", path, "--opts", *own_set(voc), "INPUT.SQUARE_SIZE", 64,
-        "SOLVER.IMS_PER_BATCH", 2, "MODEL.FSSD.OUT_CHANNELS", 32,
+        "SOLVER.IMS_PER_BATCH", 2, "MODEL.PYRAMID.OUT_CHANNELS", 32,
     ]  # fmt: skip
     done = subprocess.run(
         [str(c) for c in command], cwd=REPOSITORY, capture_output=True, text=True, timeout=300

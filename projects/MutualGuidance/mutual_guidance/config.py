@@ -2,6 +2,9 @@
 
 from detectron2.config import CfgNode as CN
 
+# What MODEL.PYRAMID was called.
+_OLD_PYRAMID = "MODEL.FSSD"
+
 
 def add_mutual_guidance_config(cfg: CN) -> None:
     """Add the project's keys, with their defaults, to Detectron2's."""
@@ -47,15 +50,17 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.MODEL.FCOS.NMS_THRESH_TEST = 0.6
 
     # The fused pyramid of FSSD, alone or below a top-down path, and RFBNet's.
-    cfg.MODEL.FSSD = CN()
+    cfg.MODEL.PYRAMID = CN()
     # Maps of the trunk, the finest first: conv4_3 and conv5_3 of VGG-16.
-    cfg.MODEL.FSSD.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.PYRAMID.IN_FEATURES = ["res3", "res4", "res5"]
     # Of every level; RFBNet has its own.
-    cfg.MODEL.FSSD.OUT_CHANNELS = 256
+    cfg.MODEL.PYRAMID.OUT_CHANNELS = 256
     # Levels p3, p4, ... from stride 8 on: 4 at 320 pixels, 5 from 512 on.
-    cfg.MODEL.FSSD.NUM_LEVELS = 4
+    cfg.MODEL.PYRAMID.NUM_LEVELS = 4
     # See detectron2.layers.get_norm.
-    cfg.MODEL.FSSD.NORM = "BN"
+    cfg.MODEL.PYRAMID.NORM = "BN"
+    for key in (_OLD_PYRAMID, *(f"{_OLD_PYRAMID}.{key}" for key in cfg.MODEL.PYRAMID)):
+        cfg.register_renamed_key(key, key.replace(_OLD_PYRAMID, "MODEL.PYRAMID"))
 
     # Side in pixels of the square to which images are warped, for training and testing. 0 resizes
     # the shortest edge instead, as Detectron2 does (INPUT.MIN_SIZE_TRAIN etc.).
@@ -90,3 +95,19 @@ def add_mutual_guidance_config(cfg: CN) -> None:
 
     # Measure task misalignment besides AP, before and after NMS: see docs/misalignment.md.
     cfg.TEST.MISALIGNMENT = False
+
+
+def merge_config_file(cfg: CN, path: str) -> None:
+    """
+    Merge a YAML file into the keys, also one that an earlier version has written.
+
+    Raises:
+        OSError, KeyError, ValueError, yaml.YAMLError: it cannot be read or does not fit.
+    """
+    loaded = CN(CN.load_yaml_with_base(path))
+    if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
+        raise ValueError(f"VERSION must be {cfg.VERSION}, Detectron2's, got {loaded.VERSION}")
+    model = loaded.get("MODEL")
+    if isinstance(model, CN) and "FSSD" in model:
+        model.setdefault("PYRAMID", CN()).update(model.pop("FSSD"))
+    cfg.merge_from_other_cfg(loaded)

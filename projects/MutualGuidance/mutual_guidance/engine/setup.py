@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from .. import add_mutual_guidance_config
+from ..config import merge_config_file
 from ..data import check_datasets, register_datasets
 from ..errors import ConfigError
 from ..run_files import checkpoint_files, replace_file
@@ -121,7 +122,7 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
     cfg.MODEL.DEVICE = "auto"
     known = _all_keys(cfg)
     try:
-        cfg.merge_from_file(os.fspath(config_file), allow_unsafe=False)
+        merge_config_file(cfg, os.fspath(config_file))
         cfg.merge_from_list(list(opts))
     except Exception as error:
         # The text of a KeyError is quoted.

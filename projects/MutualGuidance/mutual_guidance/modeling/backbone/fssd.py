@@ -109,16 +109,16 @@ class TopDownPyramid(Pyramid):
 def _fssd_pyramid(cfg, bottom_up: Backbone) -> FSSDPyramid:
     return FSSDPyramid(
         bottom_up,
-        cfg.MODEL.FSSD.IN_FEATURES,
-        cfg.MODEL.FSSD.OUT_CHANNELS,
-        cfg.MODEL.FSSD.NUM_LEVELS,
-        cfg.MODEL.FSSD.NORM,
+        cfg.MODEL.PYRAMID.IN_FEATURES,
+        cfg.MODEL.PYRAMID.OUT_CHANNELS,
+        cfg.MODEL.PYRAMID.NUM_LEVELS,
+        cfg.MODEL.PYRAMID.NORM,
     )
 
 
 def _top_down_pyramid(cfg, bottom_up: Backbone) -> TopDownPyramid:
     return TopDownPyramid(
-        _fssd_pyramid(cfg, bottom_up), cfg.MODEL.FSSD.OUT_CHANNELS, cfg.MODEL.FSSD.NORM
+        _fssd_pyramid(cfg, bottom_up), cfg.MODEL.PYRAMID.OUT_CHANNELS, cfg.MODEL.PYRAMID.NORM
     )
 
 

@@ -162,5 +162,5 @@ class RFBPyramid(Pyramid):
 def build_rfb_vgg_backbone(cfg, input_shape: ShapeSpec) -> RFBPyramid:
     """RFBNet's pyramid on VGG-16."""
     return RFBPyramid(
-        VGG16(), cfg.MODEL.FSSD.IN_FEATURES, cfg.MODEL.FSSD.NUM_LEVELS, cfg.MODEL.FSSD.NORM
+        VGG16(), cfg.MODEL.PYRAMID.IN_FEATURES, cfg.MODEL.PYRAMID.NUM_LEVELS, cfg.MODEL.PYRAMID.NORM
     )
