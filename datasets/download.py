@@ -38,7 +38,12 @@ class Archive(NamedTuple):
     """A file to download."""
 
     url: str  # below the base
-    md5: str
+    md5: str | None  # None where the server packs it anew for every download: see Part.expected
+    name: str = ""  # of the file here; default: the last part of the url
+
+    def below(self, root: Path) -> Path:
+        """Where the file is while it is needed."""
+        return root / (self.name or PurePosixPath(self.url).name)
 
 
 class Part(NamedTuple):
@@ -47,8 +52,8 @@ class Part(NamedTuple):
     folder: str  # below the root
     archives: tuple[Archive, ...]
     inside: str  # where the folder is within the archives
-    count: Callable[[Path], dict[str, int]]
-    expected: dict[str, int]  # what count finds in the whole folder
+    count: Callable[[Path], dict[str, int | str]]
+    expected: dict[str, int | str]  # what count finds in the whole folder: numbers, digests
 
 
 def main(description: str, base: str, parts: Sequence[Part], argv: list[str] | None = None) -> None:
@@ -66,12 +71,16 @@ def main(description: str, base: str, parts: Sequence[Part], argv: list[str] | N
         for part in parts:
             if part.folder in args.parts:
                 made = prepare(part, args.root, args.url_base)
-                found = ", ".join(f"{count:,} {what}" for what, count in part.expected.items())
+                found = ", ".join(_words(what, n) for what, n in part.expected.items())
                 print(f"{args.root / part.folder}: {'made' if made else 'already there'}, {found}")
     except (PrepareError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted: give the same command again to go on.")
+
+
+def _words(what: str, found: int | str) -> str:
+    return f"{what} {found}" if isinstance(found, str) else f"{found:,} {what}"
 
 
 def prepare(part: Part, root: Path, base: str) -> bool:
@@ -89,10 +98,11 @@ def prepare(part: Part, root: Path, base: str) -> bool:
     if folder.exists():
         check_counts(part, folder)
         if partial.exists():  # an earlier call ended in the middle of this
-            _clean_up([root / PurePosixPath(a.url).name for a in part.archives], partial)
+            _clean_up([archive.below(root) for archive in part.archives], partial)
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
-    archives = [fetch(base.rstrip("/") + "/" + a.url, root, a.md5) for a in part.archives]
+    base = base.rstrip("/")
+    archives = [fetch(f"{base}/{a.url}", a.below(root), a.md5) for a in part.archives]
     shutil.rmtree(partial, ignore_errors=True)
     for archive in archives:
         unpack(archive, partial)
@@ -113,25 +123,27 @@ def check_counts(part: Part, folder: Path) -> None:
     """Raise PrepareError unless the folder has what it is expected to have."""
     found = part.count(folder)
     wrong = [
-        f"{found[k]:,} {k} instead of {n:,}" for k, n in part.expected.items() if found[k] != n
+        f"{_words(what, found[what])} instead of {n if isinstance(n, str) else f'{n:,}'}"
+        for what, n in part.expected.items()
+        if found[what] != n
     ]
     if wrong:
         raise PrepareError(f"{folder} has {', '.join(wrong)}: move it away and run this again")
 
 
-def fetch(url: str, folder: Path, md5: str) -> Path:
+def fetch(url: str, path: Path, md5: str | None) -> Path:
     """
-    Download a file into ``folder``, going on with what an earlier call has left.
+    Download a file to ``path``, which is returned, going on with what an earlier call has left;
+    a whole one that no checksum vouches for is downloaded again.
 
     Raises:
         PrepareError: the server does not answer or refuses, or the file has another checksum.
     """
-    path = folder / PurePosixPath(url).name
     partial = path.with_name(path.name + ".part")
-    if not path.exists():
+    if not path.exists() or md5 is None:
         _download(url, partial)
-        partial.rename(path)
-    actual = _md5(path)
+        partial.replace(path)
+    actual = md5 and _md5(path)
     if actual != md5:
         path.unlink()
         raise PrepareError(

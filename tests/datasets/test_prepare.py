@@ -21,7 +21,7 @@ CONTENT = bytes(range(256)) * 64  # 16 KiB
 @pytest.fixture(scope="module")
 def scripts():
     """The modules in datasets/, which is a folder of scripts and not a package."""
-    names = ("download", "prepare_voc", "prepare_coco")
+    names = ("download", "prepare_voc", "prepare_coco", "prepare_bccd")
     sys.path.insert(0, str(REPOSITORY / "datasets"))
     try:
         yield {name: importlib.import_module(name) for name in names}
@@ -84,7 +84,7 @@ def md5(content):
 
 def test_torn_download_goes_on_where_it_stopped(download, server, tmp_path):
     server.files["/a.bin"], server.tears = CONTENT, [5000, 7000]
-    path = download.fetch(f"{server.url}/a.bin", tmp_path, md5(CONTENT))
+    path = download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
     assert path.read_bytes() == CONTENT and [p.name for p in tmp_path.iterdir()] == ["a.bin"]
     assert server.ranges == [None, "bytes=5000-", "bytes=12000-"]
 
@@ -92,39 +92,48 @@ def test_torn_download_goes_on_where_it_stopped(download, server, tmp_path):
 def test_later_call_goes_on_with_what_is_there(download, server, tmp_path):
     server.files["/a.bin"], server.tears = CONTENT, [5000, 0, 0, 0, 0]
     with pytest.raises(download.PrepareError, match=r"ended after 5,000 of 16,384 .* go on"):
-        download.fetch(f"{server.url}/a.bin", tmp_path, md5(CONTENT))
+        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
     del server.ranges[:]
-    assert download.fetch(f"{server.url}/a.bin", tmp_path, md5(CONTENT)).read_bytes() == CONTENT
+    assert (
+        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT)).read_bytes()
+        == CONTENT
+    )
     assert server.ranges == ["bytes=5000-"]
 
 
 def test_whole_part_is_not_asked_for_again(download, server, tmp_path):
     server.files["/a.bin"] = CONTENT
     (tmp_path / "a.bin.part").write_bytes(CONTENT)  # stopped before it was renamed
-    assert download.fetch(f"{server.url}/a.bin", tmp_path, md5(CONTENT)).read_bytes() == CONTENT
+    assert (
+        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT)).read_bytes()
+        == CONTENT
+    )
     del server.ranges[:]
-    download.fetch(f"{server.url}/a.bin", tmp_path, md5(CONTENT))
+    download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
     assert server.ranges == []
 
 
 def test_server_without_ranges_sends_all_again(download, server, tmp_path):
     server.files["/a.bin"], server.tears, server.knows_ranges = CONTENT, [5000], False
-    assert download.fetch(f"{server.url}/a.bin", tmp_path, md5(CONTENT)).read_bytes() == CONTENT
+    assert (
+        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT)).read_bytes()
+        == CONTENT
+    )
 
 
 def test_wrong_checksum_is_refused_and_removed(download, server, tmp_path):
     server.files["/a.bin"] = CONTENT
     with pytest.raises(download.PrepareError, match=f"{md5(CONTENT)} instead of {md5(b'')}"):
-        download.fetch(f"{server.url}/a.bin", tmp_path, md5(b""))
+        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(b""))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_refusal_and_silence_are_told(download, server, tmp_path):
     with pytest.raises(download.PrepareError, match="404"):
-        download.fetch(f"{server.url}/none.bin", tmp_path, "")
+        download.fetch(f"{server.url}/none.bin", tmp_path / "none.bin", "")
     assert len(server.ranges) == 1  # not tried again
     with pytest.raises(download.PrepareError, match="refused"):
-        download.fetch("http://127.0.0.1:9/a.bin", tmp_path, "")
+        download.fetch("http://127.0.0.1:9/a.bin", tmp_path / "a.bin", "")
 
 
 def test_full_disk_is_told_before_the_download(download, server, tmp_path, monkeypatch):
@@ -132,7 +141,7 @@ def test_full_disk_is_told_before_the_download(download, server, tmp_path, monke
     usage = download.shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(download.PrepareError, match=r"0\.0 GB free"):
-        download.fetch(f"{server.url}/a.bin", tmp_path, md5(CONTENT))
+        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
 
 
 def tar_of(members):
@@ -200,7 +209,7 @@ def serve(server, part, contents):
     archives = []
     for archive, content in zip(part.archives, contents, strict=True):
         server.files[f"/{archive.url}"] = content
-        archives.append(archive._replace(md5=md5(content)))
+        archives.append(archive._replace(md5=archive.md5 and md5(content)))
     return part._replace(archives=tuple(archives))
 
 
@@ -244,6 +253,70 @@ def test_coco_is_laid_out_and_counted(scripts, server, download, tmp_path):
     arguments = ["--root", str(tmp_path), "--url-base", server.url, *chosen]
     download.main("", "http://unused", [annotations, val, train], arguments)
     assert sorted(p.name for p in (tmp_path / "coco").iterdir()) == ["annotations", "val2017"]
+
+
+def bccd_files(ids, folder="BCCD_Dataset-master/BCCD", line_end="\n"):
+    files = [(f"{folder}/../README.md", b"")]
+    for split in ("train", "val", "trainval", "test"):
+        files.append((f"{folder}/ImageSets/Main/{split}.txt", "\n".join(ids).encode()))
+    for i in ids:
+        xml = f"<annotation>{line_end}\t<filename>{i}.jpg</filename>{line_end}</annotation>"
+        files.append((f"{folder}/Annotations/{i}.xml", xml.encode()))
+        files.append((f"{folder}/JPEGImages/{i}.jpg", b"image"))
+    return [(name.replace("BCCD/../", ""), content) for name, content in files]
+
+
+@pytest.fixture
+def bccd(scripts, server, tmp_path):
+    """The part of two images, served, and the arguments that fetch it."""
+    (part,) = scripts["prepare_bccd"].PARTS
+    part = serve(server, part, [zip_of(bccd_files(["a", "b"]))])
+    counts = dict.fromkeys(("images", "annotations", "train", "val", "trainval", "test"), 2)
+    words = "".join(
+        f"{i}.xml <annotation> <filename>{i}.jpg</filename> </annotation> " for i in "ab"
+    )
+    words += "train.txt a b val.txt a b trainval.txt a b test.txt a b "
+    digest = hashlib.sha256(words.encode()).hexdigest()[:16]
+    part = part._replace(expected={**counts, "digest": digest})
+    return part, ["--root", str(tmp_path / "root"), "--url-base", server.url]
+
+
+def test_bccd_is_laid_out_and_its_annotations_compared(download, bccd, server, tmp_path, capsys):
+    part, arguments = bccd
+    download.main("", "http://unused", [part], arguments)
+    assert "BCCD: made, 2 images, 2 annotations, 2 train" in capsys.readouterr().out
+    root = tmp_path / "root"
+    assert [p.name for p in root.iterdir()] == ["BCCD"]
+    assert sorted(p.name for p in (root / "BCCD").iterdir()) == [
+        "Annotations", "ImageSets", "JPEGImages",
+    ]  # fmt: skip
+    windows = zip_of(bccd_files(["a", "b"], line_end="\r\n  "))
+    server.files["/archive/refs/heads/master.zip"] = windows
+    assert download.prepare(part, tmp_path / "other", server.url)
+
+
+def test_bccd_of_other_annotations_is_refused(download, bccd, server, tmp_path):
+    part, arguments = bccd
+    server.files["/archive/refs/heads/master.zip"] = zip_of(bccd_files(["a", "c"]))
+    with pytest.raises(SystemExit, match=r"has digest \w{16} instead of \w{16}: move"):
+        download.main("", "http://unused", [part], arguments)
+    assert not (tmp_path / "root" / "BCCD").exists()
+
+
+def test_torn_archive_without_a_checksum_is_fetched_again(download, bccd, server, tmp_path):
+    part, arguments = bccd
+    path = "/archive/refs/heads/master.zip"
+    whole, server.files[path] = server.files[path], server.files[path][:-30]
+    with pytest.raises(SystemExit, match=r"\.BCCD\.zip cannot be unpacked"):
+        download.main("", "http://unused", [part], arguments)
+    server.files[path] = whole
+    download.main("", "http://unused", [part], arguments)
+    assert (tmp_path / "root" / "BCCD").is_dir()
+
+
+def test_bccd_is_the_data_of_the_results(scripts, real_data):
+    (part,) = scripts["prepare_bccd"].PARTS
+    assert part.count(real_data / "BCCD") == part.expected
 
 
 def test_folder_has_its_name_only_when_whole(scripts, server, download, tmp_path):
