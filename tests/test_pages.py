@@ -46,3 +46,12 @@ def test_the_matchers_page_runs():
     labels = names["labels"]
     assert labels.cls_labels.shape == (2, 1000) and labels.loc_mask[0].any()
     assert (labels.cls_labels[1] == 20).all()  # an image without ground truth is background
+
+
+def test_the_readmes_results_are_those_of_the_results_page():
+    front, results = ((REPOSITORY / name).read_text() for name in ("README.md", "docs/results.md"))
+    rows = re.findall(r"\| (\S+) \| (\S+) \| (\S+ \(\S+ to \S+\)) \|\n", front)
+    assert rows
+    for static, guided, difference in rows:
+        assert re.search(rf"{static} ± ", results) and re.search(rf"{guided} ± ", results), static
+        assert difference in results, difference
