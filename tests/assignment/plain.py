@@ -2,7 +2,7 @@
 The anchor contract as published matchers are written: float32 PyTorch, images and ground truths
 one after the other, a pairwise IoU matrix an image.
 
-It is what tools/benchmark_matcher.py measures the package against, and shares nothing with it.
+It is what benchmarks/matcher.py measures the package against, and shares nothing with it.
 
 Shape symbols: N images, R anchors, M ground truths of an image, K classes. Boxes are XYXY
 in pixels.

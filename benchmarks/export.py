@@ -2,8 +2,8 @@
 """
 Export every detector of the zoo, verify the files and time them against PyTorch.
 
-    python tools/benchmark_export.py
-    python tools/benchmark_export.py configs/PascalVOC-Detection/fssd_R_18.yaml --images photos/
+    python benchmarks/export.py
+    python benchmarks/export.py configs/PascalVOC-Detection/fssd_R_18.yaml --images photos/
 
 Weights are random. So that scores and boxes are spread as those of a trained detector, the last
 layers are rescaled to a deviation of 2 in their outputs. One thread; the shape that a config leaves

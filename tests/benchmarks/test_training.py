@@ -10,7 +10,7 @@ def test_measures_loader_model_and_both(voc, tmp_path):
     draw_four_images(voc)
     path = tmp_path / "speed.json"
     command = [
-        sys.executable, "tools/benchmark_training.py", "--config-file", CONFIG, "--workers", "0",
+        sys.executable, "benchmarks/training.py", "--config-file", CONFIG, "--workers", "0",
         "1", "--batches", "2", "--output", path, "--opts", *own_set(voc), "INPUT.SQUARE_SIZE", 64,
         "SOLVER.IMS_PER_BATCH", 2, "MODEL.PYRAMID.OUT_CHANNELS", 32,
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 Images a second of the training loader alone, of the model alone and of both, and the share of a
 training step that each strategy's assignment takes.
 
-    python tools/benchmark_training.py --config-file configs/COCO-Detection/fssd_R_18.yaml \\
+    python benchmarks/training.py --config-file configs/COCO-Detection/fssd_R_18.yaml \\
         --workers 0 1 2 --opts SOLVER.IMS_PER_BATCH 8
 
 measures on the config's training set and device and prints two tables; --output writes the figures

@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""
+Time and memory of the matcher, beside other matchers on the same synthetic batches.
+
+    python benchmarks/matcher.py --device cpu --threads 2
+    python benchmarks/matcher.py --device cuda --scenarios voc coco
+
+prints a table and writes table.md, results.json and objects.png (time and memory against the number
+of objects) to the output folder.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from tabulate import tabulate
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules beside it
+
+from benchmarks.measure import MIB, measure  # noqa: E402
+from benchmarks.peers import MATCHERS, OURS, Case  # noqa: E402
+from benchmarks.scenarios import SCENARIOS  # noqa: E402
+from mutual_guidance.errors import run_main
+
+
+def add_ratios(results: list[dict[str, Any]]) -> None:
+    """Add ``ratio``: the median time over that of our matcher in the same scenario."""
+    medians = {r["scenario"]: r.get("median_ms") for r in results if r["matcher"] == OURS}
+    for result in results:
+        base = medians.get(result["scenario"])
+        has_both = base is not None and "median_ms" in result
+        result["ratio"] = result["median_ms"] / base if has_both else None
+
+
+def format_table(results: list[dict[str, Any]]) -> str:
+    """The results as a Markdown table."""
+    headers = ["scenario", "matcher", "time (ms)", "interquartile (ms)", "time / ours"]
+    headers += ["peak memory (MiB)", "kernels"]
+    rows = []
+    for result in results:
+        row = [result["scenario"], result["matcher"]]
+        if result["status"] != "ok":
+            rows.append([*row, result["status"], "", "", "", ""])
+            continue
+        spread = f"{result['q1_ms']:.4g} to {result['q3_ms']:.4g}"
+        ratio, peak = result["ratio"], result["peak_mib"]
+        row += [f"{result['median_ms']:.4g}", spread, "" if ratio is None else f"{ratio:.2f}"]
+        row += ["" if peak is None else f"{peak:.0f}", result["kernels"]]
+        rows.append(row)
+    alignment = ("left", "left", *["right"] * 5)
+    return tabulate(
+        rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True, missingval=""
+    )
+
+
+def machine(device: str, threads: int | None) -> dict[str, Any]:
+    """What the figures were measured on, and by which command."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        cpu = platform.processor()
+    packages = ("torch", "torchvision", "mmdet", "ultralytics")
+    on_cuda = device.startswith("cuda")
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": threads or torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if on_cuda else "cpu",
+        "python": platform.python_version(),
+        "versions": {name: version for name in packages if (version := version_of(name))},
+        "command": shlex.join(["python", "benchmarks/matcher.py", *sys.argv[1:]]),
+    }
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw time and memory against the number of objects in a batch of 8 images."""
+    sweep = [r for r in results if r["scenario"].startswith("sweep_") and r["status"] == "ok"]
+    if not sweep:
+        return
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    fields = {"median_ms": "time of a call (ms)", "peak_mib": "peak memory of a call (MiB)"}
+    for axis, (field, label) in zip(axes, fields.items(), strict=True):
+        for name in MATCHERS:
+            points = [r for r in sweep if r["matcher"] == name and r[field]]
+            counts = [SCENARIOS[r["scenario"]].num_objects for r in points]
+            if points:
+                width = 2.5 if name == OURS else 1.2
+                axis.plot(counts, [r[field] for r in points], "o-", label=name, linewidth=width)
+        axis.set(xscale="log", yscale="log", xlabel="objects in the batch", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize="small")
+    figure.suptitle("8 images, 8,400 anchors each")
+    figure.savefig(path, dpi=150)
+
+
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
+    names = [name for name in SCENARIOS if not name.startswith("sweep_")] + ["sweep"]
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--threads", type=int, help="of PyTorch on the CPU; its own choice if left")
+    parser.add_argument("--scenarios", nargs="+", choices=names, default=names)
+    parser.add_argument("--matchers", nargs="+", choices=list(MATCHERS), default=list(MATCHERS))
+    parser.add_argument("--repeats", type=int, default=20, help="timed calls of a case")
+    parser.add_argument("--seconds", type=float, default=60, help="no new repeat after so long")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds of a case, all told")
+    parser.add_argument("--strategy", default="mutual_guidance")
+    parser.add_argument("--memory-budget", type=int, default=1024, help="of ours, in MiB")
+    parser.add_argument("--output", type=Path, default=Path("output", "benchmark_matcher"))
+    return parser.parse_args(args)
+
+
+def make_cases(options: argparse.Namespace) -> list[Case]:
+    """Every matcher in every scenario."""
+    shared = (options.device, options.threads, options.repeats, options.seconds)
+    shared += (options.strategy, options.memory_budget * MIB)
+    return [
+        Case(scenario, matcher, *shared)
+        for scenario in SCENARIOS
+        if ("sweep" if scenario.startswith("sweep_") else scenario) in options.scenarios
+        for matcher in options.matchers
+    ]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Measure all cases and report."""
+    options = parse_args(args)
+    results = []
+    with tqdm(make_cases(options), unit="case") as progress:
+        for case in progress:
+            progress.set_postfix_str(f"{case.scenario}: {case.matcher}")
+            results.append(measure(case, options.timeout))
+    add_ratios(results)
+    write(results, options)
+
+
+def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Print the table; write it, the figures and the drawing."""
+    table = format_table(results)
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "table.md").write_text(table + "\n")
+    report = {
+        "machine": machine(options.device, options.threads),
+        "strategy": options.strategy,
+        "memory_budget_mib": options.memory_budget,
+        "scenarios": {r["scenario"]: SCENARIOS[r["scenario"]]._asdict() for r in results},
+        "results": results,
+    }
+    (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    draw(results, options.output / "objects.png")
+    print(f"\n{table}\n\nWritten to {options.output}/")
+
+
+if __name__ == "__main__":
+    run_main(main)
