@@ -5,8 +5,8 @@ Run the trainings of an experiment and compare the strategies.
     python tools/experiment.py experiments/bccd.yaml --dry-run
     python tools/experiment.py experiments/bccd.yaml --jobs 2
 
-The same command again skips what is finished and resumes what was interrupted. See
-docs/experiments.md.
+The same command again skips what is finished, here or in docs/results, and resumes what was
+interrupted. See docs/experiments.md.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from tabulate import tabulate
 
 from mutual_guidance.errors import ExperimentError, run_main
 from mutual_guidance.experiments.grid import Cell, Experiment, load_experiment
+from mutual_guidance.experiments.kept import collect_runs, restore
 from mutual_guidance.experiments.plan import Plan, make_plans, seconds_per_image
 from mutual_guidance.experiments.records import (
     check_folders,
     is_finished,
     progress,
-    read_record,
     write_json,
 )
 from mutual_guidance.experiments.report import markdown, summarize, to_csv
@@ -31,6 +31,7 @@ from mutual_guidance.experiments.runner import Runner, slots
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = Path("output", "experiments")
+KEPT = Path("docs", "results")
 
 
 def main() -> None:
@@ -46,7 +47,9 @@ def main() -> None:
     experiment = load_experiment(args.experiment, OUTPUT)
     plans = make_plans(ROOT, experiment.cells)
     environments = slots(args.jobs)
-    check_folders(ROOT, {cell: plan.config for cell, plan in plans.items()})
+    configs = {cell: plan.config for cell, plan in plans.items()}
+    restore(ROOT, ROOT / KEPT / f"{experiment.name}.json", configs)
+    check_folders(ROOT, configs)
     if args.dry_run:
         print(listing(plans, len(environments)))
         return
@@ -107,9 +110,8 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
 
 def save_results(experiment: Experiment, path: Path, folder: Path) -> str:
     """Write results.md, .csv and .json of the finished runs; return the Markdown."""
-    records = {cell: read_record(ROOT, cell) for cell in experiment.cells}
-    runs = [record for record in records.values() if record]
-    missing = [str(cell.folder) for cell, record in records.items() if not record]
+    runs, launched = collect_runs(ROOT, experiment.cells)
+    missing = [str(cell.folder) for cell in experiment.cells if not is_finished(ROOT, cell)]
     rows = summarize(runs, experiment.paper)
     source = experiment.paper.get("source", "")
     result = {
@@ -118,13 +120,14 @@ def save_results(experiment: Experiment, path: Path, folder: Path) -> str:
         "paper_source": source,
         "missing": missing,
         "rows": rows,
+        "launched": launched,
         "runs": runs,
     }
     write_json(folder / "results.json", result)
     (folder / "results.csv").write_text(to_csv(rows))
     text = markdown(rows, source) if rows else "No run is finished yet."
     if missing:
-        text += f"\n\n{len(missing)} of {len(records)} runs are not finished."
+        text += f"\n\n{len(missing)} of {len(experiment.cells)} runs are not finished."
     (folder / "results.md").write_text(text + "\n")
     return text
 

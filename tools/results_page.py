@@ -11,10 +11,10 @@ import json
 import sys
 from pathlib import Path
 
-from mutual_guidance.experiments.grid import START
+from mutual_guidance.experiments.kept import keep
 from mutual_guidance.experiments.plots import plot
-from mutual_guidance.experiments.records import write_json
 from mutual_guidance.experiments.report import section
+from mutual_guidance.experiments.schema import START
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- experiments: written by tools/results_page.py -->"
@@ -29,8 +29,10 @@ def main() -> None:
     text = page.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         sys.exit(f"error: {page} needs the lines {BEGIN!r} and {END!r} once each")
-    for result in [read(path) for path in args.results]:
-        write_json(kept / f"{result['experiment']}.json", result)
+    for path in args.results:
+        read(path)
+    for path in args.results:
+        result = keep(path, kept)
         plot(result, kept / f"{result['experiment']}.png")
     page.write_text(replace(text, experiments(kept)))
     print(f"Written: {page.relative_to(ROOT)}")

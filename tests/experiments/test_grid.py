@@ -118,6 +118,48 @@ def test_a_start_has_folds_too(tmp_path):
     assert all(cell.start.fold == cell.fold for cell in cells if cell.start)
 
 
+PLANNED = {
+    **MINIMAL,
+    "strategies": ["static", "mutual_guidance"],
+    "primary": {
+        "claim": "it helps", "metric": "AP", "strategy": "mutual_guidance", "classes": ["a"],
+    },
+    "decision": {"paper_gain": 3.5},
+}  # fmt: skip
+
+
+def test_comparisons_inherit_the_runs_of_the_primary_one(tmp_path):
+    halves = {"name": "halves", "strategies": ["localize_to_classify"], "overrides": {}}
+    other = {"metric": "AP", "variant": "halves", "strategy": "localize_to_classify"}
+    content = {**PLANNED, "variants": [halves], "secondary": [{"metric": "AP75"}, other]}
+    questions = load(tmp_path, content).questions
+    place = {"config": "configs/A/x.yaml", "variant": "", "strategy": "mutual_guidance"}
+    assert questions["primary"] == {**PLANNED["primary"], **place}
+    assert questions["secondary"] == [{**place, "metric": "AP75"}, {**place, **other}]
+    assert load(tmp_path, MINIMAL).questions == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decision": {}}, "primary and decision stand together"),
+        ({"primary": {}}, "primary and decision stand together"),
+        ({"decision": {"paper_gain": "3.5 %"}}, "paper_gain must be in percent"),
+        ({"protocols": {"a": {}, "b": {}}}, "which protocol is meant"),
+        ({"primary": {**PLANNED["primary"], "strategy": "static"}}, "does not compare .* with"),
+        ({"primary": {**PLANNED["primary"], "variant": "x"}}, "the grid does not compare"),
+        ({"primary": {**PLANNED["primary"], "metric": 50}}, "primary needs a metric such as"),
+        ({"primary": {**PLANNED["primary"], "classes": []}}, "primary.classes must list those"),
+        ({"primary": {"metric": "AP"}}, "primary needs a claim in words"),
+        ({"secondary": [{"metric": "AP", "config": "configs/B/y.yaml"}]}, "does not compare"),
+        ({"secondary": [{"metric": "AP", "claim": "too"}]}, "has an unknown key 'claim'"),
+    ],
+)
+def test_comparisons_that_the_grid_does_not_make_are_refused(tmp_path, change, message):
+    with pytest.raises(ExperimentError, match=message):
+        load(tmp_path, {**PLANNED, **change})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

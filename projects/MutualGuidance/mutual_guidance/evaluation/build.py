@@ -5,21 +5,23 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 
 from ..errors import DatasetError
+from .detections import DetectionsWriter
 from .misalignment import MisalignmentEvaluator
 from .pascal_voc import PascalVOCEvaluator
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     """
-    Average precision by the data set's ``evaluator_type``, and misalignment if TEST.MISALIGNMENT.
+    Average precision by the data set's ``evaluator_type``, with the detections as a file, and
+    misalignment if TEST.MISALIGNMENT.
 
     Raises:
         DatasetError: for a data set that has no boxes.
     """
-    evaluator = _ap_evaluator(cfg, dataset_name)
-    if not cfg.TEST.MISALIGNMENT:
-        return evaluator
-    return DatasetEvaluators([evaluator, MisalignmentEvaluator(dataset_name, cfg.OUTPUT_DIR)])
+    evaluators = [_ap_evaluator(cfg, dataset_name), DetectionsWriter(dataset_name, cfg.OUTPUT_DIR)]
+    if cfg.TEST.MISALIGNMENT:
+        evaluators.append(MisalignmentEvaluator(dataset_name, cfg.OUTPUT_DIR))
+    return DatasetEvaluators(evaluators)
 
 
 def _ap_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -16,7 +16,7 @@ from ..engine.setup import resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
 from ..run_files import checkpoint_files
 from .grid import Cell
-from .records import metrics_so_far
+from .records import metrics_so_far, read_record
 
 # What a run takes from its data sets, whatever its config says.
 _FROM_DATA = ("MODEL.RETINANET.NUM_CLASSES", "MODEL.FCOS.NUM_CLASSES")
@@ -71,6 +71,8 @@ def seconds_per_image(root: Path, cells: list[Cell]) -> dict[str, float]:
         if seconds:
             batch = _load(root, cell).SOLVER.IMS_PER_BATCH
             measured.setdefault(cell.config, []).append(sum(seconds) / len(seconds) / batch)
+        elif (record := read_record(root, cell)) and record["seconds_per_image"]:
+            measured.setdefault(cell.config, []).append(record["seconds_per_image"])
     return {config: sum(values) / len(values) for config, values in measured.items()}
 
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .grid import START
 from .report import COMPARED
+from .schema import START
 
 _INCHES = (4.0, 3.2)  # of one panel
 # Over the course of training: the metric and the panel's title.

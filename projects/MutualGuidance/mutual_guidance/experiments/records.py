@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..archives import archive_fault
 from ..errors import ExperimentError
+from ..evaluation.detections import FOLDER
 from ..run_files import (
     METRICS_FILE,
     RESULTS_FILE,
@@ -52,7 +54,7 @@ def check_folders(root: Path, configs: Configs) -> None:
     Raises:
         ExperimentError: a folder has a run of another config, or from a start of another config.
     """
-    differences = {c: _difference(_read_launch(root, c), _launch(c, configs)) for c in configs}
+    differences = {c: difference(read_launch(root, c), launch(c, configs)) for c in configs}
     others = [f"{cell.folder} holds {text}" for cell, text in differences.items() if text]
     if others:
         more = f", and {len(others) - 1} more of its folders do" if len(others) > 1 else ""
@@ -64,16 +66,17 @@ def check_folders(root: Path, configs: Configs) -> None:
 
 def note_launch(root: Path, cell: Cell, configs: Configs) -> None:
     """Write down in the run's folder its config, and the commit that it is going on with."""
-    commits = _read_launch(root, cell).get("commits", [])
+    commits = read_launch(root, cell).get("commits", [])
     commits = list(dict.fromkeys([*commits, _commit(root)]))
-    write_json(root / cell.folder / _LAUNCH_FILE, {**_launch(cell, configs), "commits": commits})
+    write_json(root / cell.folder / _LAUNCH_FILE, {**launch(cell, configs), "commits": commits})
 
 
-def _launch(cell: Cell, configs: Configs) -> dict[str, dict[str, Any]]:
+def launch(cell: Cell, configs: Configs) -> dict[str, dict[str, Any]]:
+    """What a run is launched with: its config, and that of its start."""
     return {"config": configs[cell], "start": configs[cell.start] if cell.start else {}}
 
 
-def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     """
     What a folder holds that is not what is here; empty if nothing. A key that is missing there is
     one that the project did not have then.
@@ -86,7 +89,7 @@ def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     return ""
 
 
-def _read_launch(root: Path, cell: Cell) -> dict[str, Any]:
+def read_launch(root: Path, cell: Cell) -> dict[str, Any]:
     """Empty where the run has not been launched."""
     path = root / cell.folder / _LAUNCH_FILE
     return json.loads(path.read_text()) if path.is_file() else {}
@@ -137,10 +140,25 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
         "seconds_per_image": statistics.median(seconds) / ims_per_batch if seconds else None,
         "training_hours": statistics.mean(seconds) * iterations / 3600 if seconds else None,
         "history": history(by_iteration, iterations),
-        "commits": _read_launch(root, cell)["commits"],
+        "commits": read_launch(root, cell)["commits"],
         "environment": environment(),
     }
     write_json(folder / _RECORD_FILE, record)
+
+
+def write_finished(root: Path, cell: Cell, record: dict, launched: dict, detections: Path) -> None:
+    """Make a run finished that finished elsewhere: its record comes last."""
+    folder = root / cell.folder
+    write_json(folder / _LAUNCH_FILE, {**launched, "commits": record["commits"]})
+    if detections.is_file():
+        (folder / FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(detections, folder / FOLDER / "kept.npz")
+    write_json(folder / _RECORD_FILE, record)
+
+
+def detections_file(folder: Path) -> Path | None:
+    """Of a run's last evaluation; None where there is none."""
+    return next((folder / FOLDER).glob("*.npz"), None)
 
 
 def drop_checkpoints(folder: Path, keep: int) -> None:

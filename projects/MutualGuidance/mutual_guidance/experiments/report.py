@@ -9,8 +9,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .grid import BASELINE, START
 from .records import round_figure
+from .schema import BASELINE, START
 
 # The 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; beyond, the last one is on
 # the safe side.

@@ -1,0 +1,92 @@
+"""
+The detections of an evaluation as a small file, to evaluate them again without the detector.
+
+Shape symbols: N images, D detections of all of them.
+"""
+
+import itertools
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from ..run_files import replace_file
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "detections"
+# Of an image, the best scored ones.
+MOST_KEPT = 100
+_MOST = np.iinfo(np.uint16).max
+
+
+class Detections(NamedTuple):
+    """Of an image, XYXY in pixels: (D, 4) float64, (D,) float64 and (D,) int64."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+class DetectionsWriter(DatasetEvaluator):
+    """Measures nothing, but writes ``detections/<data set>.npz``, which can be committed."""
+
+    def __init__(self, dataset_name: str, output_dir: str) -> None:
+        self._path = os.path.join(output_dir, FOLDER, f"{dataset_name}.npz")
+
+    def reset(self) -> None:
+        self._detections: dict[str, Detections] = {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for x, output in zip(inputs, outputs, strict=True):
+            found = output["instances"].to("cpu")
+            best = found.scores.argsort(descending=True, stable=True)[:MOST_KEPT]
+            found = found[best]
+            self._detections[x["image_id"]] = Detections(
+                found.pred_boxes.tensor.double().numpy(),
+                found.scores.double().numpy(),
+                found.pred_classes.numpy(),
+            )
+
+    def evaluate(self) -> None:
+        gathered = comm.gather(self._detections, dst=0)
+        if comm.is_main_process():
+            detections = dict(itertools.chain.from_iterable(d.items() for d in gathered))
+            write_detections(self._path, detections)
+            logger.info(f"The best {MOST_KEPT} detections of each image saved to {self._path}")
+
+
+def write_detections(path: str | Path, detections: dict[str, Detections]) -> None:
+    """Write the detections of images, by id, with scores and coordinates of 16 bits."""
+    columns = zip(*detections.values(), strict=True)
+    boxes, scores, classes = (np.concatenate(column) for column in columns)
+    boxes = boxes.clip(min=0)
+    unit = boxes.max(initial=1) / _MOST  # pixels
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    arrays = {
+        "image_ids": np.array([str(image_id) for image_id in detections]),
+        "counts": np.array([len(d.scores) for d in detections.values()], np.uint16),
+        "unit": np.array(unit),
+        "boxes": np.round(boxes / unit).astype(np.uint16).T,  # a row a coordinate packs better
+        "scores": np.round(scores * _MOST).astype(np.uint16),
+        "classes": classes.astype(np.uint16),
+    }
+    replace_file(str(path), lambda f: np.savez_compressed(f, **arrays))
+
+
+def read_detections(path: str | Path) -> dict[str, Detections]:
+    """
+    By image id, the best scored first, as :func:`write_detections` wrote them.
+
+    Raises:
+        OSError, ValueError, KeyError, zipfile.BadZipFile: it is no such file.
+    """
+    with np.load(path) as f:
+        ends = f["counts"].astype(int).cumsum()
+        columns = f["boxes"].T * f["unit"], f["scores"] / _MOST, f["classes"].astype(int)
+        parts = zip(*(np.split(column, ends[:-1]) for column in columns), strict=True)
+        return {str(i): Detections(*part) for i, part in zip(f["image_ids"], parts, strict=True)}

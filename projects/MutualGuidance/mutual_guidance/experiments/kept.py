@@ -1,0 +1,117 @@
+"""Finished runs that the repository keeps, so that an experiment can go on on another machine."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ExperimentError
+from .grid import Cell, run_place
+from .records import (
+    Configs,
+    detections_file,
+    difference,
+    is_finished,
+    launch,
+    read_launch,
+    read_record,
+    write_finished,
+    write_json,
+)
+
+
+def collect_runs(root: Path, cells: list[Cell]) -> tuple[list[dict], dict[str, Any]]:
+    """
+    The records of the finished runs, each with what it was launched with as "launched"; what all of
+    them were launched with is returned beside them, once.
+    """
+    finished = [cell for cell in cells if is_finished(root, cell)]
+    launches = [_flat(read_launch(root, cell)) for cell in finished]
+    common = {
+        key: value
+        for key, value in (launches[0] if launches else {}).items()
+        if all(key in other and other[key] == value for other in launches)
+    }
+    runs = []
+    for cell, launched in zip(finished, launches, strict=True):
+        own = {key: value for key, value in launched.items() if key not in common}
+        runs.append({**read_record(root, cell), "launched": own})
+    return runs, common
+
+
+def _flat(launched: Mapping[str, Any]) -> dict[str, Any]:
+    """From {"config": {key: value}, ...} to {"config/key": value}, without the commits."""
+    stages = {stage: values for stage, values in launched.items() if stage != "commits"}
+    return {f"{stage}/{key}": v for stage, values in stages.items() for key, v in values.items()}
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    nested: dict[str, dict[str, Any]] = {"config": {}, "start": {}}
+    for name, value in flat.items():
+        stage, key = name.split("/", 1)
+        nested[stage][key] = value
+    return nested
+
+
+def keep(results: Path, folder: Path) -> dict:
+    """
+    Keep the results of an experiment in a folder of the repository: the JSON, and beside it the
+    detections of each run.
+
+    Args:
+        results: results.json, in the experiment's output folder. folder: docs/results.
+
+    Returns:
+        The results.
+
+    Raises:
+        OSError, ValueError, KeyError: they cannot be read or written.
+    """
+    result = json.loads(results.read_text())
+    name = result["experiment"]
+    for run in result["runs"]:
+        source = detections_file(results.parent / run_place(run))
+        if source:
+            target = folder / name / f"{run_place(run)}.npz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    write_json(folder / f"{name}.json", result)
+    return result
+
+
+def restore(root: Path, kept: Path, configs: Configs) -> None:
+    """
+    Put the runs that are kept back into the folders of those cells that have not finished here.
+    Those that were kept before what they were launched with was, are left alone, and so is a start
+    whose weights a run still needs.
+
+    Args:
+        kept: docs/results/NAME.json, which may be missing.
+
+    Raises:
+        ExperimentError: a kept run has another config, or the file is torn.
+    """
+    if not kept.is_file():
+        return
+    try:
+        result = json.loads(kept.read_text())
+        runs = {run_place(run): run for run in result["runs"] if "launched" in run}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExperimentError(f"{kept} is no results.json of an experiment ({error!r})") from error
+    finished = {cell for cell in configs if is_finished(root, cell)}
+    found = {cell: runs[cell.place] for cell in configs if cell.place in runs}
+    for cell, run in found.items():
+        needed = any(c.start == cell and c not in {*found, *finished} for c in configs)
+        if cell in finished or needed:
+            continue
+        launched = _nested({**result["launched"], **run["launched"]})
+        text = difference(launched, launch(cell, configs))
+        if text:
+            raise ExperimentError(
+                f"{kept} holds {text}: give the experiment's file another name, or delete the "
+                "results that are kept"
+            )
+        record = {key: value for key, value in run.items() if key != "launched"}
+        detections = kept.with_suffix("") / f"{cell.place}.npz"
+        write_finished(root, cell, record, launched, detections)

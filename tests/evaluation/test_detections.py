@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+from mutual_guidance.data import register_datasets
+from mutual_guidance.evaluation import PascalVOCEvaluator, build_evaluator
+from mutual_guidance.evaluation.detections import (
+    MOST_KEPT,
+    Detections,
+    DetectionsWriter,
+    read_detections,
+    write_detections,
+)
+from tests.conftest import tiny_config
+
+
+def some_instances(boxes, scores, classes):
+    instances = Instances((64, 64))
+    instances.pred_boxes = Boxes(torch.tensor(np.array(boxes)).float().reshape(-1, 4))
+    instances.scores = torch.tensor(np.array(scores)).float()
+    instances.pred_classes = torch.tensor(np.array(classes)).long()
+    return instances
+
+
+def random_instances(rng, true_boxes, true_classes, count=40):
+    """Some near the true boxes, others anywhere; many scores are low, as a detector's are."""
+    near = np.repeat(true_boxes, 3, axis=0) + rng.normal(0, 1, (3 * len(true_boxes), 4))
+    corners = rng.uniform(0, 40, (count, 2))
+    anywhere = np.concatenate([corners, corners + rng.uniform(2, 24, (count, 2))], axis=1)
+    scores = np.concatenate([rng.random(len(near)) ** 0.5, rng.random(count) ** 4])
+    classes = np.concatenate([np.repeat(true_classes, 3), rng.integers(0, 3, count)])
+    boxes = np.concatenate([near, anywhere]).clip(0, 64)  # as inference does
+    return some_instances(boxes, scores, classes)
+
+
+def test_a_round_trip_rounds_to_16_bits(tmp_path):
+    path = tmp_path / "some.npz"
+    boxes = np.array([[0.0, -0.1, 10.03, 20.0], [1.5, 2.5, 639.99, 480.0]])
+    there = {
+        "im 1": Detections(boxes, np.array([0.9, 0.0051]), np.array([2, 0])),
+        "none": Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)),
+        "im_2": Detections(boxes[:1], np.array([1.0]), np.array([79])),
+    }
+    write_detections(path, there)
+    back = read_detections(path)
+    assert list(back) == ["im 1", "none", "im_2"]
+    # Half of 1/65535 of the largest coordinate and of 1.
+    assert back["im 1"].boxes == pytest.approx(boxes.clip(min=0), abs=640 / 131070)
+    assert back["im 1"].scores == pytest.approx([0.9, 0.0051], abs=1 / 131070)
+    assert back["im 1"].classes.tolist() == [2, 0] and back["im_2"].classes.tolist() == [79]
+    assert back["none"].boxes.shape == (0, 4) and len(back["none"].scores) == 0
+
+
+def test_the_best_of_each_image_are_kept(tmp_path):
+    writer = DetectionsWriter("data", str(tmp_path))
+    writer.reset()
+    scores = np.random.default_rng(0).permutation(150) / 200
+    boxes = np.stack([np.full(4, i) for i in range(150)])
+    writer.process([{"image_id": "a"}], [{"instances": some_instances(boxes, scores, [0] * 150)}])
+    assert writer.evaluate() is None
+    kept = read_detections(tmp_path / "detections" / "data.npz")["a"]
+    order = np.argsort(-scores)[:MOST_KEPT]
+    assert kept.scores == pytest.approx(scores[order], abs=1e-5)
+    assert kept.boxes[:, 0] == pytest.approx(order, abs=0.01)
+
+
+def test_what_is_kept_has_the_ap_of_the_evaluation(voc, voc_entry, tmp_path):
+    rng = np.random.default_rng(1)
+    true = {}
+    for i in range(30):
+        corners = rng.integers(1, 30, (3, 2))
+        boxes = np.concatenate([corners, corners + rng.integers(8, 30, (3, 2))], axis=1)
+        true[f"im{i}"] = boxes - [1, 1, 0, 0], np.arange(3)
+        names = zip(voc_entry["classes"], boxes.tolist(), strict=True)
+        voc.add(f"im{i}", list(names))
+    register_datasets([voc_entry])
+    cfg = tiny_config("retinanet_R_18", "OUTPUT_DIR", str(tmp_path))
+    evaluator = build_evaluator(cfg, voc_entry["name"])
+    evaluator.reset()
+    for image_id, truth in true.items():
+        found = random_instances(rng, *truth)
+        evaluator.process([{"image_id": image_id}], [{"instances": found}])
+    printed = evaluator.evaluate()["bbox"]
+
+    again = PascalVOCEvaluator(voc_entry["name"])
+    again.reset()
+    kept = read_detections(tmp_path / "detections" / f"{voc_entry['name']}.npz")
+    for image_id, found in kept.items():
+        again.process([{"image_id": image_id}], [{"instances": some_instances(*found)}])
+    assert 20 < printed["AP"] < 80
+    assert again.evaluate()["bbox"] == pytest.approx(printed, abs=0.05)

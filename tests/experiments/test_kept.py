@@ -1,0 +1,128 @@
+"""Finished runs go into the repository and come back elsewhere."""
+
+import json
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mutual_guidance.errors import ExperimentError
+from mutual_guidance.evaluation.detections import Detections, read_detections, write_detections
+from mutual_guidance.experiments.grid import Cell
+from mutual_guidance.experiments.kept import collect_runs, keep, restore
+from mutual_guidance.experiments.records import (
+    detections_file,
+    is_finished,
+    note_launch,
+    read_launch,
+    read_record,
+    write_json,
+    write_record,
+)
+
+CONFIG = {"SOLVER.EPOCHS": 2.0, "DATASETS.REGISTER": [{"name": "d"}]}
+
+
+def cell(strategy="static", fold=1, variant="", start=None):
+    place = Path("long", "A", "x", *([variant] if variant else []), strategy)
+    folder = Path("out", "mine", place, f"fold_{fold}", "seed_1")
+    if variant == "start":
+        folder = Path("out", "mine", "long", "A", "x", "start", f"fold_{fold}", "seed_1")
+    of_grid = ("long", "configs/A/x.yaml", variant, strategy, fold, 1)
+    return Cell(folder, *of_grid, settings=(), start=start)
+
+
+def finish(root, configs, *cells):
+    """Write what a run leaves behind."""
+    for c in cells:
+        note_launch(root, c, configs)
+        folder = root / c.folder
+        (folder / "metrics.json").write_text('{"iteration": 0, "time": 3.2, "bbox/AP": 5.0}\n')
+        ap = {"d": {"bbox": {"AP": 5.0 + c.fold}}}
+        (folder / "evaluation.json").write_text(json.dumps(ap))
+        zipfile.ZipFile(folder / "model_final.pth", "w").close()
+        one = Detections(np.full((1, 4), c.fold), np.ones(1), np.zeros(1, int))
+        write_detections(folder / "detections" / "d.npz", {"a": one})
+        write_record(root, c, 1, 16)
+
+
+def kept_results(root, cells):
+    """Keep what has finished below root in root / docs."""
+    runs, launched = collect_runs(root, cells)
+    result = {"experiment": "mine", "launched": launched, "runs": runs}
+    write_json(root / "out" / "mine" / "results.json", result)
+    return keep(root / "out" / "mine" / "results.json", root / "docs")
+
+
+def test_finished_runs_come_back_elsewhere(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    cells = [cell(fold=1), cell("mutual_guidance", fold=1), cell(fold=2)]
+    configs = {c: {**CONFIG, "SEED": i} for i, c in enumerate(cells)}
+    finish(here, configs, *cells[:2])
+    result = kept_results(here, cells)
+    # What the runs have in common stands there once.
+    assert result["launched"] == {f"config/{key}": value for key, value in CONFIG.items()}
+    assert [run["launched"] for run in result["runs"]] == [{"config/SEED": 0}, {"config/SEED": 1}]
+
+    shutil.copytree(here / "docs", there / "docs")
+    restore(there, there / "docs" / "mine.json", configs)
+    assert [is_finished(there, c) for c in cells] == [True, True, False]
+    for c in cells[:2]:
+        assert read_record(there, c) == read_record(here, c)
+        assert read_launch(there, c) == read_launch(here, c)
+        assert read_detections(detections_file(there / c.folder))["a"].boxes == pytest.approx(1)
+    finish(there, configs, cells[2])
+    assert len(kept_results(there, cells)["runs"]) == 3
+    assert len(list((there / "docs" / "mine").glob("**/*.npz"))) == 3
+
+
+def test_a_run_that_finished_here_stays(tmp_path):
+    c = cell()
+    finish(tmp_path, {c: CONFIG}, c)
+    kept_results(tmp_path, [c])
+    record = tmp_path / c.folder / "record.json"
+    record.write_text(record.read_text().replace('"AP": 6.0', '"AP": 7.0'))
+    restore(tmp_path, tmp_path / "docs" / "mine.json", {c: CONFIG})
+    assert read_record(tmp_path, c)["metrics"] == {"AP": 7.0}
+
+
+def test_a_kept_run_of_another_config_is_refused(tmp_path):
+    c = cell()
+    finish(tmp_path, {c: CONFIG}, c)
+    kept_results(tmp_path, [c])
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(ExperimentError, match=r"mine.json holds a run with SOLVER.EPOCHS 2.0 wh"):
+        restore(tmp_path, tmp_path / "docs" / "mine.json", {c: {**CONFIG, "SOLVER.EPOCHS": 3.0}})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_comes_back_only_if_no_run_needs_its_weights(tmp_path):
+    start = cell(variant="start")
+    run = replace(cell(), start=start)
+    configs = {start: CONFIG, run: CONFIG}
+    finish(tmp_path, configs, start)
+    kept_results(tmp_path, [start, run])
+    shutil.rmtree(tmp_path / "out")
+    restore(tmp_path, tmp_path / "docs" / "mine.json", configs)
+    assert not is_finished(tmp_path, start)
+    finish(tmp_path, configs, run)
+    restore(tmp_path, tmp_path / "docs" / "mine.json", configs)
+    assert is_finished(tmp_path, start)
+
+
+def test_results_kept_before_their_configs_were_are_left_alone(tmp_path):
+    c = cell()
+    old = {key: value for key, value in vars(c).items() if key not in ("folder", "start")}
+    write_json(tmp_path / "mine.json", {"experiment": "mine", "runs": [old]})
+    restore(tmp_path, tmp_path / "mine.json", {c: CONFIG})
+    restore(tmp_path, tmp_path / "none.json", {c: CONFIG})
+    assert not is_finished(tmp_path, c)
+
+
+def test_torn_results_are_named(tmp_path):
+    (tmp_path / "mine.json").write_text("{")
+    with pytest.raises(ExperimentError, match=r"mine.json is no results.json of an experiment"):
+        restore(tmp_path, tmp_path / "mine.json", {cell(): CONFIG})
