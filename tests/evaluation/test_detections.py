@@ -6,7 +6,6 @@ from detectron2.structures import Boxes, Instances
 from mutual_guidance.data import register_datasets
 from mutual_guidance.evaluation import PascalVOCEvaluator, build_evaluator
 from mutual_guidance.evaluation.detections import (
-    MOST_KEPT,
     Detections,
     DetectionsWriter,
     read_detections,
@@ -52,15 +51,16 @@ def test_a_round_trip_rounds_to_16_bits(tmp_path):
     assert back["none"].boxes.shape == (0, 4) and len(back["none"].scores) == 0
 
 
-def test_the_best_of_each_image_are_kept(tmp_path):
+def test_the_best_of_each_image_and_class_are_kept(tmp_path):
     writer = DetectionsWriter("data", str(tmp_path))
     writer.reset()
     scores = np.random.default_rng(0).permutation(150) / 200
     boxes = np.stack([np.full(4, i) for i in range(150)])
-    writer.process([{"image_id": "a"}], [{"instances": some_instances(boxes, scores, [0] * 150)}])
+    classes = np.where(scores < 0.1, 1, 0)  # the 20 worst, of which 10 are kept
+    writer.process([{"image_id": "a"}], [{"instances": some_instances(boxes, scores, classes)}])
     assert writer.evaluate() is None
     kept = read_detections(tmp_path / "detections" / "data.npz")["a"]
-    order = np.argsort(-scores)[:MOST_KEPT]
+    order = np.argsort(-scores)[[*range(100), *range(130, 140)]]
     assert kept.scores == pytest.approx(scores[order], abs=1e-5)
     assert kept.boxes[:, 0] == pytest.approx(order, abs=0.01)
 

@@ -19,8 +19,8 @@ from ..run_files import replace_file
 logger = logging.getLogger(__name__)
 
 FOLDER = "detections"
-# Of an image, the best scored ones.
-MOST_KEPT = 100
+# Of an image, the best scored ones, and the best of each class, which may be scored low.
+MOST_KEPT, MOST_OF_CLASS = 100, 10
 _MOST = np.iinfo(np.uint16).max
 
 
@@ -44,20 +44,30 @@ class DetectionsWriter(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for x, output in zip(inputs, outputs, strict=True):
             found = output["instances"].to("cpu")
-            best = found.scores.argsort(descending=True, stable=True)[:MOST_KEPT]
-            found = found[best]
-            self._detections[x["image_id"]] = Detections(
+            found = Detections(
                 found.pred_boxes.tensor.double().numpy(),
                 found.scores.double().numpy(),
                 found.pred_classes.numpy(),
             )
+            self._detections[x["image_id"]] = best_detections(found)
 
     def evaluate(self) -> None:
         gathered = comm.gather(self._detections, dst=0)
         if comm.is_main_process():
             detections = dict(itertools.chain.from_iterable(d.items() for d in gathered))
             write_detections(self._path, detections)
-            logger.info(f"The best {MOST_KEPT} detections of each image saved to {self._path}")
+            logger.info(f"The best detections of each image saved to {self._path}")
+
+
+def best_detections(found: Detections) -> Detections:
+    """Of an image, the best MOST_KEPT and the best MOST_OF_CLASS of each class, in that order."""
+    order = np.argsort(-found.scores, kind="stable")
+    classes = found.classes[order]
+    rank = np.zeros(len(order), int)  # within its class
+    for label in np.unique(classes):
+        rank[classes == label] = np.arange((classes == label).sum())
+    kept = order[(np.arange(len(order)) < MOST_KEPT) | (rank < MOST_OF_CLASS)]
+    return Detections(*(column[kept] for column in found))
 
 
 def write_detections(path: str | Path, detections: dict[str, Detections]) -> None:
