@@ -38,8 +38,8 @@ NEEDS = {
     r"\bpip |DETECTRON2=git": "an environment of its own",
 }
 LONG = {
-    r"^make |tools/env\.py": "an environment of its own (--whole)",
-    r"experiment\.py(?!.*--dry-run)|output/experiments|model_zoo\.py|benchmark": "hours (--whole)",
+    r"^make |tools/env\.py": "--whole: an environment of its own",
+    r"experiment\.py(?!.*--dry-run)|output/experiments|model_zoo\.py|benchmark": "--whole: long",
 }
 DATA = {
     "BCCD": "BCCD|bccd",

@@ -55,7 +55,7 @@ def test_commands_of_a_page():
             "coco and several GPUs",
         ),
         ("python tools/experiment.py experiments/shapes.yaml --dry-run", ""),
-        ("python tools/experiment.py experiments/shapes.yaml", "hours (--whole)"),
+        ("python tools/experiment.py experiments/shapes.yaml", "--whole: long"),
     ],
 )
 def test_what_a_command_needs_is_named(tmp_path, command, needs):
