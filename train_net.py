@@ -5,6 +5,7 @@ import shlex
 import sys
 
 from detectron2.engine import default_argument_parser
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from torch.distributed import is_torchelastic_launched
 
@@ -22,7 +23,10 @@ def main(args: argparse.Namespace) -> dict | None:
         checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
         checkpointer.needs_all_weights = True
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        return Trainer.test(cfg, model)
+        results = Trainer.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)  # with TEST.EXPECTED_RESULTS
+        return results
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     try:

@@ -12,7 +12,6 @@ of objects) to the output folder.
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
 import shlex
 import sys
@@ -30,6 +29,7 @@ from benchmarks.measure import MIB, measure  # noqa: E402
 from benchmarks.peers import MATCHERS, OURS, Case  # noqa: E402
 from benchmarks.scenarios import SCENARIOS  # noqa: E402
 from mutual_guidance.errors import run_main
+from mutual_guidance.machine import processor
 
 
 def add_ratios(results: list[dict[str, Any]]) -> None:
@@ -64,16 +64,10 @@ def format_table(results: list[dict[str, Any]]) -> str:
 
 def machine(device: str, threads: int | None) -> dict[str, Any]:
     """What the figures were measured on, and by which command."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor()
     packages = ("torch", "torchvision", "mmdet", "ultralytics")
     on_cuda = device.startswith("cuda")
     return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
+        "cpu": processor(),
         "threads": threads or torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if on_cuda else "cpu",
         "python": platform.python_version(),

@@ -13,8 +13,6 @@ as JSON. The loader's images are read from the disk's cache after a first pass.
 import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -34,6 +32,7 @@ from mutual_guidance.data import build_train_loader
 from mutual_guidance.engine import Trainer, prepare
 from mutual_guidance.engine.step import build_step
 from mutual_guidance.errors import run_main
+from mutual_guidance.machine import processor
 
 WARM_UP = 2  # batches
 
@@ -88,7 +87,7 @@ def main() -> None:
     if options.output:
         result = {
             "command": " ".join(sys.argv),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {device_name(cfg)}",
+            "machine": f"{processor()}, {device_name(cfg)}",
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "images_a_batch": cfg.SOLVER.IMS_PER_BATCH,

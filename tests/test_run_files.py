@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from mutual_guidance.run_files import (
     checkpoint_files,
+    flatten,
     iterations_done,
     read_metrics,
     read_results,
@@ -90,3 +91,7 @@ def test_checkpoints_begin_with_the_end_and_count_numerically(tmp_path):
         (tmp_path / f"{name}.pth").touch()
     names = [path.rsplit("/", 1)[1] for path in checkpoint_files(str(tmp_path))]
     assert names == ["model_final.pth", "model_10000000.pth", "model_9999999.pth"]
+
+
+def test_nested_keys_become_dotted_ones():
+    assert flatten({"A": {"B": {"C": [1]}, "D": {}}, "E": 2}) == {"A.B.C": [1], "E": 2}

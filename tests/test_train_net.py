@@ -1,8 +1,12 @@
 """End to end, as a user calls it."""
 
-import pytest
+import argparse
 
-from tests.conftest import VOCWriter
+import pytest
+from torch import nn
+
+import train_net as script
+from tests.conftest import VOCWriter, tiny_config
 from tests.runs import CONFIG, overfit, results, train_net
 
 
@@ -87,3 +91,19 @@ def test_trains_on_detectron2s_builtin_voc(tmp_path):
 def test_errors_are_one_sentence(opts, message, tmp_path):
     log = train_net("--config-file", CONFIG, *opts, "OUTPUT_DIR", tmp_path, ok=False)
     assert "error: " in log and message in log and "Traceback" not in log
+
+
+@pytest.mark.parametrize(("expected", "fits"), [(50.0, True), (60.0, False)])
+def test_an_evaluation_returns_its_results_and_checks_the_expected(expected, fits, monkeypatch):
+    cfg = tiny_config()
+    cfg.TEST.EXPECTED_RESULTS = [["bbox", "AP", expected, 0.5]]
+    results = {"bbox": {"AP": 50.2}}
+    monkeypatch.setattr(script, "setup", lambda args: cfg)
+    monkeypatch.setattr(script.Trainer, "build_model", lambda cfg: nn.Linear(1, 1))
+    monkeypatch.setattr(script.Trainer, "test", lambda cfg, model: results)
+    args = argparse.Namespace(eval_only=True, resume=False)
+    if fits:
+        assert script.main(args) == results
+    else:
+        with pytest.raises(SystemExit):
+            script.main(args)

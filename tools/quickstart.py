@@ -19,7 +19,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from mutual_guidance.assignment import STRATEGIES
-from mutual_guidance.run_files import RESULTS_FILE, read_results
+from mutual_guidance.run_files import CLASS_AP, RESULTS_FILE, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/Shapes/retinanet_R_18.yaml"
@@ -80,7 +80,7 @@ def run(*command: str) -> None:
 def summary(metrics: dict[str, dict[str, float]]) -> str:
     """One table: a row a strategy, the means, then AP of each class."""
     names = list(next(iter(metrics.values())))
-    headers = ["strategy", *(n.removeprefix("AP-") for n in names)]
+    headers = ["strategy", *(n.removeprefix(CLASS_AP) for n in names)]
     rows = [[strategy, *(values[n] for n in names)] for strategy, values in metrics.items()]
     return tabulate(rows, headers, tablefmt="pipe", floatfmt=".1f")
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +12,7 @@ from .archives import iteration_inside
 
 METRICS_FILE = "metrics.json"
 RESULTS_FILE = "evaluation.json"
+CLASS_AP = "AP-"  # before the name of a class, in the results
 _CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
 _UNFINISHED = ".unfinished"
 _TAIL = 8192  # bytes, more than a line of metrics.json
@@ -136,3 +137,14 @@ def read_results(path: Path) -> dict[str, dict[str, dict[str, float | None]]]:
     if not all(isinstance(value, int | float | None) for value in values):
         raise ValueError("a metric in it is no number")
     return results
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys of a config to dotted ones."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -27,7 +27,7 @@ from ..checkpoint import Checkpointer
 from ..data import build_mapper, build_train_loader
 from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
-from ..run_files import RESULTS_FILE
+from ..run_files import CLASS_AP, RESULTS_FILE
 from .ema import EMAHook, build_ema
 from .hooks import AssignmentPictures
 from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
@@ -252,8 +252,8 @@ def report(cfg: CfgNode, results: dict, file: str) -> None:
 
 def results_table(metrics: dict[str, float]) -> str:
     """Metrics in percent as a table: the means in a row, then a row a class."""
-    means = {k: v for k, v in metrics.items() if not k.startswith("AP-")}
-    classes = [(k[len("AP-") :], v) for k, v in metrics.items() if k.startswith("AP-")]
+    means = {k: v for k, v in metrics.items() if not k.startswith(CLASS_AP)}
+    classes = [(k.removeprefix(CLASS_AP), v) for k, v in metrics.items() if k.startswith(CLASS_AP)]
     table = tabulate([means.values()], headers=means.keys(), tablefmt="pipe", floatfmt=".1f")
     if not classes:
         return table

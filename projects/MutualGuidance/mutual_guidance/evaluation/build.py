@@ -1,5 +1,7 @@
 """The evaluator of a data set."""
 
+import os
+
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
@@ -29,7 +31,6 @@ def _ap_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     if kind == "pascal_voc":
         return PascalVOCEvaluator(dataset_name)
     if kind == "coco":
-        return COCOEvaluator(
-            dataset_name, ("bbox",), output_dir=cfg.OUTPUT_DIR, allow_cached_coco=False
-        )
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        return COCOEvaluator(dataset_name, ("bbox",), output_dir=folder, allow_cached_coco=False)
     raise DatasetError(f"data set {dataset_name} is of type {kind!r}; coco and pascal_voc work")

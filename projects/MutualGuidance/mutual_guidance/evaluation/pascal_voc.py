@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from torchvision.ops import box_iou
 
+from ..run_files import CLASS_AP
 from .ground_truth import load_records
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class PascalVOCEvaluator(DatasetEvaluator):
             f"{'11-point' if self._is_2007 else 'area'} metric:\n{create_small_table(results)}"
         )
         results.update(
-            {f"AP-{n}": ap for n, ap in zip(self._classes, aps.mean(axis=1), strict=True)}
+            {f"{CLASS_AP}{n}": ap for n, ap in zip(self._classes, aps.mean(axis=1), strict=True)}
         )
         return OrderedDict(bbox={k: float(v) for k, v in results.items()})
 

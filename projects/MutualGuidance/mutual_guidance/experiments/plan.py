@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from ..engine import load_config
 from ..engine.checks import check_values, check_weights
 from ..engine.setup import resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
-from ..run_files import checkpoint_files
+from ..run_files import checkpoint_files, flatten
 from .grid import Cell
 from .records import metrics_so_far, read_record
 
@@ -45,21 +44,13 @@ def make_plans(root: Path, cells: list[Cell]) -> dict[Cell, Plan]:
     by_data: dict[str, Plan] = {}
     for cell in cells:
         cfg = _load(root, cell)
-        config = {key: value for key, value in _flat(cfg) if key not in _FROM_DATA}
+        config = {key: value for key, value in flatten(cfg).items() if key not in _FROM_DATA}
         config = json.loads(json.dumps(config))
         key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER))
         if key not in by_data:
             by_data[key] = _plan(cfg)
         plans[cell] = replace(by_data[key], config=config)
     return plans
-
-
-def _flat(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def seconds_per_image(root: Path, cells: list[Cell]) -> dict[str, float]:

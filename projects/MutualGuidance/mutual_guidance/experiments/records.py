@@ -1,7 +1,6 @@
 """What a run leaves behind, read from its folder and kept small enough to be committed."""
 
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -15,7 +14,9 @@ from typing import Any
 from ..archives import archive_fault
 from ..errors import ExperimentError
 from ..evaluation.detections import FOLDER
+from ..machine import processor
 from ..run_files import (
+    CLASS_AP,
     METRICS_FILE,
     RESULTS_FILE,
     iterations_done,
@@ -216,7 +217,7 @@ def history(by_iteration: dict[int, dict[str, float]], last: int) -> list[dict[s
     since: dict[str, list[float]] = {}
     for iteration, row in by_iteration.items():
         for name, value in row.items():
-            if name not in _TIMES and "AP-" not in name and value == value:  # not NaN
+            if name not in _TIMES and CLASS_AP not in name and value == value:  # not NaN
                 since.setdefault(name.removeprefix("bbox/"), []).append(value)
         if "bbox/AP" in row:
             means = {name: statistics.mean(values) for name, values in since.items()}
@@ -238,7 +239,7 @@ def environment() -> dict[str, str]:
     versions = {"python": platform.python_version(), **{n: _version(n) for n in names}}
     if torch.cuda.is_available():
         return {**versions, "device": torch.cuda.get_device_name()}
-    return {**versions, "device": f"{_cpu_name()}, {os.cpu_count()} cores"}
+    return {**versions, "device": processor()}
 
 
 def _commit(root: Path) -> str:
@@ -257,10 +258,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return getattr(__import__(name), "__version__", "unknown")
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

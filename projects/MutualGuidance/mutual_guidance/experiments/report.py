@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..run_files import CLASS_AP
 from .records import round_figure
 from .schema import BASELINE, START
 
@@ -22,7 +23,6 @@ T_975 = (
 _Run = tuple[int, int]  # fold, or 0, and seed
 COMPARED = ("AP", "AP50", "AP75")
 _SIZES = ("APs", "APm", "APl")
-_CLASS = "AP-"  # before the name of a class
 _MOST_CLASSES = 10  # in a table
 # What lies behind AP, with the headings of its tables.
 _MISALIGNMENT = {
@@ -162,7 +162,7 @@ def markdown(rows: list[dict], paper_source: str = "") -> str:
         parts += [f"**Protocol: {protocol}**", _ap_table(chosen, paper_source), _LEGEND]
         for classes, of_data in _by_classes(chosen).items():
             if 0 < len(classes) <= _MOST_CLASSES:
-                columns = {m: m.removeprefix(_CLASS) for m in classes}
+                columns = {m: m.removeprefix(CLASS_AP) for m in classes}
                 table = _table([_place(of_data), _compared(of_data, columns, digits=1)])
                 parts += [table, "AP of each class, and Δ as above."]
         if _have(chosen, _MISALIGNMENT):
@@ -180,7 +180,7 @@ def _by_classes(rows: list[dict]) -> dict[tuple[str, ...], list[dict]]:
     """The rows by the classes of their data set."""
     groups: dict[tuple[str, ...], list[dict]] = {}
     for row in rows:
-        classes = tuple(m for m in row["metrics"] if m.startswith(_CLASS))
+        classes = tuple(m for m in row["metrics"] if m.startswith(CLASS_AP))
         groups.setdefault(classes, []).append(row)
     return groups
 

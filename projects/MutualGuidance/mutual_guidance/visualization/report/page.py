@@ -13,10 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ...config import add_mutual_guidance_config
 from ...evaluation.misalignment import MEASURES, STAGES
 from ...evaluation.misalignment_plot import PANELS
+from ...run_files import CLASS_AP, flatten
 from . import figures
-from .runs import Comparison, Frame, Run, Troubles, flatten
+from .runs import Comparison, Frame, Run, Troubles
 
-_CLASS = "AP-"
 _SIZES = ("APs", "APm", "APl")
 # Scalars that say nothing of what was learnt.
 _NOT_DRAWN = ("time", "data_time", "eta_seconds", "last_time", "last_data_time", "rank_data_time")
@@ -86,16 +86,18 @@ def results(runs: list[Run]) -> list[Result]:
 def _result(dataset: str, runs: list[Run]) -> Result:
     values = {run.label: run.results.get(dataset, {}) for run in runs}
     names = _union(values.values())
-    means = [n for n in names if not n.startswith(_CLASS)]
-    classes = [n for n in names if n.startswith(_CLASS)]
+    means = [n for n in names if not n.startswith(CLASS_AP)]
+    classes = [n for n in names if n.startswith(CLASS_AP)]
     table = Table(
         ["run", *means],
         [[run, *(_number(v.get(m), ".1f") for m in means)] for run, v in values.items()],
     )
     charts = []
     if classes:
-        by_class = {run: {k[len(_CLASS) :]: v for k, v in vs.items()} for run, vs in values.items()}
-        uri = figures.bars(by_class, [c[len(_CLASS) :] for c in classes])
+        by_class = {
+            run: {k.removeprefix(CLASS_AP): v for k, v in vs.items()} for run, vs in values.items()
+        }
+        uri = figures.bars(by_class, [c.removeprefix(CLASS_AP) for c in classes])
         charts.append((f"AP of each class on {dataset}", uri))
     if any(size in means for size in _SIZES):
         charts.append((f"AP of each size on {dataset}", figures.bars(values, list(_SIZES))))
@@ -123,7 +125,7 @@ def curves(runs: list[Run]) -> list[tuple[str, str]]:
     once, as an evaluation at the end, is no curve.
     """
     logged = {n for run in runs for n, values in run.curves.items() if len(values) > 1}
-    names = [n for n in logged if n not in _NOT_DRAWN and f"/{_CLASS}" not in n]
+    names = [n for n in logged if n not in _NOT_DRAWN and f"/{CLASS_AP}" not in n]
     names.sort(key=lambda n: (n != "total_loss", not n.startswith("loss"), n))
     return [(n, figures.curve({r.label: r.curves.get(n, {}) for r in runs}, n)) for n in names]
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ...errors import InputError
 from ...evaluation import misalignment
-from ...run_files import METRICS_FILE, RESULTS_FILE, read_metrics, read_results
+from ...run_files import METRICS_FILE, RESULTS_FILE, flatten, read_metrics, read_results
 from .. import ASSIGNMENTS_FOLDER
 
 T = TypeVar("T")
@@ -117,17 +117,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or _LAST_KEY not in content:
         raise ValueError(f"it lacks {_LAST_KEY}, the last key that train_net.py writes")
     return flatten(content)
-
-
-def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested keys to dotted ones."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def read_curves(path: Path) -> tuple[dict[str, dict[int, float]], int]:
