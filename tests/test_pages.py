@@ -48,10 +48,17 @@ def test_the_matchers_page_runs():
     assert (labels.cls_labels[1] == 20).all()  # an image without ground truth is background
 
 
-def test_the_readmes_results_are_those_of_the_results_page():
-    front, results = ((REPOSITORY / name).read_text() for name in ("README.md", "docs/results.md"))
+def test_the_readmes_figures_are_those_of_the_pages():
+    front, results, performance = (
+        (REPOSITORY / name).read_text()
+        for name in ("README.md", "docs/results.md", "docs/performance.md")
+    )
     rows = re.findall(r"\| (\S+) \| (\S+) \| (\S+ \(\S+ to \S+\)) \|\n", front)
     assert rows
     for static, guided, difference in rows:
-        assert re.search(rf"{static} ± ", results) and re.search(rf"{guided} ± ", results), static
+        assert f"{static} ± " in results and f"{guided} ± " in results, (static, guided)
         assert difference in results, difference
+    measured = re.findall(r"\b(\d\.\d %|75,000|119|961)", front)
+    assert len(measured) == 5
+    for figure in measured:
+        assert re.search(rf"(?<![\d.]){figure}(?![\d.])", performance), figure
