@@ -1,8 +1,14 @@
 import importlib.util
+import os
+import re
 import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mutual_guidance.engine import Predictor
 from tests.conftest import REPOSITORY, python_of
@@ -39,9 +45,7 @@ def table(out, name):
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-def test_an_onnx_file_is_verified_and_has_the_ap_of_the_model(
-    export, images, tmp_path, tiny_run, monkeypatch, capsys
-):
+def test_an_onnx_file_is_verified_and_has_the_ap_of_the_model(export, images, tmp_path, capsys):
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
     path = tmp_path / "new" / "model.onnx"
@@ -53,13 +57,68 @@ def test_an_onnx_file_is_verified_and_has_the_ap_of_the_model(
     assert table(out, "model.onnx")[2:] == table(out, "PyTorch")[2:]
     assert list(path.parent.iterdir()) == [path]
 
-    # The docs run it as here.
-    shutil.copy(images / "a.jpg", path.parent)
-    monkeypatch.chdir(path.parent)
+
+@pytest.fixture
+def decided_run(tiny_run):
+    """The run with scores that lie apart, as those of a trained model."""
+    state = torch.load(tiny_run / "model_final.pth")
+    for name, value in state["model"].items():
+        if ".cls_score." in name and name.endswith("weight"):
+            value *= 30
+    torch.save(state, tiny_run / "model_final.pth")
+    return tiny_run
+
+
+def best(prediction, count):
+    """The score of the last of so many detections, and these."""
+    found = prediction.instances[:count]
+    threshold = (found.scores[-1].item() + prediction.instances.scores[count].item()) / 2
+    return threshold, found
+
+
+@pytest.mark.parametrize("nms", [[], ["--nms"]])
+def test_the_lines_of_the_docs_give_the_models_boxes(
+    export, images, voc, tmp_path, decided_run, monkeypatch, nms
+):
+    pytest.importorskip("onnxruntime")
+    voc.add("wide", [("red", (3, 5, 24, 40))], size=(90, 50))
+    shutil.copy(images / "wide.jpg", tmp_path / "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    export(tmp_path / "model.onnx", *nms)
     exec(python_of("export.md"), names := {})
-    expected = Predictor.from_run(tiny_run)("a.jpg").instances
-    count = len(expected)
-    assert names["scores"][0, :count].tolist() == pytest.approx(expected.scores.tolist(), abs=1e-3)
+    prediction = Predictor.from_run(decided_run)("a.jpg")
+    threshold, expected = best(prediction, 12)
+    boxes, scores, classes = names["detect"]("a.jpg", threshold)
+    assert scores.tolist() == pytest.approx(expected.scores.tolist(), abs=1e-3)
+    assert boxes == pytest.approx(expected.pred_boxes.tensor.numpy(), abs=0.05)
+    assert classes == prediction.class_names[:12]
+    everything, *_ = names["detect"]("a.jpg", 0)  # clipped to the image
+    assert everything.min() == 0 and everything.max(axis=0)[2:].tolist() == [90, 50]
+
+
+@pytest.mark.parametrize("nms", [[], ["--nms"]])
+def test_the_javascript_of_the_docs(export, images, tmp_path, decided_run, monkeypatch, nms):
+    modules = os.getenv("MG_NODE_MODULES")
+    if not modules or not shutil.which("node"):
+        pytest.skip("Node, or onnxruntime-node and sharp, not found (set MG_NODE_MODULES)")
+    # Wider than the input, but of equal columns, so that every way to resize it gives the same.
+    rows = np.random.default_rng(0).integers(0, 256, (64, 1, 3), dtype=np.uint8)
+    Image.fromarray(rows.repeat(90, axis=1)).save(tmp_path / "a.jpg", "PNG")
+    monkeypatch.chdir(tmp_path)
+    export(tmp_path / "model.onnx", *nms)
+    text = (REPOSITORY / "docs" / "export.md").read_text()
+    (metadata,) = re.findall(r"python - <<'END'\n(.*?)END", text, re.S)
+    subprocess.run([sys.executable, "-c", metadata], check=True)
+    threshold, expected = best(Predictor.from_run(decided_run)("a.jpg"), 12)
+    (script,) = re.findall(r"```js\n(.*?)```", text, re.S)
+    assert (call := 'detect("a.jpg")') in script
+    (tmp_path / "node_modules").symlink_to(modules)
+    (tmp_path / "detect.mjs").write_text(script.replace(call, f'detect("a.jpg", {threshold})'))
+    out = subprocess.run(["node", "detect.mjs"], check=True, capture_output=True, text=True).stdout
+    rows = [line.split() for line in out.splitlines()]
+    assert [float(row[1]) for row in rows] == pytest.approx(expected.scores.tolist(), abs=0.006)
+    boxes = [[float(x) for x in row[2:]] for row in rows]
+    assert boxes == pytest.approx(expected.pred_boxes.tensor.numpy(), abs=0.1)
 
 
 def test_a_torch_file_without_a_data_set(export, tmp_path, capsys):

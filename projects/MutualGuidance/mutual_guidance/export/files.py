@@ -44,7 +44,8 @@ def export_detector(
 
 def load_exported(path: str, num_threads: int = 0) -> Run:
     """
-    A function from images (N, 3, S, S), uint8, to the outputs of the file, on the CPU.
+    A function from images (N, 3, S, S), uint8, to the outputs of the file, on the CPU. A .pt2 can
+    run code: load only what you made.
 
     Args:
         num_threads: of onnxruntime; 0 leaves it to it. A .pt2 runs in PyTorch, with its threads.
