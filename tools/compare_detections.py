@@ -25,7 +25,8 @@ from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.engine.predictor import inference_config
 from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
-from mutual_guidance.visualization.detections import disagreement, draw_comparison, match
+from mutual_guidance.evaluation.matching import detections_of, disagreement, match
+from mutual_guidance.visualization.detections import draw_comparison
 from mutual_guidance.visualization.report import run_labels
 
 
@@ -72,7 +73,7 @@ def compare(args: argparse.Namespace) -> None:
         for image_id, detections in detect(predictor, dataset, label):
             detections = detections[detections.scores >= args.min_score]
             of_image = matches.setdefault(image_id, {})
-            of_image[label] = match(detections, ground_truths(records[image_id]))
+            of_image[label] = match(detections_of(detections), ground_truths(records[image_id]))
     entries = draw(records, matches, MetadataCatalog.get(dataset).thing_classes, args)
     path = args.output / "comparison.json"
     path.write_text(json.dumps(entries, indent=2))

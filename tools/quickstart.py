@@ -55,12 +55,9 @@ def train(strategy: str, folder: Path) -> dict[str, float]:
 
 
 def report(folders: list[Path], output: Path) -> Path:
-    """Write the report, with the detections side by side where there are several runs."""
-    page, comparison, options = output / "report.html", output / "comparison", []
-    if len(folders) > 1:
-        run("tools/compare_detections.py", *map(str, folders), "--output", str(comparison))
-        options = ["--comparison", str(comparison)]
-    run("tools/report.py", *map(str, folders), *options, "--output", str(page))
+    """Write the report."""
+    page = output / "report.html"
+    run("tools/report.py", *map(str, folders), "--output", str(page))
     return page
 
 

@@ -3,7 +3,7 @@
 Write one self-contained HTML page on one run or several side by side.
 
     python tools/report.py output/quickstart/mutual_guidance
-    python tools/report.py output/static output/mutual_guidance --comparison output/comparison
+    python tools/report.py output/static output/mutual_guidance --output report.html
 
 A run is the output folder of train_net.py. What it lacks is said on the page, with what makes it.
 """
@@ -12,20 +12,12 @@ import argparse
 from pathlib import Path
 
 from mutual_guidance.errors import run_main
-from mutual_guidance.visualization.report import (
-    read_comparisons,
-    read_run,
-    render_report,
-    run_labels,
-)
+from mutual_guidance.visualization.report import read_run, render_report, run_labels
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
-    parser.add_argument(
-        "--comparison", type=Path, metavar="FOLDER", help="written by tools/compare_detections.py"
-    )
     parser.add_argument("--output", type=Path, default="report.html", help="default: report.html")
     run_main(write_report, parser.parse_args())
 
@@ -34,11 +26,9 @@ def write_report(args: argparse.Namespace) -> None:
     """Read the runs, write the page and say what they lack."""
     labels = run_labels(args.runs)
     runs = [read_run(f, label) for f, label in zip(args.runs, labels, strict=True)]
-    comparisons, troubles = read_comparisons(args.comparison) if args.comparison else ([], [])
-    troubles = [trouble for run in runs for trouble in run.troubles] + troubles
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(render_report(runs, comparisons, troubles), encoding="utf-8")
-    for _, sentence in troubles:
+    args.output.write_text(render_report(runs), encoding="utf-8")
+    for _, sentence in (trouble for run in runs for trouble in run.troubles):
         print(f"warning: {sentence}")
     print(f"Report: {args.output}")
 

@@ -38,17 +38,9 @@ def test_one_table_and_json_for_all_strategies(quickstart, tmp_path, monkeypatch
     trained = [c for c in quickstart.commands if c[0] == "train_net.py"]
     assert len(trained) == 2 and all("--resume" in c for c in trained)
     runs = tuple(f"output/quickstart/{strategy}" for strategy in argv[2:])
-    compared, reported = quickstart.commands[-2:]
-    assert compared[:3] == ("tools/compare_detections.py", *runs)
-    assert reported[:3] == ("tools/report.py", *runs) and compared[-1] in reported
+    reported = quickstart.commands[-1]
+    assert reported[:3] == ("tools/report.py", *runs)
     assert reported[-1] == "output/quickstart/report.html" and reported[-1] in table
-
-
-def test_one_strategy_has_nothing_to_compare(quickstart, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["quickstart.py"])
-    quickstart.main()
-    assert [c[0] for c in quickstart.commands[-2:]] == ["train_net.py", "tools/report.py"]
-    assert "--comparison" not in quickstart.commands[-1]
 
 
 def test_unknown_strategy_is_refused(quickstart, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from mutual_guidance.engine import load_config
+from mutual_guidance.evaluation.detections import Detections, write_detections
 from mutual_guidance.evaluation.misalignment import summarize
 from tests.conftest import REPOSITORY
 
@@ -12,10 +13,56 @@ CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 NASTY = "<script>document.title='harmed'</script>"
 
 
+# Of each image the objects and what was found: class, box, and score of a detection.
+FOUND = {
+    "a": (
+        [(0, [0, 0, 10, 10]), (0, [20, 0, 30, 10])],
+        [(0, [0, 0, 10, 10], 0.9), (1, [20, 0, 30, 10], 0.8)],
+    ),
+    "b": ([(1, [5, 5, 25, 25])], [(1, [5, 5, 25, 25], 0.7), (0, [30, 30, 40, 40], 0.6)]),
+    "c": ([(0, [0, 0, 20, 20])], []),
+}
+
+
+def write_data(folder):
+    """Three images with four objects of two classes, of which one has a nasty name."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True)
+    images, annotations = [], []
+    for i, (name, (objects, _)) in enumerate(FOUND.items(), start=1):
+        file = f"{name}{NASTY.replace('/', '')}.png"
+        Image.new("RGB", (64, 48), (90, 90, 90)).save(folder / file)
+        images.append({"id": i, "file_name": file, "width": 64, "height": 48})
+        for c, (x0, y0, x1, y1) in objects:
+            box = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+            ids = {"id": len(annotations) + 1, "image_id": i, "category_id": c + 1}
+            annotations.append({**ids, **box, "iscrowd": 0})
+    names = enumerate(("ring", NASTY), start=1)
+    categories = [{"id": i, "name": name} for i, name in names]
+    data = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "data.json").write_text(json.dumps(data))
+
+
+def write_found(folder, dataset):
+    """The detections of a run."""
+    detections = {}
+    for i, (_, found) in enumerate(FOUND.values(), start=1):
+        classes, boxes, scores = zip(*found, strict=True) if found else ((), (), ())
+        boxes = np.array(boxes, float).reshape(-1, 4)
+        detections[i] = Detections(boxes, np.array(scores, float), np.array(classes, int))
+    write_detections(folder / "detections" / f"{dataset}.npz", detections)
+
+
 def write_run(folder, strategy="static", ap=20.0, dataset="shapes_test"):
     """What a run leaves in its output folder, small."""
     (folder / "misalignment").mkdir(parents=True)
-    cfg = load_config(CONFIG, ["MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy])
+    write_data(folder.parent / "data")
+    entry = {"name": dataset, "format": "coco", "root": str(folder.parent / "data")}
+    entry |= {"annotations": "data.json", "images": "."}
+    opts = ["MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy, "DATASETS.REGISTER", [entry]]
+    opts += ["DATASETS.TEST", (dataset,), "DATASETS.CLASSES", ["ring", NASTY]]
+    cfg = load_config(CONFIG, [*opts, "MODEL.DEVICE", "cpu"])
     (folder / "config.yaml").write_text(cfg.dump())
     lines = [
         {"iteration": i, "total_loss": 3 - i / 100, "bbox/AP": i / 10, "bbox/AP-ring": i / 10}
@@ -27,6 +74,9 @@ def write_run(folder, strategy="static", ap=20.0, dataset="shapes_test"):
     ious = np.linspace(0.4, 0.9, 20)
     measured = {f"{m}_{s}": ious for m in ("top_iou", "best_iou") for s in ("before", "after")}
     measured |= {f"rank_correlation_{s}": ious - 0.5 for s in ("before", "after")}
+    write_found(folder, dataset)
+    arguments = f"Namespace(config_file='mine.yaml', eval_only=False, num_gpus=1, opts=['A', {ap}])"
+    (folder / "log.txt").write_text(f"[x]: Command line arguments: {arguments}\nmore\n")
     details = summarize(dataset, measured | {"suppressed": (ious > 0.8).astype(float)})
     (folder / "misalignment" / f"{dataset}.json").write_text(json.dumps(details))
     pictures = folder / "visualization" / "assignments"
@@ -38,15 +88,6 @@ def write_run(folder, strategy="static", ap=20.0, dataset="shapes_test"):
         entry = {"iteration": iteration, "image": "000001", "file": file}
         counts.append(entry | {"counts": {"only_static": iteration + 7}})
     (pictures / "counts.jsonl").write_text("\n".join(map(json.dumps, counts)))
-    return folder
-
-
-def write_comparison(folder):
-    """What tools/compare_detections.py writes."""
-    folder.mkdir()
-    Image.new("RGB", (900, 300), (0, 0, 200)).save(folder / "000_a.png")
-    entry = {"image": f"images/{NASTY.replace('/', '')}.jpg", "file": "000_a.png"}
-    (folder / "comparison.json").write_text(json.dumps([entry | {"disagreement": 1.25}]))
     return folder
 
 

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from mutual_guidance.visualization.report import read_comparisons, read_run, render_report
+from mutual_guidance.visualization.report import read_run, render_report
 
-from .conftest import write_comparison, write_run
+from .conftest import write_run
 
 PHONE_WIDTH = 390  # pixels
 FLAGS = (
@@ -44,7 +44,7 @@ def page(browser, tmp_path):
     folders = [write_run(tmp_path / s, s) for s in ("static", "mutual_guidance")]
     runs = [read_run(folder, folder.name) for folder in folders]
     path = tmp_path / "report.html"
-    path.write_text(render_report(runs, *read_comparisons(write_comparison(tmp_path / "drawn"))))
+    path.write_text(render_report(runs))
     browser.get(path.as_uri())
     return browser
 
@@ -56,7 +56,7 @@ def visible(page, selector):
 def test_tabs_slider_and_phone(page):
     assert page.title == "Report: static, mutual_guidance"  # the class <script> did nothing
     buttons = page.find_elements("css selector", "nav button")
-    assert [b.text for b in buttons][:2] == ["Results", "Configuration"] and len(buttons) == 6
+    assert [b.text for b in buttons][:2] == ["Results", "Detections"] and len(buttons) == 6
     size = {"height": 800, "deviceScaleFactor": 1}
     for width, mobile in ((1280, False), (PHONE_WIDTH, True)):
         metrics = {**size, "width": width, "mobile": mobile}

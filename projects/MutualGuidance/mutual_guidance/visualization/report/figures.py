@@ -6,15 +6,19 @@ import math
 from collections.abc import Callable
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from .runs import thinned
+from .files import thinned
 
 # Labels are text from configs and data sets: never mathematics, and the same bytes each time.
 _STYLE = {"text.parse_math": False, "svg.hashsalt": "report", "font.size": 9}
 # Points of a curve that a chart holds at most.
 _MAX_POINTS = 500
+# Of a curve on which each is marked.
+_FEW_POINTS = 12
 
 
 def chart(draw: Callable[[Axes], None], height: float = 2.6, width: float = 4.2) -> str:
@@ -62,12 +66,33 @@ def curve(runs: dict[str, dict[int, float]], name: str) -> str:
             points = thinned(list(values.items()), _MAX_POINTS)
             if not points:
                 continue
-            style = "." if len(points) == 1 else "-"
+            style = ".-" if len(points) <= _FEW_POINTS else "-"
             axes.plot(*zip(*points, strict=True), style, color=f"C{i}", label=run, linewidth=1.2)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if len(runs) > 1:
             axes.legend(fontsize="x-small")
 
     return chart(draw)
+
+
+def lines(
+    series: dict[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str, mark: float = -1
+) -> str:
+    """Shares over shares, a line a name; a vertical line at ``mark``."""
+
+    def draw(axes: Axes) -> None:
+        for name, points in series.items():
+            points = thinned(list(zip(*points, strict=True)), _MAX_POINTS)
+            xs, ys = zip(*points, strict=True) if points else ((), ())
+            axes.plot(xs, ys, label=name, linewidth=1.2)
+        if mark >= 0:
+            axes.axvline(mark, color="#888", linestyle=":", linewidth=1)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        if len(series) > 1:
+            axes.figure.legend(loc="outside right upper", fontsize="x-small")
+
+    return chart(draw, height=3.0, width=4.8)

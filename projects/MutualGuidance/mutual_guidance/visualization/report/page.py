@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from detectron2.config import get_cfg
@@ -15,13 +16,14 @@ from ...evaluation.misalignment import MEASURES, STAGES
 from ...evaluation.misalignment_plot import PANELS
 from ...run_files import CLASS_AP, flatten
 from . import figures
-from .runs import Comparison, Frame, Run, Troubles
+from .about import about
+from .curves import GROUPS, is_drawn, meaning, rank
+from .detections import detections
+from .runs import Frame, Run
 
 _SIZES = ("APs", "APm", "APl")
-# Scalars that say nothing of what was learnt.
-_NOT_DRAWN = ("time", "data_time", "eta_seconds", "last_time", "last_data_time", "rank_data_time")
 _ABSENT = "–"
-TABS = ("results", "configuration", "curves", "misalignment", "assignments", "detections")
+TABS = ("results", "detections", "curves", "misalignment", "assignments", "configuration")
 
 
 @dataclass
@@ -41,6 +43,14 @@ class Result:
     charts: list[tuple[str, str]]  # alternative text and data URI
 
 
+class Curve(NamedTuple):
+    """A chart of one scalar."""
+
+    name: str
+    explanation: str
+    uri: str
+
+
 @dataclass
 class Film:
     """Assignments on one image over time."""
@@ -50,14 +60,12 @@ class Film:
     frames: dict[str, list[Frame]]  # by run
 
 
-def render_report(runs: list[Run], comparisons: list[Comparison], troubles: Troubles) -> str:
+def render_report(runs: list[Run]) -> str:
     """
     The page as HTML, with everything in it.
 
     Args:
         runs: at least one, as :func:`read_run` reads them.
-        comparisons: as :func:`read_comparisons` reads them.
-        troubles: what is missing or torn, said in its tab.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -66,16 +74,26 @@ def render_report(runs: list[Run], comparisons: list[Comparison], troubles: Trou
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found = detections(runs)
+    troubles = [trouble for run in runs for trouble in run.troubles]
     return environment.get_template("report.html").render(
         labels=[run.label for run in runs],
+        about=about_table(runs),
         troubles={tab: [s for t, s in troubles if t == tab] for tab in TABS},
         results=results(runs),
         configuration=configuration(runs),
         curves=curves(runs),
         misalignment=misalignment(runs),
         films=films(runs),
-        comparisons=comparisons,
+        detections=found,
     )
+
+
+def about_table(runs: list[Run]) -> Table:
+    """A row for what is told of a run, a column a run; only named where there are several."""
+    told = [about(run) for run in runs]
+    headers = ["", *(run.label for run in runs)] if len(runs) > 1 else []
+    return Table(headers, [[n, *(t.get(n, _ABSENT) for t in told)] for n in _union(told)])
 
 
 def results(runs: list[Run]) -> list[Result]:
@@ -88,10 +106,13 @@ def _result(dataset: str, runs: list[Run]) -> Result:
     names = _union(values.values())
     means = [n for n in names if not n.startswith(CLASS_AP)]
     classes = [n for n in names if n.startswith(CLASS_AP)]
-    table = Table(
-        ["run", *means],
-        [[run, *(_number(v.get(m), ".1f") for m in means)] for run, v in values.items()],
-    )
+    rows = []
+    for run in runs:
+        averaged = run.ema_results.get(dataset)
+        named = {run.label: values[run.label]}
+        named |= {f"{run.label}, moving average of the weights": averaged} if averaged else {}
+        rows += [[name, *(_number(v.get(m), ".1f") for m in means)] for name, v in named.items()]
+    table = Table(["run", *means], rows)
     charts = []
     if classes:
         by_class = {
@@ -119,15 +140,18 @@ def configuration(runs: list[Run]) -> Table:
     return Table(["key", "default", *(run.label for run in known)], rows)
 
 
-def curves(runs: list[Run]) -> list[tuple[str, str]]:
+def curves(runs: list[Run]) -> dict[str, list[Curve]]:
     """
-    Name and chart of every scalar but the AP of single classes, losses first. What was logged only
-    once, as an evaluation at the end, is no curve.
+    By group, what was logged more than once, but the AP of single classes and times. What was
+    logged only once, as an evaluation at the end, is no curve.
     """
     logged = {n for run in runs for n, values in run.curves.items() if len(values) > 1}
-    names = [n for n in logged if n not in _NOT_DRAWN and f"/{CLASS_AP}" not in n]
-    names.sort(key=lambda n: (n != "total_loss", not n.startswith("loss"), n))
-    return [(n, figures.curve({r.label: r.curves.get(n, {}) for r in runs}, n)) for n in names]
+    drawn: dict[str, list[Curve]] = {group: [] for group in GROUPS}
+    for name in sorted(filter(is_drawn, logged), key=rank):
+        group, explanation = meaning(name)
+        uri = figures.curve({run.label: run.curves.get(name, {}) for run in runs}, name)
+        drawn[group].append(Curve(name, explanation, uri))
+    return {group: charts for group, charts in drawn.items() if charts}
 
 
 def misalignment(runs: list[Run]) -> list[Result]:

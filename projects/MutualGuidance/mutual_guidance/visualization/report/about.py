@@ -1,0 +1,45 @@
+"""What stands on top of the report: of each run what it trained, on what, when and how."""
+
+import statistics
+
+from .runs import Run
+
+
+def about(run: Run) -> dict[str, str]:
+    """By name; what the files of the run do not tell is left out."""
+    told = {
+        "Strategy": run.config.get("MODEL.MUTUAL_GUIDANCE.STRATEGY"),
+        "Detector": _detector(run),
+        "Data": _data(run),
+        "Training": _training(run),
+        "Last written": run.date,
+        "Command": run.command,
+    }
+    return {name: text for name, text in told.items() if text}
+
+
+def _detector(run: Run) -> str | None:
+    size = run.config.get("INPUT.SQUARE_SIZE")
+    names = [run.config.get(key) for key in ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME")]
+    return " on ".join(filter(None, names)) + (f", {size} pixels" if size else "")
+
+
+def _data(run: Run) -> str | None:
+    names = [", ".join(run.config.get(f"DATASETS.{k}", ())) for k in ("TRAIN", "TEST")]
+    classes = run.config.get("DATASETS.CLASSES", ())
+    if not any(names):
+        return None
+    text = f"trained on {names[0] or 'nothing'}, tested on {names[1] or 'nothing'}"
+    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    return f"{text}; {len(classes)} classes: {shown}" if classes else text
+
+
+def _training(run: Run) -> str | None:
+    done = max((max(values) for values in run.curves.values()), default=-1) + 1
+    if not done:
+        return None
+    most, batch = run.config.get("SOLVER.MAX_ITER"), run.config.get("SOLVER.IMS_PER_BATCH")
+    text = f"{done} of {most} iterations" if most else f"{done} iterations"
+    text += f" of {batch} images" if batch else ""
+    seconds = list(run.curves.get("time", {}).values())
+    return text + (f", {statistics.median(seconds):.2g} s each" if seconds else "")

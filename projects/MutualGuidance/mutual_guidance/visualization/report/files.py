@@ -1,0 +1,145 @@
+"""The files that a run leaves in its folder, one by one. Any may be absent, torn or alien."""
+
+import ast
+import base64
+import io
+import json
+import math
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from ...evaluation import misalignment
+from ...run_files import flatten, read_metrics, read_results
+
+T = TypeVar("T")
+
+# Keys are written sorted; half a YAML file is often YAML, too.
+_LAST_KEY = "VIS_PERIOD"
+_ARGUMENTS = re.compile(r"Command line arguments: (Namespace\(.*\))$", re.M)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Values by dotted key. Raises ValueError where the end is missing."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or _LAST_KEY not in content:
+        raise ValueError(f"it lacks {_LAST_KEY}, the last key that train_net.py writes")
+    return flatten(content)
+
+
+def read_curves(path: Path) -> tuple[dict[str, dict[int, float]], int]:
+    """Finite values by name and iteration; number of torn rows."""
+    by_iteration, torn = read_metrics(path)
+    curves: dict[str, dict[int, float]] = {}
+    for iteration, values in by_iteration.items():
+        for name, value in values.items():
+            if math.isfinite(value):
+                curves.setdefault(name, {})[iteration] = value
+    return curves, torn
+
+
+def read_lines(path: Path, parse: Callable[[dict], T]) -> tuple[list[T], int]:
+    """What ``parse`` makes of each line of JSON, and the number of lines that are torn."""
+    parsed, torn = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            parsed.append(parse(json.loads(line)))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            torn += 1
+    return parsed, torn
+
+
+def read_boxes_results(path: Path) -> dict[str, dict[str, float]]:
+    """AP by data set and metric; NaN where it is not defined. Raises ValueError otherwise."""
+    return {
+        name: {k: math.nan if v is None else float(v) for k, v in groups["bbox"].items()}
+        for name, groups in read_results(path).items()
+    }
+
+
+def read_misalignment(path: Path) -> dict:
+    """What the evaluator wrote. Raises ValueError for anything else."""
+    details = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        if not all(isinstance(v, int | float) for v in misalignment.metrics(details).values()):
+            raise ValueError("a mean in it is no number")
+        for stage in misalignment.STAGES:
+            for measure in misalignment.MEASURES:
+                histogram = details[stage][measure]["histogram"]
+                counts, edges = (np.asarray(histogram[k], float) for k in ("counts", "edges"))
+                if edges.shape != (len(counts) + 1,):
+                    raise ValueError(f"its histogram of {measure} is incomplete")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"it is not what the evaluator writes, {error!r} is wrong") from error
+    return details
+
+
+def image_uri(path: Path) -> str:
+    """
+    A picture as a data URI.
+
+    Raises:
+        OSError, ValueError: the file is missing, torn or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return jpeg_uri(image)
+    except (SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+
+
+def jpeg_uri(image: Image.Image) -> str:
+    """The data URI of a JPEG, which is smaller than a PNG."""
+    data = io.BytesIO()
+    image.convert("RGB").save(data, "JPEG", quality=75, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def read_counts(path: Path) -> tuple[dict[str, str], int]:
+    """What the pictures count, as text by file; number of bad lines."""
+    rows, torn = read_lines(path, lambda row: (str(row["file"]), row["counts"].items()))
+    texts = {
+        file: ", ".join(f"{name} {count}".replace("_", " ") for name, count in counts)
+        for file, counts in rows
+    }
+    return texts, torn
+
+
+def thinned(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def read_command(log: Path) -> str:
+    """
+    The command of the training that wrote the log, the first one if it went on.
+
+    Raises:
+        OSError: there is no log.
+    """
+    for text in _ARGUMENTS.findall(log.read_text(encoding="utf-8", errors="replace")):
+        try:
+            call = ast.parse(text, mode="eval").body
+            args = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+            if args["eval_only"]:
+                continue
+            processes = ["--num-gpus", str(args["num_gpus"])] if args["num_gpus"] != 1 else []
+            words = ["python", "train_net.py", "--config-file", args["config_file"], *processes]
+            return shlex.join(map(str, [*words, *args["opts"]]))
+        except (AttributeError, KeyError, SyntaxError, TypeError, ValueError):
+            continue
+    return ""
+
+
+def last_written(path: Path) -> str:
+    """The day and minute. Raises OSError where there is no such file."""
+    return datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")

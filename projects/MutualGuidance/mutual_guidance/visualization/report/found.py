@@ -1,0 +1,60 @@
+"""What a run found on its test set: the detections that its last evaluation kept, and the truth."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.data import MetadataCatalog
+
+from ...data import check_datasets, register_datasets
+from ...engine import load_config
+from ...evaluation.detections import FOLDER, read_detections
+from ...evaluation.ground_truth import GroundTruths, ground_truths, load_records
+from ...evaluation.matching import Matched, match
+
+
+@dataclass
+class Found:
+    """Of every image of a data set, in its order."""
+
+    classes: list[str]
+    files: list[str]
+    gts: list[GroundTruths]
+    matches: list[Matched]
+
+
+def detection_files(folder: Path) -> dict[str, Path]:
+    """By data set, below the output folder of a run."""
+    files = sorted((folder / FOLDER).glob("**/*.npz"))
+    return {path.relative_to(folder / FOLDER).with_suffix("").as_posix(): path for path in files}
+
+
+def read_found(path: Path, dataset: str, config: Path) -> Found:
+    """
+    Args:
+        path: of the detections. config: config.yaml of the run, which says where the images are.
+
+    Raises:
+        ConfigError, DatasetError: the config or the data set cannot be read, or is another one.
+        OSError, ValueError: the detections cannot be read, or belong to other images.
+    """
+    try:
+        detections = read_detections(path)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"it holds no detections ({error})") from error
+    cfg = load_config(config)
+    register_datasets(cfg.DATASETS.REGISTER)
+    check_datasets([dataset])
+    classes = list(MetadataCatalog.get(dataset).thing_classes)
+    if classes != list(cfg.DATASETS.CLASSES):
+        raise ValueError(f"{dataset} has other classes now than when the run was trained")
+    records = {str(record["image_id"]): record for record in load_records(dataset)}
+    if records.keys() != detections.keys():
+        raise ValueError(f"{dataset} has other images now than when the run was evaluated")
+    gts = {image_id: ground_truths(record) for image_id, record in records.items()}
+    return Found(
+        classes,
+        [record["file_name"] for record in records.values()],
+        list(gts.values()),
+        [match(detections[image_id], gts[image_id]) for image_id in records],
+    )
