@@ -17,12 +17,15 @@ from pathlib import Path
 from tabulate import tabulate
 
 from mutual_guidance.errors import ExperimentError, run_main
+from mutual_guidance.experiments.decision import answer, power
 from mutual_guidance.experiments.grid import Cell, Experiment, load_experiment
-from mutual_guidance.experiments.kept import collect_runs, restore
+from mutual_guidance.experiments.intervals import add_intervals
+from mutual_guidance.experiments.kept import collect_runs, read_results, restore
 from mutual_guidance.experiments.plan import Plan, make_plans, seconds_per_image
 from mutual_guidance.experiments.records import (
     check_folders,
     is_finished,
+    plan_commits,
     progress,
     write_json,
 )
@@ -43,15 +46,23 @@ def main() -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="only list the runs, their cost and missing data"
     )
+    parser.add_argument(
+        "--spread-of",
+        type=Path,
+        metavar="RESULTS.json",
+        help="with --dry-run: finished runs whose spread tells what difference this grid can show",
+    )
     args = parser.parse_args()
     experiment = load_experiment(args.experiment, OUTPUT)
-    plans = make_plans(ROOT, experiment.cells)
+    plans = make_plans(ROOT, experiment.cells, experiment.questions)
     environments = slots(args.jobs)
     configs = {cell: plan.config for cell, plan in plans.items()}
     restore(ROOT, ROOT / KEPT / f"{experiment.name}.json", configs)
     check_folders(ROOT, configs)
     if args.dry_run:
         print(listing(plans, len(environments)))
+        if experiment.questions:
+            print(f"\n{power_line(experiment, args.spread_of)}")
         return
     missing = [plan.missing for plan in plans.values() if plan.missing]
     if missing:
@@ -60,7 +71,7 @@ def main() -> None:
         failed = Runner(ROOT, plans, environments).run()
     finally:
         folder = OUTPUT / experiment.name
-        print(save_results(experiment, args.experiment, ROOT / folder))
+        print(save_results(experiment, plans, args.experiment, ROOT / folder))
         print(f"\nAll figures: {folder}/results.md, .csv and .json")
     if failed:
         reasons = "\n".join(f"  {cell.folder}: {reason}" for cell, reason in failed.items())
@@ -108,16 +119,46 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
     return "\n\n".join(parts)
 
 
-def save_results(experiment: Experiment, path: Path, folder: Path) -> str:
+def power_line(experiment: Experiment, spread_of: Path | None) -> str:
+    """What difference the grid can show, by the spread of its own static runs or of others."""
+    primary = experiment.questions["primary"]
+    keys = ("config", "variant", "strategy")
+    pairs = sum(all(vars(cell)[k] == primary[k] for k in keys) for cell in experiment.cells)
+    own = collect_runs(ROOT, experiment.cells)[0]
+    runs = read_results(spread_of)["runs"] if spread_of else own
+    shown = power(experiment.questions, runs, pairs)
+    if shown is None:
+        return (
+            "What difference it can show is known once two static runs of a fold have finished; "
+            "--spread-of RESULTS.json takes the spread from other runs."
+        )
+    gain = experiment.questions["decision"]["paper_gain"]
+    return (
+        f"{pairs} pairs show a difference of {shown['difference']:.1f} {primary['metric']} in four "
+        f"of five such experiments, by the spread of {shown['runs']} static runs "
+        f"({shown['mean']:.1f}, standard deviation {shown['spread']:.1f} with equal data). The "
+        f"paper's gain of {gain:g} % is {gain / 100 * shown['mean']:.1f}."
+    )
+
+
+def save_results(experiment: Experiment, plans: dict[Cell, Plan], path: Path, folder: Path) -> str:
     """Write results.md, .csv and .json of the finished runs; return the Markdown."""
     runs, launched = collect_runs(ROOT, experiment.cells)
     missing = [str(cell.folder) for cell in experiment.cells if not is_finished(ROOT, cell)]
     rows = summarize(runs, experiment.paper)
+    questions = experiment.questions
+    add_intervals(ROOT, plans, rows, questions["primary"]["classes"] if questions else ())
+    asked = {}
+    if questions:
+        asked["questions"] = questions
+        asked["plan_commits"] = plan_commits(ROOT, path, runs)
+        asked["answer"] = answer(questions, rows, len(runs), len(missing))
     source = experiment.paper.get("source", "")
     result = {
         "experiment": experiment.name,
         "command": shlex.join(["python", "tools/experiment.py", str(path)]),
         "paper_source": source,
+        **asked,
         "missing": missing,
         "rows": rows,
         "launched": launched,

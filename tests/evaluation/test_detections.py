@@ -7,7 +7,6 @@ from mutual_guidance.data import register_datasets
 from mutual_guidance.evaluation import PascalVOCEvaluator, build_evaluator
 from mutual_guidance.evaluation.detections import (
     Detections,
-    DetectionsWriter,
     read_detections,
     write_detections,
 )
@@ -49,20 +48,6 @@ def test_a_round_trip_rounds_to_16_bits(tmp_path):
     assert back["im 1"].scores == pytest.approx([0.9, 0.0051], abs=1 / 131070)
     assert back["im 1"].classes.tolist() == [2, 0] and back["im_2"].classes.tolist() == [79]
     assert back["none"].boxes.shape == (0, 4) and len(back["none"].scores) == 0
-
-
-def test_the_best_of_each_image_and_class_are_kept(tmp_path):
-    writer = DetectionsWriter("data", str(tmp_path))
-    writer.reset()
-    scores = np.random.default_rng(0).permutation(150) / 200
-    boxes = np.stack([np.full(4, i) for i in range(150)])
-    classes = np.where(scores < 0.1, 1, 0)  # the 20 worst, of which 10 are kept
-    writer.process([{"image_id": "a"}], [{"instances": some_instances(boxes, scores, classes)}])
-    assert writer.evaluate() is None
-    kept = read_detections(tmp_path / "detections" / "data.npz")["a"]
-    order = np.argsort(-scores)[[*range(100), *range(130, 140)]]
-    assert kept.scores == pytest.approx(scores[order], abs=1e-5)
-    assert kept.boxes[:, 0] == pytest.approx(order, abs=0.01)
 
 
 def test_what_is_kept_has_the_ap_of_the_evaluation(voc, voc_entry, tmp_path):

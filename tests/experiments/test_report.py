@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from mutual_guidance.experiments.report import (
-    T_975,
     markdown,
     paired_difference,
     summarize,
     to_csv,
 )
+from mutual_guidance.experiments.student import T_975
 
 
 def record(strategy, seed, ap, variant="", protocol="long", baseline="", **metrics):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import statistics
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from mutual_guidance.errors import ExperimentError
 from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import make_plans
+from mutual_guidance.experiments.records import note_launch, write_json
 from tests.conftest import REPOSITORY
 
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
@@ -131,3 +133,57 @@ def test_every_experiment_fits_its_configs(path, tmp_path):
     assert cells and set(make_plans(REPOSITORY, cells)) == set(cells)
     configs = {cell.config for cell in cells}
     assert set(experiment.paper.get("figures", configs)) == configs
+
+
+@pytest.fixture
+def planned(experiment):
+    """The experiment, now of two strategies and with a plan."""
+    content = yaml.safe_load(experiment.read_text())
+    content["strategies"] = ["static", "mutual_guidance"]
+    question = {"metric": "AP", "strategy": "mutual_guidance", "classes": ["ring", "star"]}
+    content["primary"] = {"claim": "it helps", **question}
+    content["decision"] = {"paper_gain": 3.5}
+    content["overrides"]["DATASETS.REGISTER"][0]["classes"] = ["red", "green", "blue"]
+    experiment.write_text(yaml.safe_dump(content))
+    return experiment
+
+
+def test_dry_run_tells_what_difference_the_grid_can_show(tool, planned, monkeypatch, capsys):
+    planned.write_text(planned.read_text().replace("seeds:\n- 1", "seeds: [1, 2, 3, 4]"))
+    listing = call(tool, monkeypatch, capsys, planned, "--dry-run")
+    assert "known once two static runs of a fold have finished" in listing
+    shapes = REPOSITORY / "docs" / "results" / "shapes.json"
+    listing = call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", shapes)
+    values = [
+        (run["metrics"]["AP-ring"] + run["metrics"]["AP-star"]) / 2
+        for run in json.loads(shapes.read_text())["runs"]
+        if run["strategy"] == "static"
+    ]
+    shown = (3.182 + 0.842) * statistics.stdev(values) * (2 / 4) ** 0.5
+    assert f"4 pairs show a difference of {shown:.1f} AP in four of five" in listing
+    gain = 0.035 * statistics.mean(values)
+    assert "spread of 7 static runs" in listing and f"gain of 3.5 % is {gain:.1f}." in listing
+    with pytest.raises(ExperimentError, match="drawn.yaml is no results.json of an experiment"):
+        call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", planned)
+
+
+def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(
+    tool, planned, monkeypatch, capsys
+):
+    experiment = load_experiment(planned, tool.OUTPUT)
+    plans = make_plans(REPOSITORY, experiment.cells, experiment.questions)
+    configs = {cell: plan.config for cell, plan in plans.items()}
+    for cell in experiment.cells:
+        note_launch(REPOSITORY, cell, configs)
+    place = ("protocol", "config", "variant", "strategy", "baseline", "fold", "seed")
+    record = {key: getattr(experiment.cells[-1], key) for key in place}
+    record.update(metrics={"AP": 5.0}, history=[], commits=["unknown"], seconds_per_image=None)
+    write_json(REPOSITORY / experiment.cells[-1].folder / "record.json", record)
+    tool.save_results(experiment, plans, planned, tool.OUTPUT / "drawn")
+    result = json.loads((tool.OUTPUT / "drawn" / "results.json").read_text())
+    assert result["answer"] == {"state": "running: 1 of 3 runs"}
+    assert result["questions"]["decision"] == {"paper_gain": 3.5} and result["plan_commits"] == []
+
+    planned.write_text(planned.read_text().replace("paper_gain: 3.5", "paper_gain: 9.5"))
+    with pytest.raises(ExperimentError, match=r"mutual_guidance/seed_1 holds .* with decision"):
+        call(tool, monkeypatch, capsys, planned, "--dry-run")

@@ -19,8 +19,6 @@ from ..run_files import replace_file
 logger = logging.getLogger(__name__)
 
 FOLDER = "detections"
-# Of an image, the best scored ones, and the best of each class, which may be scored low.
-MOST_KEPT, MOST_OF_CLASS = 100, 10
 _MOST = np.iinfo(np.uint16).max
 
 
@@ -33,7 +31,7 @@ class Detections(NamedTuple):
 
 
 class DetectionsWriter(DatasetEvaluator):
-    """Measures nothing, but writes ``detections/<data set>.npz``, which can be committed."""
+    """Measures nothing, but writes ``detections/<data set>.npz``."""
 
     def __init__(self, dataset_name: str, output_dir: str) -> None:
         self._path = os.path.join(output_dir, FOLDER, f"{dataset_name}.npz")
@@ -44,30 +42,18 @@ class DetectionsWriter(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for x, output in zip(inputs, outputs, strict=True):
             found = output["instances"].to("cpu")
-            found = Detections(
+            self._detections[x["image_id"]] = Detections(
                 found.pred_boxes.tensor.double().numpy(),
                 found.scores.double().numpy(),
                 found.pred_classes.numpy(),
             )
-            self._detections[x["image_id"]] = best_detections(found)
 
     def evaluate(self) -> None:
         gathered = comm.gather(self._detections, dst=0)
         if comm.is_main_process():
             detections = dict(itertools.chain.from_iterable(d.items() for d in gathered))
             write_detections(self._path, detections)
-            logger.info(f"The best detections of each image saved to {self._path}")
-
-
-def best_detections(found: Detections) -> Detections:
-    """Of an image, the best MOST_KEPT and the best MOST_OF_CLASS of each class, in that order."""
-    order = np.argsort(-found.scores, kind="stable")
-    classes = found.classes[order]
-    rank = np.zeros(len(order), int)  # within its class
-    for label in np.unique(classes):
-        rank[classes == label] = np.arange((classes == label).sum())
-    kept = order[(np.arange(len(order)) < MOST_KEPT) | (rank < MOST_OF_CLASS)]
-    return Detections(*(column[kept] for column in found))
+            logger.info(f"Detections saved to {self._path}")
 
 
 def write_detections(path: str | Path, detections: dict[str, Detections]) -> None:
@@ -90,7 +76,7 @@ def write_detections(path: str | Path, detections: dict[str, Detections]) -> Non
 
 def read_detections(path: str | Path) -> dict[str, Detections]:
     """
-    By image id, the best scored first, as :func:`write_detections` wrote them.
+    By image id, as :func:`write_detections` wrote them.
 
     Raises:
         OSError, ValueError, KeyError, zipfile.BadZipFile: it is no such file.

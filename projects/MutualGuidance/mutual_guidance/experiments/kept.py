@@ -9,8 +9,8 @@ from typing import Any
 from ..errors import ExperimentError
 from .grid import Cell, run_place
 from .records import (
+    MATCHES_FILE,
     Configs,
-    detections_file,
     difference,
     is_finished,
     launch,
@@ -54,10 +54,26 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return nested
 
 
+def read_results(path: Path) -> dict:
+    """
+    What ``tools/experiment.py`` wrote of an experiment.
+
+    Raises:
+        ExperimentError: the file is missing, torn or something else.
+    """
+    try:
+        result = json.loads(path.read_text())
+        if result["experiment"] and all(run_place(run) for run in result["runs"]):
+            return result
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExperimentError(f"{path} is no results.json of an experiment ({error!r})") from error
+    raise ExperimentError(f"{path} is no results.json of an experiment")
+
+
 def keep(results: Path, folder: Path) -> dict:
     """
     Keep the results of an experiment in a folder of the repository: the JSON, and beside it the
-    detections of each run.
+    matches of each run.
 
     Args:
         results: results.json, in the experiment's output folder. folder: docs/results.
@@ -66,13 +82,13 @@ def keep(results: Path, folder: Path) -> dict:
         The results.
 
     Raises:
-        OSError, ValueError, KeyError: they cannot be read or written.
+        ExperimentError: as :func:`read_results`.
     """
-    result = json.loads(results.read_text())
+    result = read_results(results)
     name = result["experiment"]
     for run in result["runs"]:
-        source = detections_file(results.parent / run_place(run))
-        if source:
+        source = results.parent / run_place(run) / MATCHES_FILE
+        if source.is_file():
             target = folder / name / f"{run_place(run)}.npz"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
@@ -94,11 +110,8 @@ def restore(root: Path, kept: Path, configs: Configs) -> None:
     """
     if not kept.is_file():
         return
-    try:
-        result = json.loads(kept.read_text())
-        runs = {run_place(run): run for run in result["runs"] if "launched" in run}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ExperimentError(f"{kept} is no results.json of an experiment ({error!r})") from error
+    result = read_results(kept)
+    runs = {run_place(run): run for run in result["runs"] if "launched" in run}
     finished = {cell for cell in configs if is_finished(root, cell)}
     found = {cell: runs[cell.place] for cell in configs if cell.place in runs}
     for cell, run in found.items():
@@ -113,5 +126,4 @@ def restore(root: Path, kept: Path, configs: Configs) -> None:
                 "results that are kept"
             )
         record = {key: value for key, value in run.items() if key != "launched"}
-        detections = kept.with_suffix("") / f"{cell.place}.npz"
-        write_finished(root, cell, record, launched, detections)
+        write_finished(root, cell, record, launched, kept.with_suffix("") / f"{cell.place}.npz")

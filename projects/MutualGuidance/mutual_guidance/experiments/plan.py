@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import ConfigError, DatasetError, ExperimentError
 from ..run_files import checkpoint_files, flatten
 from .grid import Cell
 from .records import metrics_so_far, read_record
+from .schema import BASELINE
 
 # What a run takes from its data sets, whatever its config says.
 _FROM_DATA = ("MODEL.RETINANET.NUM_CLASSES", "MODEL.FCOS.NUM_CLASSES")
@@ -33,9 +35,12 @@ class Plan:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def make_plans(root: Path, cells: list[Cell]) -> dict[Cell, Plan]:
+def make_plans(
+    root: Path, cells: list[Cell], questions: Mapping[str, Any] | None = None
+) -> dict[Cell, Plan]:
     """
-    The plan of every cell.
+    The plan of every cell. The ``questions`` of the experiment belong to the config of those that
+    are compared with the baseline: they cannot change any more once one of these has run.
 
     Raises:
         ExperimentError: a config or an override does not fit.
@@ -49,7 +54,8 @@ def make_plans(root: Path, cells: list[Cell]) -> dict[Cell, Plan]:
         key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER))
         if key not in by_data:
             by_data[key] = _plan(cfg)
-        plans[cell] = replace(by_data[key], config=config)
+        asked = questions if questions and cell.strategy != BASELINE else {}
+        plans[cell] = replace(by_data[key], config={**config, **asked})
     return plans
 
 

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import statistics
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ from ..run_files import (
     replace_file,
 )
 from .grid import Cell
+from .schema import BASELINE
 
 _RECORD_FILE = "record.json"
 LOG_FILE = "train_net.log"
 _FINAL_FILE = "model_final.pth"
 _LAUNCH_FILE = "launch.json"
+MATCHES_FILE = "matches.npz"
 # Of every cell of an experiment, the value of each key; see Plan.config.
 Configs = Mapping[Cell, dict[str, Any]]
 # Of metrics.json, what says nothing about the training.
@@ -147,13 +149,12 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
     write_json(folder / _RECORD_FILE, record)
 
 
-def write_finished(root: Path, cell: Cell, record: dict, launched: dict, detections: Path) -> None:
+def write_finished(root: Path, cell: Cell, record: dict, launched: dict, matches: Path) -> None:
     """Make a run finished that finished elsewhere: its record comes last."""
     folder = root / cell.folder
     write_json(folder / _LAUNCH_FILE, {**launched, "commits": record["commits"]})
-    if detections.is_file():
-        (folder / FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(detections, folder / FOLDER / "kept.npz")
+    if matches.is_file():
+        shutil.copyfile(matches, folder / MATCHES_FILE)
     write_json(folder / _RECORD_FILE, record)
 
 
@@ -244,13 +245,29 @@ def environment() -> dict[str, str]:
 
 def _commit(root: Path) -> str:
     """Of the checkout, with "-dirty" where files differ from it; "unknown" outside of one."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return _git(root, "describe", "--always", "--dirty", "--exclude", "*") or "unknown"
+
+
+def plan_commits(root: Path, path: Path, runs: Iterable[dict]) -> list[str]:
+    """
+    The commits that the experiment's file ``path`` was of when the runs that are compared with the
+    baseline were launched first. Without those of runs that cannot tell.
+    """
+    launched = {run["commits"][0] for run in runs if run["strategy"] != BASELINE}
+    of_file = ("log", "-1", "--format=%h")
+    plans = {_git(root, *of_file, c.removesuffix("-dirty"), "--", str(path)) for c in launched}
+    return sorted(plans - {""})
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints; empty where it fails."""
     try:
-        return subprocess.run(
-            command, cwd=root, capture_output=True, check=True, text=True
-        ).stdout.strip()
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, check=True, text=True
+        )
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return ""
+    return done.stdout.strip()
 
 
 def _version(name: str) -> str:

@@ -12,14 +12,8 @@ from tabulate import tabulate
 from ..run_files import CLASS_AP
 from .records import round_figure
 from .schema import BASELINE, START
+from .student import quantile
 
-# The 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; beyond, the last one is on
-# the safe side.
-T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 _Run = tuple[int, int]  # fold, or 0, and seed
 COMPARED = ("AP", "AP50", "AP75")
 _SIZES = ("APs", "APm", "APl")
@@ -65,8 +59,7 @@ def paired_difference(values: list[float], baseline: list[float]) -> dict[str, f
     mean, count = statistics.mean(differences), len(differences)
     if count == 1:
         return {"difference": mean, "low": None, "high": None}
-    quantile = T_975[min(count - 1, len(T_975)) - 1]
-    half = quantile * statistics.stdev(differences) / math.sqrt(count)
+    half = quantile(count - 1) * statistics.stdev(differences) / math.sqrt(count)
     return {"difference": mean, "low": mean - half, "high": mean + half}
 
 

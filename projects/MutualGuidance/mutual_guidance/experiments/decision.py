@@ -1,0 +1,142 @@
+"""What an experiment says of the questions that were asked before its runs."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .schema import BASELINE
+from .student import T_80, quantile, two_sided_p
+
+CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
+
+
+def answer(questions: Mapping[str, Any], rows: Iterable[dict], runs: int, missing: int) -> dict:
+    """
+    Args:
+        questions: "primary", "decision" and "secondary" of the experiment's file.
+        rows: of the table, with their intervals. runs: that have finished. missing: that have not.
+
+    Returns:
+        {"state"}: "running: n of m runs" where runs are missing, and nothing else; otherwise the
+        verdict on "primary" (see :func:`verdict`) with the comparison, and "secondary", a list of
+        comparisons with their "p" and "p_holm", corrected for how many they are. A comparison has
+        "value", "baseline", "difference", "low", "high", "relative" and "interval", which says of
+        what it is.
+    """
+    if missing:
+        return {"state": f"running: {runs} of {runs + missing} runs"}
+    rows = list(rows)
+    primary = _compare(questions["primary"], rows)
+    secondary = [_compare(question, rows) for question in questions["secondary"]]
+    for comparison, p in zip(secondary, holm([c.get("p") for c in secondary]), strict=True):
+        comparison["p_holm"] = p
+    state = verdict(primary, questions["decision"]["paper_gain"])
+    return {"state": state, "primary": primary, "secondary": secondary}
+
+
+def verdict(comparison: Mapping[str, Any], paper_gain: float) -> str:
+    """
+    Confirmed if the interval lies above 0, and a gain of the paper's relative size refuted if the
+    interval's upper end is below it.
+
+    Args:
+        paper_gain: in percent of the baseline.
+    """
+    low, high = comparison["low"], comparison["high"]
+    if low is None:
+        return UNDECIDED
+    smaller = high < paper_gain / 100 * comparison["baseline"]
+    if low > 0:
+        return f"{CONFIRMED}, but less than the paper's gain" if smaller else CONFIRMED
+    return f"{REFUTED}: less than the paper's gain" if smaller else UNDECIDED
+
+
+def _compare(question: Mapping[str, Any], rows: list[dict]) -> dict[str, Any]:
+    """By the bootstrap where there is one of the metric, else by the runs' t-interval."""
+    keys = ("config", "variant", "strategy")
+    (row,) = (row for row in rows if all(row[key] == question[key] for key in keys))
+    metric = question["metric"]
+    place = {"metric": metric, **{key: question[key] for key in keys}}
+    bootstrap = row.get("bootstrap", {}).get("metrics", {})
+    if metric in bootstrap:
+        return {**place, **bootstrap[metric], "interval": "bootstrap"}
+    summary = row["metrics"].get(metric, {})
+    if "difference" not in summary:
+        return {**place, "low": None, "high": None, "p": None, "interval": "none"}
+    mean, difference = summary["mean"], summary["difference"]
+    baseline = mean - difference
+    return {
+        **place,
+        "value": mean,
+        "baseline": baseline,
+        "difference": difference,
+        "low": summary["low"],
+        "high": summary["high"],
+        "relative": 100 * difference / baseline if baseline else None,
+        "p": _p_of_interval(difference, summary["low"], summary["pairs"]),
+        "interval": "t",
+    }
+
+
+def _p_of_interval(difference: float, low: float | None, pairs: int) -> float | None:
+    """Of the t-test whose 95 % interval it is."""
+    if low is None:
+        return None
+    half = difference - low
+    if half <= 0:
+        return 0.0 if difference else 1.0
+    return two_sided_p(difference / half * quantile(pairs - 1), pairs - 1)
+
+
+def holm(ps: list[float | None]) -> list[float | None]:
+    """Holm's correction: the chance of a single false finding among all is at most the p."""
+    known = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    corrected: list[float | None] = [None] * len(ps)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        corrected[i] = largest
+    return corrected
+
+
+def power(
+    questions: Mapping[str, Any], spread_of: Iterable[dict], pairs: int
+) -> dict[str, float] | None:
+    """
+    What difference of the primary metric so many pairs of runs show in four of five experiments,
+    where pairing by seed and fold takes away what folds have in common, and no more.
+
+    Args:
+        spread_of: records of runs, of which the static ones with the primary's metric count.
+
+    Returns:
+        {"runs", "spread": their standard deviation within folds, "mean", "difference"}; None with
+        too few runs.
+    """
+    by_fold: dict[Any, list[float]] = {}
+    for record in spread_of:
+        value = _in_mean(record["metrics"], questions["primary"])
+        plain = record["strategy"] == BASELINE and record["variant"] == ""
+        if plain and value is not None:
+            by_fold.setdefault((record["config"], record.get("fold")), []).append(value)
+    values = [v for of_fold in by_fold.values() for v in of_fold]
+    freedom = len(values) - len(by_fold)
+    if freedom < 1 or pairs < 2:
+        return None
+    squares = sum((v - statistics.mean(f)) ** 2 for f in by_fold.values() for v in f)
+    spread = math.sqrt(squares / freedom)
+    error = math.sqrt(2 / pairs) * spread
+    shown = (quantile(pairs - 1) + T_80) * error
+    mean = statistics.mean(values)
+    return {"runs": len(values), "spread": spread, "mean": mean, "difference": shown}
+
+
+def _in_mean(metrics: Mapping[str, float], primary: Mapping[str, Any]) -> float | None:
+    """The primary metric of a run: AP over its classes, any other as it is."""
+    if primary["metric"] != "AP":
+        return metrics.get(primary["metric"])
+    of_classes = [metrics.get(f"AP-{name}") for name in primary["classes"]]
+    return None if None in of_classes else float(np.mean(of_classes))

@@ -1,0 +1,94 @@
+import math
+
+import pytest
+
+from mutual_guidance.experiments.decision import answer, holm, power, verdict
+from mutual_guidance.experiments.student import T_975, quantile, two_sided_p
+
+PLACE = {"config": "configs/A/x.yaml", "variant": "", "strategy": "mutual_guidance"}
+QUESTIONS = {
+    "primary": {"claim": "it helps", "metric": "AP", "classes": ["a", "b"], **PLACE},
+    "decision": {"paper_gain": 4.0},
+    "secondary": [{"metric": "AP75", **PLACE}, {"metric": "misalignment/x", **PLACE}],
+}
+
+
+def row(bootstrap, metrics):
+    return {**PLACE, "metrics": metrics, "bootstrap": {"metrics": bootstrap}}
+
+
+def interval(low, high, p=0.5):
+    difference = (low + high) / 2
+    return {
+        "value": 50 + difference, "baseline": 50.0, "difference": difference,
+        "low": low, "high": high, "p": p,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        # The paper's gain is 4 % of 50, that is 2.
+        (0.1, 3.0, "confirmed"),
+        (0.1, 1.9, "confirmed, but less than the paper's gain"),
+        (0.0, 3.0, "undecided"),
+        (-0.5, 2.0, "undecided"),
+        (-0.5, 1.9, "refuted: less than the paper's gain"),
+        (-3.0, -1.0, "refuted: less than the paper's gain"),
+        (None, None, "undecided"),
+    ],
+)
+def test_the_rule(low, high, expected):
+    assert verdict({"low": low, "high": high, "baseline": 50.0}, 4.0) == expected
+
+
+def test_nothing_is_said_before_all_runs_have_finished():
+    rows = [row({"AP": interval(1.0, 2.0)}, {})]
+    assert answer(QUESTIONS, rows, 3, 5) == {"state": "running: 3 of 8 runs"}
+
+
+def test_the_primary_decides_and_the_secondary_are_corrected():
+    # Of five pairs: t = 1 / 0.5 * 2.776 = 5.552, p = 0.0052.
+    x = {"mean": 6.0, "difference": 1.0, "low": 0.5, "high": 1.5, "pairs": 5}
+    bootstrap = {"AP": interval(0.5, 3.5), "AP75": interval(0.1, 2.1, p=0.03)}
+    got = answer(QUESTIONS, [row(bootstrap, {"misalignment/x": x})], 10, 0)
+    assert got["state"] == "confirmed"
+    assert got["primary"]["difference"] == 2.0 and got["primary"]["interval"] == "bootstrap"
+    ap75, other = got["secondary"]
+    assert (ap75["p"], ap75["p_holm"]) == (0.03, 0.03)
+    assert other["p"] == pytest.approx(0.0052, abs=1e-4) and other["interval"] == "t"
+    assert other["p_holm"] == pytest.approx(2 * other["p"])
+    assert other["relative"] == pytest.approx(20.0)
+
+
+def test_a_metric_that_was_not_measured_is_undecided():
+    got = answer(QUESTIONS, [row({}, {})], 10, 0)
+    assert got["state"] == "undecided" and got["secondary"][0]["p_holm"] is None
+
+
+def test_holm_by_hand():
+    # Sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2 = 0.06, 0.2 * 1; never below the one before.
+    assert holm([0.03, None, 0.01, 0.2, 0.02]) == pytest.approx([0.06, None, 0.04, 0.2, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("freedom", [1, 4, 11, 30])
+def test_p_belongs_to_the_quantiles(freedom):
+    assert two_sided_p(T_975[freedom - 1], freedom) == pytest.approx(0.05, abs=1e-4)
+    assert two_sided_p(-T_975[freedom - 1], freedom) == pytest.approx(0.05, abs=1e-4)
+    assert two_sided_p(0.0, freedom) == 1.0
+    assert quantile(freedom) == T_975[freedom - 1] and quantile(99) == T_975[-1]
+
+
+def test_power_by_hand():
+    def static(fold, ap, strategy="static"):
+        metrics = {"AP": 1.0, "AP-a": ap - 1, "AP-b": ap + 1, "AP-c": 99.0}
+        place = {"config": "c", "variant": "", "strategy": strategy}
+        return {**place, "fold": fold, "metrics": metrics}
+
+    records = [static(1, 50), static(1, 52), static(2, 60), static(2, 62)]
+    got = power(QUESTIONS, [*records, static(1, 0, "mutual_guidance")], pairs=8)
+    # Within folds 4 * 1 over 4 - 2 degrees of freedom; 8 pairs; (2.365 + 0.842) * sqrt(2 / 8 * 2).
+    assert got["spread"] == pytest.approx(math.sqrt(2)) and got["mean"] == 56
+    assert got["difference"] == pytest.approx(3.207 * math.sqrt(0.5))
+    assert power(QUESTIONS, records[::2], pairs=8) is None
