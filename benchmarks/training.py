@@ -116,9 +116,7 @@ def measure_step(cfg: CfgNode, strategy: str, batches: list[list[dict]]) -> dict
     cfg.defrost()
     cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY = strategy
     trainer, model = make_trainer(cfg, itertools.cycle(batches))
-    matcher = "point_matcher" if hasattr(model, "point_matcher") else "anchor_matcher"
-    timed = Timed(getattr(model, matcher))
-    setattr(model, matcher, timed)
+    timed = model.matcher.match = Timed(model.matcher.match)
     seconds, shares = [], []
     with EventStorage() as storage:
         for trainer.iter in range(len(batches)):

@@ -3,7 +3,9 @@
 
     python examples/detectron2_model.py     # the losses of one drawn batch
 
-The class is all that it takes. It is registered, so that META_ARCHITECTURE names it in a config.
+The class is all that it takes: what its candidates are and what its losses make of their labels.
+Pictures of assignments, curves and export work with it. It is registered, so that
+META_ARCHITECTURE names it in a config.
 (For a RetinaNet or FCOS as Detectron2 has it, no class is needed: name GuidedRetinaNet or
 GuidedFCOS after `from mutual_guidance import add_mutual_guidance_config`.)
 """
@@ -16,25 +18,28 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from mutual_guidance.assignment import AnchorMatcher
-from mutual_guidance.modeling.meta_arch.common import decode_boxes, gt_tensors, matched_boxes
+from mutual_guidance.assignment.geometry import Anchors
+from mutual_guidance.modeling.meta_arch import Guided
 
 
 @META_ARCH_REGISTRY.register()
-class OwnRetinaNet(RetinaNet):
-    def forward_training(self, images, features, predictions, gt_instances):
-        logits, deltas = self._transpose_dense_predictions(predictions, [self.num_classes, 4])
-        anchors = self.anchor_generator(features)
-        gt_boxes, gt_classes = gt_tensors(gt_instances)
-        with torch.no_grad():
-            all_anchors = Boxes.cat(anchors)
-            boxes = decode_boxes(self.box2box_transform, all_anchors, torch.cat(deltas, dim=1))
-            scores = torch.cat(logits, dim=1)
-            labels = AnchorMatcher()(all_anchors.tensor, gt_boxes, gt_classes, boxes, scores)
+class OwnRetinaNet(Guided, RetinaNet):
+    candidate_kind, prior_name = "boxes", "anchor_iou"
+
+    @classmethod
+    def from_config(cls, cfg):
+        return {**super().from_config(cfg), "matcher": AnchorMatcher()}
+
+    def candidates(self, anchors):
+        return Anchors(Boxes.cat(anchors).tensor)
+
+    def guided_losses(self, dense, truth, assignment):
         # Detectron2's losses of both tasks with the labels of each, of which one counts. Its moving
         # average of the number of positives moves twice an iteration by that.
-        loc_labels = torch.where(labels.loc_mask, 0, self.num_classes)
-        targets = matched_boxes(gt_boxes, labels.loc_gt_inds)
-        of_cls = self.losses(anchors, logits, list(labels.cls_labels), deltas, targets)
+        loc_labels = torch.where(assignment.loc_mask, 0, self.num_classes)
+        anchors, logits, deltas = dense.anchors, [dense.logits], [dense.deltas]
+        targets = list(truth.boxes_at(assignment.loc_gt_inds))
+        of_cls = self.losses(anchors, logits, list(assignment.cls_labels), deltas, targets)
         of_loc = self.losses(anchors, logits, list(loc_labels), deltas, targets)
         return {"loss_cls": of_cls["loss_cls"], "loss_box_reg": of_loc["loss_box_reg"]}
 

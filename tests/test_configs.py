@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.structures import Boxes
 
-from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, PointMatcher
+from mutual_guidance.assignment import STRATEGIES, AnchorMatcher
 from mutual_guidance.data.voc import collect_classes, load_voc
 from mutual_guidance.engine import load_config
 from tests.conftest import REPOSITORY, make_instances
@@ -45,10 +45,7 @@ def half_empty_batch():
 
 def set_strategy(model, strategy):
     """Exchange the matcher, so that a model is built once for the four strategies."""
-    if hasattr(model, "point_matcher"):
-        model.point_matcher = PointMatcher(strategy, num_classes=model.num_classes)
-    else:
-        model.anchor_matcher = AnchorMatcher(strategy, num_classes=model.num_classes)
+    model.matcher = model.matcher.with_strategy(strategy)
 
 
 @pytest.mark.parametrize("config", [*DETECTORS, "Shapes/retinanet_R_18.yaml"])

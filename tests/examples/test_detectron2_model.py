@@ -1,5 +1,4 @@
 import ast
-import functools
 import importlib.util
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def test_both_tasks_are_trained(model, storage):
 
 
 def test_static_labels_give_detectron2s_own_losses(example, model, storage, monkeypatch):
-    monkeypatch.setattr(example, "AnchorMatcher", functools.partial(AnchorMatcher, "static"))
+    monkeypatch.setattr(model, "matcher", AnchorMatcher("static"))
     inputs = batch()
     model.loss_normalizer = 100
     ours = model(inputs)

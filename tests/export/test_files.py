@@ -73,7 +73,7 @@ def test_files_give_what_the_model_gives(detector, suffix, nms, tmp_path, needs_
 def exported(strategy, path, weights):
     cfg = tiny_config("fssd_R_18", "MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy)
     model = build_model(cfg).eval()
-    assert model.anchor_matcher.strategy == STRATEGIES[strategy]
+    assert model.matcher.strategy == STRATEGIES[strategy]
     model.load_state_dict(weights)
     export_detector(DetectorGraph(model), SIZE, str(path), {})
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,17 +7,16 @@ from detectron2.structures import Boxes
 from PIL import Image, ImageDraw
 
 from mutual_guidance.assignment import AnchorMatcher, PointMatcher
-from mutual_guidance.modeling.meta_arch.common import decode_boxes
+from mutual_guidance.modeling.meta_arch import DensePredictions
 from mutual_guidance.visualization import assignments, canvas, draw_assignments
-from mutual_guidance.visualization.candidates import Candidates, predict
+from mutual_guidance.visualization.labelling import predict
 
 from .scenes import SIDE, build, grey_image
 
 
 def direct_labels(kind, detector, image, strategy):
     """The labels of matchers made and called here."""
-    anchors, logits, deltas, _ = predict(detector, [image.inputs])
-    boxes = decode_boxes(detector.box2box_transform, Boxes.cat(anchors), deltas)
+    anchors, logits, _, boxes, _ = predict(detector, [image.inputs])
     instances = image.inputs["instances"]
     gts = [instances.gt_boxes.tensor], [instances.gt_classes]
     if kind == "anchors":
@@ -66,9 +67,8 @@ def test_colours_and_places(monkeypatch, are_points):
     image.inputs["instances"] = image.inputs["instances"][1:]  # (60, 50, 120, 110)
     fates = torch.eye(3, dtype=torch.bool)
     difference = assignments.Difference(removed=fates[0], added=fates[1], num_kept=1)
-    monkeypatch.setattr(
-        assignments, "predict", lambda *_: Candidates([Boxes(anchors)], None, None, are_points)
-    )
+    dense = DensePredictions([Boxes(anchors)], None, None, None)
+    monkeypatch.setattr(assignments, "predict", lambda *_: dense)
     monkeypatch.setattr(
         assignments,
         "differences",
@@ -78,7 +78,8 @@ def test_colours_and_places(monkeypatch, are_points):
     monkeypatch.setattr(
         canvas, "compose", lambda title, drawn: panels.extend(drawn) or Image.new("RGB", (1, 1))
     )
-    _, counts = draw_assignments(None, image, "title")
+    detector = SimpleNamespace(candidate_kind="points" if are_points else "boxes")
+    _, counts = draw_assignments(detector, image, "title")
     assert counts["static"] == 2 and counts["classify_to_localize_added"] == 1
 
     scale = canvas.SHORT_SIDE // SIDE  # 4

@@ -4,7 +4,7 @@ from detectron2.structures import Boxes, pairwise_iou
 
 from mutual_guidance.errors import InputError
 from mutual_guidance.visualization import candidate_rows
-from mutual_guidance.visualization.candidates import label, predict
+from mutual_guidance.visualization.labelling import label, predict
 
 from .scenes import build, grey_image
 
@@ -31,8 +31,8 @@ def test_rows_are_consistent(kind):
 @pytest.mark.parametrize("kind", ["anchors", "points"])
 def test_labels_equal_the_matchers(kind):
     detector, image = build(kind), grey_image()
-    candidates = predict(detector, [image.inputs])
-    num_anchors = candidates.pred_logits.shape[1]
+    dense = predict(detector, [image.inputs])
+    num_anchors = dense.logits.shape[1]
     rows = candidate_rows(detector, image, 0, sigma=2.0, limit=num_anchors)
     assert len(rows) == num_anchors
     for strategy, inds in (
@@ -40,7 +40,7 @@ def test_labels_equal_the_matchers(kind):
         ("localize_to_classify", "cls_gt_inds"),
         ("classify_to_localize", "loc_gt_inds"),
     ):
-        assignment = label(detector, [image.inputs], candidates, strategy)
+        assignment = label(detector, [image.inputs], dense, strategy)
         expected = int((getattr(assignment, inds) == 0).sum())
         assert [getattr(r, strategy) for r in rows].count("positive") == expected > 0
 

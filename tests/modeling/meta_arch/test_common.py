@@ -1,13 +1,9 @@
 import pytest
 import torch
-from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
 from torch import distributed as dist
 
 from mutual_guidance.assignment import Assignment
-from mutual_guidance.engine import load_config
-from mutual_guidance.modeling.meta_arch.common import focal_loss, loss_normalizers, matched_boxes
-from tests.conftest import REPOSITORY, make_instances
+from mutual_guidance.modeling.meta_arch.common import focal_loss, loss_normalizers
 
 
 def assignment(num_cls, num_loc, num_anchors=10):
@@ -38,13 +34,6 @@ def test_normalizers_count_the_batch_of_all_processes(storage, monkeypatch):
     assert loss_normalizers(assignment(0, 0)).tolist() == [0.5, 0.5]
 
 
-def test_matched_boxes():
-    boxes = [torch.tensor([[0.0, 0, 1, 1], [2, 2, 3, 3]]), torch.zeros(0, 4)]
-    first, second = matched_boxes(boxes, torch.tensor([[1, -1, 0], [-1, -1, -1]]))
-    assert first.tolist() == [[2, 2, 3, 3], [0, 0, 0, 0], [0, 0, 1, 1]]
-    assert second.tolist() == [[0, 0, 0, 0]] * 3
-
-
 def test_focal_loss_leaves_out_ignored_anchors():
     logits = torch.tensor([[[0.0, 0.0], [5.0, 5.0], [0.0, 0.0]]])
     labels = torch.tensor([[0, -1, 2]])  # a class, ignored, background of 2 classes
@@ -52,43 +41,3 @@ def test_focal_loss_leaves_out_ignored_anchors():
     unit = 0.25 * torch.tensor(2.0).log()
     expected = unit * (0.25 + 0.75 + 0.75 + 0.75)
     assert focal_loss(logits, labels, 2, 0.25, 2.0).item() == pytest.approx(expected.item())
-
-
-@pytest.mark.parametrize("detector", ["fssd_R_18", "fcos_R_18"])
-def test_static_iterations_come_first_and_are_not_repeated_on_resume(detector):
-    config = str(REPOSITORY / "configs" / "PascalVOC-Detection" / f"{detector}.yaml")
-    opts = ["MODEL.DEVICE", "cpu", "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 3]
-    model = build_model(load_config(config, opts))
-    model.eval()
-    anchors = model.anchor_generator(
-        [torch.zeros(1, 1, 128 // s, 128 // s) for s in (8, 16, 32, 64)]
-    )
-    num_anchors = sum(len(a) for a in anchors)
-    logits, deltas = torch.randn(1, num_anchors, 20) * 3, torch.randn(1, num_anchors, 4)
-    gts = [make_instances([[10, 10, 60, 50], [30, 40, 110, 120]], [0, 1])]
-
-    def labels(static_iters):
-        model.static_iters = static_iters
-        return model.label_anchors(anchors, gts, logits, deltas)
-
-    guided = labels(0)
-    with EventStorage(0):
-        static = labels(3)
-        assert torch.equal(labels(0).cls_labels, guided.cls_labels)
-    assert not torch.equal(static.cls_labels, guided.cls_labels)
-    # A resumed run's storage begins at the iteration to come.
-    for start, expected in ((2, static), (3, guided), (100, guided)):
-        with EventStorage(start):
-            assert torch.equal(labels(3).cls_labels, expected.cls_labels)
-    assert torch.equal(labels(3).cls_labels, guided.cls_labels)  # outside a training
-
-
-@pytest.mark.parametrize("detector", ["fssd_R_18", "fcos_R_18"])
-def test_number_of_positives_is_the_configs(detector):
-    config = str(REPOSITORY / "configs" / "PascalVOC-Detection" / f"{detector}.yaml")
-    opts = ["MODEL.DEVICE", "cpu", "MODEL.MUTUAL_GUIDANCE.NUM_POSITIVES"]
-    models = [build_model(load_config(config, [*opts, name])) for name in ("static", "dynamic_k")]
-    matchers = [getattr(m, "anchor_matcher", None) or m.point_matcher for m in models]
-    assert [m.rule.dynamic_k for m in matchers] == [False, True]
-    # A labelling by the static strategy keeps it.
-    assert matchers[1].with_strategy("static").rule.dynamic_k

@@ -5,7 +5,9 @@ from detectron2.structures import Boxes
 
 from mutual_guidance.assignment import Assignment
 from mutual_guidance.engine import load_config
+from mutual_guidance.modeling.meta_arch import DensePredictions, ground_truths
 from mutual_guidance.modeling.meta_arch.curves import HISTOGRAM_PERIOD, PERIOD, log_assignment
+from mutual_guidance.modeling.meta_arch.guided import decode_boxes
 from tests.conftest import REPOSITORY, make_instances
 
 
@@ -29,6 +31,11 @@ def logged(storage):
     }
 
 
+def dense_of(detector, anchors, logits, deltas):
+    boxes = decode_boxes(detector.box2box_transform, anchors, deltas)
+    return DensePredictions(anchors, logits, deltas, boxes)
+
+
 @pytest.fixture
 def anchors_scene():
     """Two images with two objects and one, three anchors on one level."""
@@ -43,7 +50,8 @@ def anchors_scene():
     # For classification: anchor 0 to object 0, 2 to object 1; in the second image anchor 2.
     # For localisation: anchors 0 and 1 to object 0; in the second image anchor 2.
     labels = assignment([[0, -1, 1], [-1, -1, 0]], [[0, 0, -1], [-1, -1, 0]])
-    return detector, anchors, gts, torch.zeros(2, 3, 6), deltas, labels
+    dense = dense_of(detector, anchors, torch.zeros(2, 3, 6), deltas)
+    return detector, dense, ground_truths(gts), labels
 
 
 def test_curves_of_anchors_by_hand(anchors_scene, storage):
@@ -83,7 +91,8 @@ def test_curves_of_points_by_hand(storage):
     deltas = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [1.5, 0.5, 0.5, 0.5]]])
     storage.iter = PERIOD - 1
     labels = assignment([[0, -1]], [[0, 0]])
-    log_assignment(detector, anchors, gts, torch.zeros(1, 2, 20), deltas, labels)
+    dense = dense_of(detector, anchors, torch.zeros(1, 2, 20), deltas)
+    log_assignment(detector, dense, ground_truths(gts), labels)
     got = logged(storage)
     # Both points are 4 and 12 from the sides and 4 from top and bottom: sqrt(4 / 12 * 1).
     assert got["cls_centerness"] == got["loc_centerness"] == pytest.approx((1 / 3) ** 0.5)
@@ -110,12 +119,12 @@ def test_histograms_now_and_then(anchors_scene, storage):
 
 
 def test_batch_without_objects_or_positives(anchors_scene, storage):
-    detector, anchors, gts, logits, deltas, _ = anchors_scene
+    detector, dense, truth, _ = anchors_scene
     storage.iter = HISTOGRAM_PERIOD - 1
     none = assignment([[-1] * 3] * 2, [[-1] * 3] * 2)
-    log_assignment(detector, anchors, [make_instances([], [])] * 2, logits, deltas, none)
+    log_assignment(detector, dense, ground_truths([make_instances([], [])] * 2), none)
     assert logged(storage) == {}
-    log_assignment(detector, anchors, gts, logits, deltas, none)
+    log_assignment(detector, dense, truth, none)
     assert logged(storage)["loc_positives_per_object"] == 0
     assert "agreement" not in logged(storage) and "cls_anchor_iou" not in logged(storage)
 

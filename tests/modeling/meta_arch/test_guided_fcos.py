@@ -1,13 +1,15 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from mutual_guidance.assignment import Assignment
 from mutual_guidance.engine import load_config
+from mutual_guidance.modeling.meta_arch import ground_truths
 from tests.conftest import REPOSITORY
+
+from .predictions import make_dense
 
 SIDE = 320
 
@@ -31,25 +33,16 @@ def random_instances(count):
     return result
 
 
-def anchors_of(model):
-    return model.anchor_generator(
-        [torch.zeros(1, 1, SIDE // s, SIDE // s) for s in (8, 16, 32, 64)]
-    )
-
-
 def test_static_labels_equal_detectron2s_bit_for_bit():
     model = build("static")
-    anchors = anchors_of(model)
     gts = [random_instances(count) for count in (0, 1, 2, 5, 10, 40, 150)]
     # Equal boxes and equal areas: the lower index has the point.
     twins = random_instances(6)
     twins.gt_boxes.tensor[3:] = twins.gt_boxes.tensor[:3]
     gts.append(twins)
-    num_points = sum(len(a) for a in anchors)
-    got = model.label_anchors(
-        anchors, gts, torch.zeros(len(gts), num_points, 20), torch.zeros(len(gts), num_points, 4)
-    )
-    labels, boxes = FCOS.label_anchors(model, anchors, gts)
+    dense = make_dense(model, len(gts), SIDE)
+    got = model.assign(dense, ground_truths(gts))
+    labels, boxes = model.label_anchors(dense.anchors, gts)  # Detectron2's
     assert sum((x < 20).sum() for x in labels) > 200  # the comparison has substance
     for i, gt in enumerate(gts):
         positive = labels[i] < 20
@@ -62,20 +55,18 @@ def test_static_labels_equal_detectron2s_bit_for_bit():
 
 def test_box_and_centerness_losses_use_the_localisation_positives(storage):
     model = build("static")
-    anchors = anchors_of(model)
     gt = random_instances(1)
     gt.gt_boxes.tensor[:] = torch.tensor([100.0, 100, 164, 164])
-    sizes = [len(a) for a in anchors]
-    logits = [torch.zeros(1, n, 20) for n in sizes]
-    deltas = [torch.ones(1, n, 4) for n in sizes]
-    centerness = [torch.zeros(1, n, 1) for n in sizes]
-    static = model.label_anchors(anchors, [gt], torch.cat(logits, 1), torch.cat(deltas, 1))
+    dense = make_dense(model, 1, SIDE)
+    dense = dense._replace(deltas=torch.ones_like(dense.deltas))
+    truth = ground_truths([gt])
+    static = model.assign(dense, truth)
 
     # The same labels, but nothing is trained for localisation.
     none = static.loc_mask & False
     assignment = Assignment(static.cls_labels, static.cls_gt_inds, none, none.long() - 1)
-    both = model.losses(anchors, logits, deltas, centerness, static, [gt])
-    only_cls = model.losses(anchors, logits, deltas, centerness, assignment, [gt])
+    both = model.guided_losses(dense, truth, static)
+    only_cls = model.guided_losses(dense, truth, assignment)
     assert both["loss_fcos_cls"] == only_cls["loss_fcos_cls"] > 0
     assert only_cls["loss_fcos_loc"] == only_cls["loss_fcos_ctr"] == 0
     # Binary cross entropy of logit 0 is ln 2 whatever the target.

@@ -1,13 +1,14 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes, pairwise_iou
 
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.engine import load_config
+from mutual_guidance.modeling.meta_arch import ground_truths
 from tests.conftest import REPOSITORY, make_instances
+
+from .predictions import make_dense
 
 SIDE = 128
 
@@ -48,20 +49,15 @@ def is_tie(gt, anchors):
 
 def test_static_labels_equal_detectron2s():
     model = build("MODEL.MUTUAL_GUIDANCE.STRATEGY", "static")
-    features = [torch.zeros(1, 1, SIDE // s, SIDE // s) for s in (8, 16, 32)]
-    anchors = model.anchor_generator(features)
-    all_anchors = Boxes.cat(anchors)
+    all_anchors = Boxes.cat(make_dense(model).anchors)
     generator = torch.Generator().manual_seed(0)
     gts = [random_instances(generator, count) for count in (0, 1, 1, 2, 2, 3, 3, 4, 4, 5) * 6]
     gts = [gt for gt in gts if len(gt) == 0 or not is_tie(gt, all_anchors)]
     assert sum(len(gt) for gt in gts) > 40  # the comparison has substance
 
-    num_anchors = len(all_anchors)
-    got = model.label_anchors(
-        anchors, gts, torch.zeros(len(gts), num_anchors, 3), torch.zeros(len(gts), num_anchors, 4)
-    )
-    model.anchor_matcher = Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True)
-    labels, boxes = RetinaNet.label_anchors(model, anchors, gts)
+    dense = make_dense(model, len(gts))
+    got = model.assign(dense, ground_truths(gts))
+    labels, boxes = model.label_anchors(dense.anchors, gts)  # Detectron2's
     for i, gt in enumerate(gts):
         assert torch.equal(got.cls_labels[i], labels[i])
         positive = (labels[i] >= 0) & (labels[i] < 3)
@@ -98,14 +94,12 @@ def test_batch_without_objects(storage):
 
 def test_losses_by_hand(storage):
     model = build()
-    features = [torch.zeros(1, 1, SIDE // s, SIDE // s) for s in (8, 16, 32)]
-    anchors = model.anchor_generator(features)
-    num_anchors = len(Boxes.cat(anchors))
+    dense = make_dense(model)
+    num_anchors = sum(dense.level_sizes)
     gt = make_instances([[16, 16, 48, 48]], [1])
-    logits = [torch.zeros(1, len(a), 3) for a in anchors]
-    deltas = [torch.zeros(1, len(a), 4) for a in anchors]
-    assignment = model.label_anchors(anchors, [gt], torch.cat(logits, 1), torch.cat(deltas, 1))
-    losses = model.losses(anchors, logits, deltas, assignment, [gt])
+    truth = ground_truths([gt])
+    assignment = model.assign(dense, truth)
+    losses = model.guided_losses(dense, truth, assignment)
     # With logit 0 every class has p = 0.5: cross entropy ln 2, modulated by 0.5 ** 2, weighted by
     # 0.25 for the positives' own class and by 0.75 elsewhere.
     num_pos = (assignment.cls_labels == 1).sum()

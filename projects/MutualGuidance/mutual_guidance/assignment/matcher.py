@@ -61,16 +61,23 @@ class _Matcher:
         return STRATEGIES[name]
 
     @torch.no_grad()
-    def _match(
+    def match(
         self,
         geometry: Anchors | Points,
-        gt_boxes: Sequence[Tensor],
-        gt_classes: Sequence[Tensor],
+        gts: GroundTruths,
         pred_boxes: Tensor | None,
         pred_logits: Tensor | None,
     ) -> Assignment:
-        num_classes = self._check_shapes(geometry, gt_boxes, gt_classes, pred_boxes, pred_logits)
-        gts = GroundTruths.cat(gt_boxes, gt_classes)
+        """
+        Label candidates whose ground truths are already one set.
+
+        Args:
+            pred_boxes, pred_logits: see :meth:`AnchorMatcher.__call__`.
+
+        Raises:
+            ValueError: see :meth:`AnchorMatcher.__call__`.
+        """
+        num_classes = self._check_shapes(geometry, gts, pred_boxes, pred_logits)
         finder = _PairFinder(
             geometry,
             gts,
@@ -84,24 +91,12 @@ class _Matcher:
     def _check_shapes(
         self,
         geometry: Anchors | Points,
-        gt_boxes: Sequence[Tensor],
-        gt_classes: Sequence[Tensor],
+        gts: GroundTruths,
         pred_boxes: Tensor | None,
         pred_logits: Tensor | None,
     ) -> int:
-        """Refuse what does not fit together; return K."""
-        if len(gt_boxes) == 0 or len(gt_boxes) != len(gt_classes):
-            raise ValueError(
-                f"need the ground truths of at least one image, boxes and classes alike; "
-                f"got {len(gt_boxes)} and {len(gt_classes)}"
-            )
-        for i, (boxes, classes) in enumerate(zip(gt_boxes, gt_classes, strict=True)):
-            if boxes.numel() != 4 * classes.numel():
-                raise ValueError(
-                    f"image {i}: boxes of shape {tuple(boxes.shape)} do not fit "
-                    f"classes of shape {tuple(classes.shape)}"
-                )
-        expected = (len(gt_boxes), len(geometry))
+        """Refuse predictions that are missing or do not fit; return K."""
+        expected = (len(gts.firsts), len(geometry))
         for quality, name, pred in (
             ("regressed", "pred_boxes", pred_boxes),
             ("amplified", "pred_logits", pred_logits),
@@ -206,7 +201,8 @@ class AnchorMatcher(_Matcher):
             ValueError: shapes that do not fit, a prediction that the strategy needs and is None,
                 a degenerate ground truth or a class out of range (it says which of which image).
         """
-        return self._match(Anchors(anchors), gt_boxes, gt_classes, pred_boxes, pred_logits)
+        gts = GroundTruths.cat(gt_boxes, gt_classes)
+        return self.match(Anchors(anchors), gts, pred_boxes, pred_logits)
 
 
 class PointMatcher(_Matcher):
@@ -284,7 +280,8 @@ class PointMatcher(_Matcher):
             ValueError: see :meth:`AnchorMatcher.__call__`.
         """
         geometry = Points(points, strides, levels, self.center_sampling_radius)
-        return self._match(geometry, gt_boxes, gt_classes, pred_boxes, pred_logits)
+        gts = GroundTruths.cat(gt_boxes, gt_classes)
+        return self.match(geometry, gts, pred_boxes, pred_logits)
 
 
 class _PairFinder:

@@ -30,7 +30,23 @@ class GroundTruths(NamedTuple):
 
     @classmethod
     def cat(cls, boxes: Sequence[Tensor], classes: Sequence[Tensor]) -> "GroundTruths":
-        """Concatenate N tensors (M_i, 4) and N tensors (M_i,)."""
+        """
+        Concatenate N tensors (M_i, 4) and N tensors (M_i,).
+
+        Raises:
+            ValueError: no image, or boxes and classes that do not fit together.
+        """
+        if len(boxes) == 0 or len(boxes) != len(classes):
+            raise ValueError(
+                f"need the ground truths of at least one image, boxes and classes alike; "
+                f"got {len(boxes)} and {len(classes)}"
+            )
+        for i, (b, c) in enumerate(zip(boxes, classes, strict=True)):
+            if b.numel() != 4 * c.numel():
+                raise ValueError(
+                    f"image {i}: boxes of shape {tuple(b.shape)} do not fit "
+                    f"classes of shape {tuple(c.shape)}"
+                )
         device = boxes[0].device
         sizes = torch.tensor([len(b) for b in boxes])  # shapes are known to the host
         images = torch.arange(len(boxes)).repeat_interleave(sizes)
@@ -41,6 +57,15 @@ class GroundTruths(NamedTuple):
             images=images.to(device, non_blocking=True),
             firsts=firsts.to(device, non_blocking=True),
         )
+
+    def in_batch(self, gt_inds: Tensor) -> Tensor:
+        """Indices (N, R) within the image to indices within the batch; -1 stays."""
+        return torch.where(gt_inds >= 0, gt_inds + self.firsts[:, None], -1)
+
+    def boxes_at(self, gt_inds: Tensor) -> Tensor:
+        """The boxes (N, R, 4) with indices (N, R) within the image; zeros for -1."""
+        padded = torch.cat((self.boxes.new_zeros(1, 4), self.boxes))
+        return padded[self.in_batch(gt_inds) + 1]
 
 
 def pack(quality: Tensor, index: Tensor) -> Tensor:

@@ -7,20 +7,18 @@ candidates an image, D detections an image.
 
 import torch
 from detectron2.layers import batched_nms
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from ..modeling.meta_arch.common import decode_boxes
+from ..modeling.meta_arch import Guided
 
 
 class DetectorGraph(nn.Module):
     """From images to the decoded box and the scores of every anchor, and on to detections."""
 
-    def __init__(self, model: DenseDetector, suppression: "Suppression | None" = None) -> None:
+    def __init__(self, model: Guided, suppression: "Suppression | None" = None) -> None:
         """
         Args:
-            model: RetinaNet, FCOS or one of the project's detectors.
+            model: a guided detector.
             suppression: what ends the graph; without it boxes and scores leave as they are.
         """
         super().__init__()
@@ -38,20 +36,8 @@ class DetectorGraph(nn.Module):
             (N, R, K); or what :class:`Suppression` makes of them.
         """
         model = self.model
-        features = model.backbone((images - model.pixel_mean) / model.pixel_std)
-        features = [features[name] for name in model.head_in_features]
-        predictions = model.head(features)
-        dims = [model.num_classes, 4, 1][: len(predictions)]
-        logits, deltas, *centerness = (
-            torch.cat(levels, dim=1)
-            for levels in model._transpose_dense_predictions(predictions, dims)
-        )
-        boxes = decode_boxes(
-            model.box2box_transform, Boxes.cat(model.anchor_generator(features)), deltas
-        )
-        scores = logits.sigmoid()
-        if centerness:  # as FCOS.forward_inference does image by image
-            scores = (scores * centerness[0].sigmoid()).sqrt()
+        dense = model.predict_dense((images - model.pixel_mean) / model.pixel_std)
+        boxes, scores = dense.boxes, model.scores(dense)
         return self.suppression(boxes, scores) if self.suppression else (boxes, scores)
 
 
@@ -84,12 +70,11 @@ class Suppression(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def of_model(cls, model: DenseDetector, size: int) -> "Suppression":
+    def of_model(cls, model: Guided, size: int) -> "Suppression":
         """With the settings of a model, for inputs of ``size`` pixels."""
-        features = model.backbone(torch.zeros(1, 3, size, size, device=model.device))
-        anchors = model.anchor_generator([features[name] for name in model.head_in_features])
+        dense = model.predict_dense(torch.zeros(1, 3, size, size, device=model.device))
         return cls(
-            level_sizes=[len(a) for a in anchors],
+            level_sizes=dense.level_sizes,
             score_thresh=model.test_score_thresh,
             topk_candidates=model.test_topk_candidates,
             nms_thresh=model.test_nms_thresh,

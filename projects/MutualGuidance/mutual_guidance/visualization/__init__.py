@@ -1,9 +1,9 @@
 """Pictures of what a detector learns from."""
 
 from .assignments import draw_assignments
-from .candidates import load_weights
 from .film import Film
 from .images import GroundTruthImage, first_annotated, load_image, with_ids
+from .labelling import load_weights
 from .qualities import CandidateRow, candidate_rows
 
 # Below an output folder, by the hook and by tools/visualize_assignments.py.

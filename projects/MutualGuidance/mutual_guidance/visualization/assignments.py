@@ -4,22 +4,24 @@ Where the strategies label differently, as in Figure 4 of the paper.
 Shape symbols: R anchors or points of an image.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..modeling.meta_arch import DensePredictions, Guided
 from . import canvas
-from .candidates import Candidates, label, predict
 from .images import GroundTruthImage
+from .labelling import label, predict
 
 _TITLES = {
     "localize_to_classify": ("Classification", "Localize to Classify"),
     "classify_to_localize": ("Localisation", "Classify to Localize"),
 }
 _ADDED_COLORS = {"localize_to_classify": canvas.GREEN, "classify_to_localize": canvas.YELLOW}
+_MARKS = {"boxes": canvas.draw_boxes, "points": canvas.draw_points}
 
 
 class Difference(NamedTuple):
@@ -31,14 +33,14 @@ class Difference(NamedTuple):
 
 
 def differences(
-    detector: DenseDetector, image: GroundTruthImage, candidates: Candidates
+    detector: Guided, image: GroundTruthImage, dense: DensePredictions
 ) -> dict[str, Difference]:
     """
     Of "localize_to_classify" in the positives of classification and of "classify_to_localize" in
     those of localisation, both on the same predictions.
     """
     static, for_cls, for_loc = (
-        label(detector, [image.inputs], candidates, strategy) for strategy in ("static", *_TITLES)
+        label(detector, [image.inputs], dense, strategy) for strategy in ("static", *_TITLES)
     )
     return {
         "localize_to_classify": _difference(
@@ -54,7 +56,7 @@ def _difference(before: Tensor, after: Tensor) -> Difference:
 
 
 def draw_assignments(
-    detector: DenseDetector, image: GroundTruthImage, title: str
+    detector: Guided, image: GroundTruthImage, title: str
 ) -> tuple[Image.Image, dict[str, int]]:
     """
     Draw the image twice: the ground truth white and dashed, what only the static rule makes
@@ -63,33 +65,37 @@ def draw_assignments(
     the points of FCOS dots.
 
     Args:
-        detector: a GuidedRetinaNet or GuidedFCOS, with the weights that the labels depend on.
+        detector: with the weights that the labels depend on.
         title: a line above.
 
     Returns:
         The picture, and the counts of its legend: "ground_truths", "static" (positives) and
         "removed" and "added" for each of the two strategies.
     """
-    candidates = predict(detector, [image.inputs])
-    found = differences(detector, image, candidates)
+    dense = predict(detector, [image.inputs])
+    found = differences(detector, image, dense)
     counts = {"ground_truths": len(image.inputs["instances"])}
     for strategy, (removed, added, num_kept) in found.items():
         counts["static"] = int(removed.sum()) + num_kept
         counts[f"{strategy}_removed"] = int(removed.sum())
         counts[f"{strategy}_added"] = int(added.sum())
-    panels = [_panel(image, candidates, *item) for item in found.items()]
+    mark = _MARKS[detector.candidate_kind]
+    anchors = Boxes.cat(dense.anchors).tensor.cpu()
+    panels = [_panel(image, anchors, mark, *item) for item in found.items()]
     return canvas.compose(title, panels), counts
 
 
 def _panel(
-    image: GroundTruthImage, candidates: Candidates, strategy: str, difference: Difference
+    image: GroundTruthImage,
+    anchors: Tensor,
+    mark: Callable[[ImageDraw.ImageDraw, Tensor, canvas.Color], None],
+    strategy: str,
+    difference: Difference,
 ) -> canvas.Panel:
-    anchors = Boxes.cat(candidates.anchors).tensor.cpu()
     removed, added = anchors[difference.removed], anchors[difference.added]
     gt_boxes = image.inputs["instances"].gt_boxes.tensor
     picture, scale = canvas.enlarge(image.pixels)
     draw = ImageDraw.Draw(picture)
-    mark = canvas.draw_points if candidates.are_points else canvas.draw_boxes
     mark(draw, removed * scale, canvas.RED)
     mark(draw, added * scale, _ADDED_COLORS[strategy])
     canvas.draw_dashed_boxes(draw, gt_boxes * scale, canvas.WHITE)

@@ -7,15 +7,14 @@ Shape symbols: R anchors or points of an image.
 from typing import NamedTuple
 
 import torch
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes
 from torch import Tensor
 
 from ..assignment import amplify, box_iou
 from ..errors import InputError
-from ..modeling.meta_arch.common import decode_boxes
-from .candidates import Candidates, label, predict
+from ..modeling.meta_arch import DensePredictions, Guided
 from .images import GroundTruthImage
+from .labelling import label, predict
 
 POSITIVE, IGNORED, NEGATIVE = "positive", "ignored", "negative"
 
@@ -36,13 +35,12 @@ class CandidateRow(NamedTuple):
 
 
 def candidate_rows(
-    detector: DenseDetector, image: GroundTruthImage, gt_index: int, sigma: float, limit: int
+    detector: Guided, image: GroundTruthImage, gt_index: int, sigma: float, limit: int
 ) -> list[CandidateRow]:
     """
     The candidates that matter most to one ground truth, by descending prior.
 
     Args:
-        detector: a GuidedRetinaNet or GuidedFCOS.
         gt_index: of the ground truth. sigma: of Eq. (1).
         limit: number of rows; those come first whose positive labels differ between the
             strategies, then the other positives, then the rest, by descending prior each.
@@ -53,16 +51,16 @@ def candidate_rows(
     instances = image.inputs["instances"].to(detector.device)
     if not 0 <= gt_index < len(instances):
         raise InputError(f"image {image.name} has the objects 0 to {len(instances) - 1}")
-    candidates = predict(detector, [image.inputs])
+    dense = predict(detector, [image.inputs])
     gt_box = instances.gt_boxes.tensor[gt_index]
-    columns = _qualities(detector, candidates, gt_box, int(instances.gt_classes[gt_index]), sigma)
+    columns = _qualities(detector, dense, gt_box, int(instances.gt_classes[gt_index]), sigma)
 
-    positive, ignored = _labels(detector, image, candidates, gt_index)
+    positive, ignored = _labels(detector, image, dense, gt_index)
     differs = positive.any(dim=0) & ~positive.all(dim=0)
     rank = differs.float() * 4 + positive.any(dim=0).float() * 2 + columns[0]
     chosen = rank.topk(min(limit, len(rank))).indices
     chosen = chosen[columns[0][chosen].argsort(descending=True, stable=True)]
-    boxes = Boxes.cat(candidates.anchors).tensor
+    boxes = Boxes.cat(dense.anchors).tensor
     return [
         CandidateRow(
             boxes[i].tolist(),
@@ -74,11 +72,11 @@ def candidate_rows(
 
 
 def _labels(
-    detector: DenseDetector, image: GroundTruthImage, candidates: Candidates, gt_index: int
+    detector: Guided, image: GroundTruthImage, dense: DensePredictions, gt_index: int
 ) -> tuple[Tensor, Tensor]:
     """Which candidates are positive for the ground truth, and which are ignored: 2 x (3, R)."""
     static, for_cls, for_loc = (
-        label(detector, [image.inputs], candidates, strategy)
+        label(detector, [image.inputs], dense, strategy)
         for strategy in ("static", "localize_to_classify", "classify_to_localize")
     )
     inds = torch.cat((static.cls_gt_inds, for_cls.cls_gt_inds, for_loc.loc_gt_inds))
@@ -87,16 +85,16 @@ def _labels(
 
 
 def _qualities(
-    detector: DenseDetector, candidates: Candidates, gt_box: Tensor, gt_class: int, sigma: float
+    detector: Guided, dense: DensePredictions, gt_box: Tensor, gt_class: int, sigma: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Prior, IoU of the regressed box, score and amplified prior of all candidates: 4 x (R,)."""
-    anchors = Boxes.cat(candidates.anchors)
-    everyone = torch.arange(len(anchors), device=gt_box.device)
-    gt_boxes = gt_box.expand(len(anchors), 4)
-    prior = detector.prior(candidates.anchors, everyone, gt_boxes)
-    pred_boxes = decode_boxes(detector.box2box_transform, anchors, candidates.pred_deltas)[0]
-    score = candidates.pred_logits[0, :, gt_class].sigmoid()
-    return prior, box_iou(pred_boxes.t(), gt_boxes.t()), score, amplify(prior, score, sigma)
+    candidates = detector.candidates(dense.anchors)
+    everyone = torch.arange(len(candidates), device=gt_box.device)
+    gt_boxes = gt_box[:, None].expand(4, len(candidates))
+    prior = candidates.qualities(gt_boxes, everyone)["prior"]
+    regressed = box_iou(dense.boxes[0].t(), gt_boxes)
+    score = dense.logits[0, :, gt_class].sigmoid()
+    return prior, regressed, score, amplify(prior, score, sigma)
 
 
 def _label_name(positive: Tensor, ignored: Tensor) -> str:

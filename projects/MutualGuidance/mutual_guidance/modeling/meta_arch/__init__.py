@@ -1,7 +1,16 @@
 """Detectors; importing registers them."""
 
+from .guided import DensePredictions, Guided, ground_truths
 from .guided_fcos import GuidedFCOS
 from .guided_retinanet import GuidedRetinaNet
 from .ssd_family import FSSD, RFBNet
 
-__all__ = ["FSSD", "GuidedFCOS", "GuidedRetinaNet", "RFBNet"]
+__all__ = [
+    "FSSD",
+    "DensePredictions",
+    "Guided",
+    "GuidedFCOS",
+    "GuidedRetinaNet",
+    "RFBNet",
+    "ground_truths",
+]

@@ -1,61 +1,18 @@
 """
-What the guided detectors share: from an assignment to targets and normalisers.
+What the losses of the guided detectors share.
 
-Shape symbols: N images, R anchors or points an image, M_i ground truths of image i, K classes.
+Shape symbols: N images, R anchors or points an image, K classes.
 """
 
 import torch
-from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage, has_event_storage
+from detectron2.utils.events import get_event_storage
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from ...assignment import AnchorMatcher, Assignment, PointMatcher
-
-
-def current_matcher(
-    matcher: AnchorMatcher | PointMatcher, strategy: str | None, static_iters: int
-) -> AnchorMatcher | PointMatcher:
-    """
-    The matcher with the strategy; where that is None, with the static one in the first
-    ``static_iters`` iterations of a training, then as it is. Detectron2's event storage counts the
-    iterations, in every process and across --resume alike; outside a training there is none.
-    """
-    if strategy is None and static_iters and has_event_storage():
-        strategy = "static" if get_event_storage().iter < static_iters else None
-    return matcher.with_strategy(strategy) if strategy else matcher
-
-
-def decode_boxes(box2box_transform, anchors: Boxes, pred_deltas: Tensor) -> Tensor:
-    """Boxes (N, R, 4) that the deltas (N, R, 4) make of the anchors (R, 4)."""
-    num_images = pred_deltas.shape[0]
-    boxes = box2box_transform.apply_deltas(
-        pred_deltas.flatten(0, 1).float(), anchors.tensor.repeat(num_images, 1)
-    )
-    return boxes.view(num_images, -1, 4)
-
-
-def gt_tensors(gt_instances: list[Instances]) -> tuple[list[Tensor], list[Tensor]]:
-    """Boxes (M_i, 4) and classes (M_i,) of each image."""
-    return [x.gt_boxes.tensor for x in gt_instances], [x.gt_classes for x in gt_instances]
-
-
-def matched_boxes(gt_boxes: list[Tensor], gt_inds: Tensor) -> list[Tensor]:
-    """
-    The ground-truth box of each anchor.
-
-    Args:
-        gt_boxes: N tensors (M_i, 4). gt_inds: (N, R), -1 for none.
-
-    Returns:
-        N tensors (R, 4); zeros where there is none.
-    """
-    return [
-        F.pad(boxes, (0, 0, 1, 0))[inds + 1] for boxes, inds in zip(gt_boxes, gt_inds, strict=True)
-    ]
+from ...assignment import Assignment
 
 
 def focal_loss(

@@ -1,19 +1,23 @@
 """
 Curves of the assignment during training, in Detectron2's event storage.
 
-Shape symbols: N images, R anchors or points an image, M_i ground truths of image i, M of the batch,
-P positives of a task.
+Shape symbols: N images, R anchors or points an image, M ground truths of the batch, P positives of
+a task.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor
 
 from ...assignment import Assignment, box_iou
-from .common import gt_tensors
+from ...assignment.ragged import GroundTruths
+
+if TYPE_CHECKING:
+    from .guided import DensePredictions, Guided
 
 # Iterations between two values: the period of Detectron2's writers, so that only the batch that
 # they write about is looked at, and no other iteration waits on the device for it.
@@ -26,12 +30,7 @@ _SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float(
 
 @torch.no_grad()
 def log_assignment(
-    detector: DenseDetector,
-    anchors: list[Boxes],
-    gt_instances: list[Instances],
-    pred_logits: Tensor,
-    pred_deltas: Tensor,
-    assignment: Assignment,
+    detector: "Guided", dense: "DensePredictions", truth: GroundTruths, assignment: Assignment
 ) -> None:
     """
     Every 20th iteration, tell the event storage of the main process about its images:
@@ -46,29 +45,23 @@ def log_assignment(
 
     What a batch has no positive or no object for is left out. Every 200th iteration the qualities
     and the positives of each object are told as histograms as well.
-
-    Args:
-        detector: a GuidedRetinaNet or GuidedFCOS.
-        anchors: of each level. gt_instances: of N images.
-        pred_logits: (N, R, K). pred_deltas: (N, R, 4). assignment: their labels.
     """
     storage = get_event_storage()
     iteration = storage.iter + 1
-    if iteration % PERIOD or not comm.is_main_process():
+    if iteration % PERIOD or not comm.is_main_process() or len(truth.boxes) == 0:
         return
-    gt_boxes = torch.cat(gt_tensors(gt_instances)[0])  # (M, 4)
-    if len(gt_boxes) == 0:
-        return
-    static = detector.label_anchors(anchors, gt_instances, pred_logits, pred_deltas, "static")
-    gt_inds, static_inds = _task_inds(assignment, gt_instances), _task_inds(static, gt_instances)
+    gt_inds = _task_inds(assignment, truth)
+    static_inds = _task_inds(detector.assign(dense, truth, "static"), truth)
     values = {}
     for task, inds in gt_inds.items():
-        values[f"{task}_positives_per_object"] = inds[inds >= 0].bincount(minlength=len(gt_boxes))
-        prior, regressed = _qualities(detector, anchors, gt_boxes, pred_deltas, inds)
+        values[f"{task}_positives_per_object"] = inds[inds >= 0].bincount(
+            minlength=len(truth.boxes)
+        )
+        prior, regressed = _qualities(detector, dense, truth, inds)
         values[f"{task}_{detector.prior_name}"] = prior
         values[f"{task}_regressed_iou"] = regressed
     _put_means(storage, values)
-    _put_means(storage, _by_size(values["loc_positives_per_object"], gt_boxes))
+    _put_means(storage, _by_size(values["loc_positives_per_object"], truth.boxes))
     as_static = {
         f"{task}_as_static": _agreement(gt_inds[task], static_inds[task]) for task in gt_inds
     }
@@ -79,11 +72,11 @@ def log_assignment(
                 storage.put_histogram(f"assignment/{name}", value.float().cpu(), _NUM_BINS)
 
 
-def _task_inds(assignment: Assignment, gt_instances: list[Instances]) -> dict[str, Tensor]:
+def _task_inds(assignment: Assignment, truth: GroundTruths) -> dict[str, Tensor]:
     """The ground truth of each anchor for both tasks, within the batch; (N, R), -1 for none."""
     return {
-        "cls": _batch_inds(assignment.cls_gt_inds, gt_instances),
-        "loc": _batch_inds(assignment.loc_gt_inds, gt_instances),
+        "cls": truth.in_batch(assignment.cls_gt_inds),
+        "loc": truth.in_batch(assignment.loc_gt_inds),
     }
 
 
@@ -92,27 +85,14 @@ def _agreement(gt_inds: Tensor, others: Tensor) -> Tensor:
     return (gt_inds == others)[(gt_inds >= 0) | (others >= 0)]
 
 
-def _batch_inds(gt_inds: Tensor, gt_instances: list[Instances]) -> Tensor:
-    """Indices within an image to indices within the batch; (N, R), -1 stays."""
-    sizes = torch.tensor([len(x) for x in gt_instances])
-    firsts = (sizes.cumsum(0) - sizes).to(gt_inds.device)
-    return torch.where(gt_inds >= 0, gt_inds + firsts[:, None], -1)
-
-
 def _qualities(
-    detector: DenseDetector,
-    anchors: list[Boxes],
-    gt_boxes: Tensor,
-    pred_deltas: Tensor,
-    gt_inds: Tensor,
+    detector: "Guided", dense: "DensePredictions", truth: GroundTruths, gt_inds: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Prior (P,) and IoU of the regressed box (P,) of the positives in ``gt_inds`` (N, R)."""
     images, candidates = (gt_inds >= 0).nonzero(as_tuple=True)
-    boxes = gt_boxes[gt_inds[images, candidates]]
-    regressed = detector.box2box_transform.apply_deltas(
-        pred_deltas[images, candidates].float(), Boxes.cat(anchors).tensor[candidates]
-    )
-    return detector.prior(anchors, candidates, boxes), box_iou(regressed.t(), boxes.t())
+    gt_boxes = truth.boxes[gt_inds[images, candidates]].t()
+    prior = detector.candidates(dense.anchors).qualities(gt_boxes, candidates)["prior"]
+    return prior, box_iou(dense.boxes[images, candidates].t(), gt_boxes)
 
 
 def _by_size(num_positives: Tensor, gt_boxes: Tensor) -> dict[str, Tensor]:

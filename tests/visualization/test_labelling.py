@@ -2,12 +2,10 @@ import copy
 
 import pytest
 import torch
-from detectron2.structures import Boxes
 
-from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.errors import CheckpointError
 from mutual_guidance.visualization import load_weights
-from mutual_guidance.visualization.candidates import evaluation_mode, label, predict
+from mutual_guidance.visualization.labelling import evaluation_mode, predict
 
 from .scenes import build, grey_image
 
@@ -25,39 +23,18 @@ def test_evaluation_mode_gives_every_module_its_own_mode_back():
 def test_predicting_leaves_no_trace(kind):
     detector, image = build(kind), grey_image()
     before = copy.deepcopy(detector.state_dict())
-    candidates = predict(detector, [image.inputs])
+    dense = predict(detector, [image.inputs])
     assert all(m.training for m in detector.modules())
     assert all(torch.equal(before[k], v) for k, v in detector.state_dict().items())
-    assert not candidates.pred_logits.requires_grad
-    num_anchors = len(Boxes.cat(candidates.anchors))
-    assert candidates.pred_logits.shape == (1, num_anchors, detector.num_classes)
-    assert candidates.pred_deltas.shape == (1, num_anchors, 4)
-    assert candidates.are_points == (kind == "points")
+    assert not dense.logits.requires_grad
 
 
 def test_predictions_are_those_of_inference():
     detector, image = build("anchors"), grey_image()
-    best = predict(detector, [image.inputs]).pred_logits.sigmoid().amax()
+    best = predict(detector, [image.inputs]).logits.sigmoid().amax()
     with torch.no_grad():
         (output,) = detector.eval()([image.inputs])
     torch.testing.assert_close(output["instances"].scores[0], best)
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("kind", ["anchors", "points"])
-def test_label_equals_a_detector_of_that_strategy(kind, strategy):
-    detector, image = build(kind), grey_image()
-    candidates = predict(detector, [image.inputs])
-    got = label(detector, [image.inputs], candidates, strategy)
-    name = "point_matcher" if kind == "points" else "anchor_matcher"
-    setattr(detector, name, getattr(detector, name).with_strategy(strategy))
-    expected = detector.label_anchors(
-        candidates.anchors,
-        [image.inputs["instances"]],
-        candidates.pred_logits,
-        candidates.pred_deltas,
-    )
-    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 def test_weights(tmp_path):

@@ -1,0 +1,154 @@
+"""
+What a detector is whose tasks are labelled apart, and what everything else asks it.
+
+Shape symbols: N images, R anchors or points an image, Ri of one level, K classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import cat
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage, has_event_storage
+from torch import Tensor
+
+from ...assignment import AnchorMatcher, Assignment, PointMatcher
+from ...assignment.geometry import Anchors, Points
+from ...assignment.ragged import GroundTruths
+from .common import focal_loss
+from .curves import log_assignment
+
+
+class DensePredictions(NamedTuple):
+    """Anchors or points, level after level, and what is predicted at them."""
+
+    anchors: list[Boxes]  # of each level (Ri, 4); for points a square of the stride's size
+    logits: Tensor  # (N, R, K) of the classes, before the sigmoid
+    deltas: Tensor  # (N, R, 4)
+    boxes: Tensor  # (N, R, 4) float32, decoded, without gradients
+    centerness: Tensor | None = None  # (N, R, 1), before the sigmoid
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Ri of each level."""
+        return [len(anchors) for anchors in self.anchors]
+
+
+class Guided:
+    """
+    To stand before Detectron2's RetinaNet or FCOS in a class's bases: candidates are labelled for
+    each task apart, by the predictions of the very step. Inference is Detectron2's.
+
+    A detector supplies ``from_config``, :meth:`build_matcher`, :meth:`candidates` and
+    :meth:`guided_losses`; one whose head predicts otherwise, :meth:`dense` and :meth:`scores`.
+    """
+
+    candidate_kind: str  # "boxes" or "points"
+    prior_name: str  # what the static quality is called in curves and tables
+
+    @configurable
+    def __init__(
+        self, *, matcher: AnchorMatcher | PointMatcher, static_iters: int = 0, **kwargs
+    ) -> None:
+        """
+        Args:
+            matcher: labels the candidates.
+            static_iters: iterations in which the static strategy labels, before the matcher's own.
+            kwargs: of Detectron2's detector.
+        """
+        super().__init__(**kwargs)
+        self.matcher = matcher
+        self.static_iters = static_iters
+
+    @classmethod
+    def build_matcher(cls, cfg) -> AnchorMatcher | PointMatcher:
+        """The matcher of a config. Raises ValueError for values that it cannot use."""
+        raise NotImplementedError
+
+    def candidates(self, anchors: list[Boxes]) -> Anchors | Points:
+        """The anchors of each level as the matcher takes them."""
+        raise NotImplementedError
+
+    def guided_losses(
+        self, dense: DensePredictions, truth: GroundTruths, assignment: Assignment
+    ) -> dict[str, Tensor]:
+        """The losses of both tasks, each divided by the positives of its own."""
+        raise NotImplementedError
+
+    def forward_training(self, images, features, predictions, gt_instances) -> dict[str, Tensor]:
+        """Label by the predictions, then compute the losses of both tasks."""
+        dense = self.dense(features, predictions)
+        truth = ground_truths(gt_instances)
+        assignment = self.assign(dense, truth)
+        log_assignment(self, dense, truth, assignment)
+        return self.guided_losses(dense, truth, assignment)
+
+    def predict_dense(self, images: Tensor) -> DensePredictions:
+        """What the head makes of normalised images (N, 3, H, W)."""
+        features = self.backbone(images)
+        features = [features[name] for name in self.head_in_features]
+        return self.dense(features, self.head(features))
+
+    def dense(
+        self, features: list[Tensor], predictions: tuple[list[Tensor], ...]
+    ) -> DensePredictions:
+        """
+        Args:
+            features: of each level (N, C, Hi, Wi).
+            predictions: logits, deltas and, if there is one, centerness of each level, as the head
+                returns them.
+        """
+        dims = [self.num_classes, 4, 1][: len(predictions)]
+        logits, deltas, *centerness = (
+            cat(levels, dim=1) for levels in self._transpose_dense_predictions(predictions, dims)
+        )
+        anchors = self.anchor_generator(features)
+        boxes = decode_boxes(self.box2box_transform, anchors, deltas.detach())
+        return DensePredictions(anchors, logits, deltas, boxes, *centerness)
+
+    def cls_loss(self, dense: DensePredictions, assignment: Assignment) -> Tensor:
+        """Sum of the focal loss over all candidates that are not ignored."""
+        return focal_loss(
+            dense.logits,
+            assignment.cls_labels,
+            self.num_classes,
+            self.focal_loss_alpha,
+            self.focal_loss_gamma,
+        )
+
+    def scores(self, dense: DensePredictions) -> Tensor:
+        """Scores (N, R, K) in [0, 1] by which inference ranks."""
+        return dense.logits.sigmoid()
+
+    @torch.no_grad()
+    def assign(
+        self, dense: DensePredictions, truth: GroundTruths, strategy: str | None = None
+    ) -> Assignment:
+        """
+        The labels of all candidates for both tasks.
+
+        Args:
+            strategy: in the place of the detector's own. Where it is None, the static one labels
+                in the first iterations of a training, if there are such: Detectron2's event storage
+                counts them, in every process and across --resume alike.
+        """
+        if strategy is None and self.static_iters and has_event_storage():
+            strategy = "static" if get_event_storage().iter < self.static_iters else None
+        matcher = self.matcher.with_strategy(strategy) if strategy else self.matcher
+        return matcher.match(self.candidates(dense.anchors), truth, dense.boxes, dense.logits)
+
+
+def decode_boxes(box2box_transform, anchors: list[Boxes], deltas: Tensor) -> Tensor:
+    """Boxes (N, R, 4) that the deltas (N, R, 4) make of the anchors of each level."""
+    num_images = deltas.shape[0]  # whose len() an exported graph would take for a constant
+    all_anchors = Boxes.cat(anchors).tensor.repeat(num_images, 1)
+    boxes = box2box_transform.apply_deltas(deltas.flatten(0, 1).float(), all_anchors)
+    return boxes.view(num_images, -1, 4)
+
+
+def ground_truths(gt_instances: list[Instances]) -> GroundTruths:
+    """The ground truths of N images as one ragged set."""
+    return GroundTruths.cat(
+        [x.gt_boxes.tensor for x in gt_instances], [x.gt_classes for x in gt_instances]
+    )

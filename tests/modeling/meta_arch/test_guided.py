@@ -1,0 +1,107 @@
+"""What every guided detector answers."""
+
+import inspect
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch.fcos import FCOS
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
+from detectron2.structures import Boxes
+from detectron2.utils.events import EventStorage
+
+from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.engine import load_config
+from mutual_guidance.modeling.meta_arch import GuidedFCOS, GuidedRetinaNet, ground_truths
+from tests.conftest import REPOSITORY, make_instances, tiny_config, tiny_model
+
+from .predictions import make_dense
+
+DETECTORS = ("fssd_R_18", "retinanet_R_18", "fcos_R_18")
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_dense_predictions_are_what_inference_decodes(detector):
+    model = tiny_model(tiny_config(detector, "TEST.DETECTIONS_PER_IMAGE", 40))
+    model.test_nms_thresh = 1.0  # suppress nothing
+    image = torch.rand(3, 64, 64) * 255
+    with torch.no_grad():
+        (output,) = model([{"image": image}])
+        dense = model.predict_dense(model.preprocess_image([{"image": image}]).tensor)
+    scores = model.scores(dense)[0]  # (R, K)
+    best, where = scores.flatten().sort(descending=True, stable=True)
+    detections = output["instances"]
+    assert len(detections) == 40
+    torch.testing.assert_close(detections.scores, best[:40])
+    boxes = Boxes(dense.boxes[0, where[:40] // model.num_classes])
+    boxes.clip((64, 64))
+    torch.testing.assert_close(detections.pred_boxes.tensor, boxes.tensor)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_dense_predictions_belong_to_their_levels(detector):
+    model = tiny_model(tiny_config(detector))
+    dense = model.predict_dense(torch.zeros(2, 3, 64, 64))
+    count = sum(dense.level_sizes)
+    assert dense.logits.shape == (2, count, 3) and dense.boxes.shape == (2, count, 4)
+    assert dense.logits.requires_grad and not dense.boxes.requires_grad
+    assert len(model.candidates(dense.anchors)) == count
+    assert (dense.centerness is None) == (model.candidate_kind == "boxes")
+
+
+def test_detectron2s_methods_keep_their_signatures():
+    for detector, stock in ((GuidedRetinaNet, RetinaNet), (GuidedFCOS, FCOS)):
+        for name, method in vars(stock).items():
+            if inspect.isfunction(method) and name != "__init__":
+                ours = getattr(detector, name)
+                assert list(inspect.signature(ours).parameters) == list(
+                    inspect.signature(method).parameters
+                ), name
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_strategy_labels_as_a_detector_of_that_strategy(detector):
+    model = tiny_model(tiny_config(detector))
+    dense = make_dense(model, side=64, scale=1.0)
+    truth = ground_truths([make_instances([[4, 4, 30, 40]], [1])])
+    for strategy in STRATEGIES:
+        got = model.assign(dense, truth, strategy)
+        opts = ("MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy)
+        expected = tiny_model(tiny_config(detector, *opts)).assign(dense, truth)
+        assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("detector", ["fssd_R_18", "fcos_R_18"])
+def test_static_iterations_come_first_and_are_not_repeated_on_resume(detector):
+    config = str(REPOSITORY / "configs" / "PascalVOC-Detection" / f"{detector}.yaml")
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 3]
+    model = build_model(load_config(config, opts))
+    model.eval()
+    dense = make_dense(model, scale=3.0)
+    truth = ground_truths([make_instances([[10, 10, 60, 50], [30, 40, 110, 120]], [0, 1])])
+
+    def labels(static_iters):
+        model.static_iters = static_iters
+        return model.assign(dense, truth)
+
+    guided = labels(0)
+    with EventStorage(0):
+        static = labels(3)
+        assert torch.equal(labels(0).cls_labels, guided.cls_labels)
+    assert not torch.equal(static.cls_labels, guided.cls_labels)
+    # A resumed run's storage begins at the iteration to come.
+    for start, expected in ((2, static), (3, guided), (100, guided)):
+        with EventStorage(start):
+            assert torch.equal(labels(3).cls_labels, expected.cls_labels)
+    assert torch.equal(labels(3).cls_labels, guided.cls_labels)  # outside a training
+
+
+@pytest.mark.parametrize("detector", ["fssd_R_18", "fcos_R_18"])
+def test_number_of_positives_is_the_configs(detector):
+    config = str(REPOSITORY / "configs" / "PascalVOC-Detection" / f"{detector}.yaml")
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.MUTUAL_GUIDANCE.NUM_POSITIVES"]
+    models = [build_model(load_config(config, [*opts, name])) for name in ("static", "dynamic_k")]
+    matchers = [model.matcher for model in models]
+    assert [m.rule.dynamic_k for m in matchers] == [False, True]
+    # A labelling by the static strategy keeps it.
+    assert matchers[1].with_strategy("static").rule.dynamic_k
