@@ -39,7 +39,7 @@ def ours(batch: Batch, case: Case) -> Callable[[], Any]:
 
 def plain(batch: Batch, case: Case) -> Callable[[], Any]:
     """The same labels by loops over images and ground truths."""
-    from tests.assignment.plain import match_anchors
+    from mutual_guidance.assignment.plain import match_anchors
 
     inputs = (batch.anchors, batch.gt_boxes, batch.gt_classes, batch.pred_boxes, batch.pred_logits)
     num_classes = batch.pred_logits.shape[2]
@@ -131,7 +131,7 @@ class Matcher(NamedTuple):
 
 MATCHERS = {
     OURS: Matcher(ours, "mutual_guidance"),
-    "plain per image and object": Matcher(plain, "tests.assignment.plain", 24),
+    "plain per image and object": Matcher(plain, "mutual_guidance", 24),
     "Detectron2 Matcher": Matcher(detectron2, "detectron2", 16),
     "torchvision Matcher": Matcher(torchvision, "torchvision", 16),
     "mmdetection TaskAlignedAssigner": Matcher(mmdet_task_aligned, "mmdet", 16),

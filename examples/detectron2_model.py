@@ -18,7 +18,6 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from mutual_guidance.assignment import AnchorMatcher
-from mutual_guidance.assignment.geometry import Anchors
 from mutual_guidance.modeling.meta_arch import Guided
 
 
@@ -31,7 +30,7 @@ class OwnRetinaNet(Guided, RetinaNet):
         return {**super().from_config(cfg), "matcher": AnchorMatcher()}
 
     def candidates(self, anchors):
-        return Anchors(Boxes.cat(anchors).tensor)
+        return self.matcher.candidates(Boxes.cat(anchors).tensor)
 
     def guided_losses(self, dense, truth, assignment):
         # Detectron2's losses of both tasks with the labels of each, of which one counts. Its moving

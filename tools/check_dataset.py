@@ -29,7 +29,7 @@ from detectron2.structures import BoxMode
 from tabulate import tabulate
 from torch import Tensor
 
-from mutual_guidance.assignment import box_iou
+from mutual_guidance.assignment import matched_pairwise_iou
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.engine import load_config
 from mutual_guidance.errors import ConfigError, DatasetError, run_main
@@ -188,7 +188,7 @@ def best_anchor_ious(objects: Objects, generator: DefaultAnchorGenerator) -> Ten
         cells = (centres / stride - generator.offset).round().clamp(min=0).minimum(last)
         shifts = ((cells + generator.offset) * stride).repeat(1, 2)  # (M, 4)
         anchors = shifts.t()[..., None] + shapes.t()[:, None]  # (4, M, A)
-        best = best.maximum(box_iou(anchors, objects.boxes.t()[..., None]).amax(dim=1))
+        best = best.maximum(matched_pairwise_iou(anchors, objects.boxes.t()[..., None]).amax(dim=1))
     return best
 
 

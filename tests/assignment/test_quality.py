@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mutual_guidance.assignment import amplify, box_iou, centerness
+from mutual_guidance.assignment import amplify, centerness, matched_pairwise_iou
 from mutual_guidance.assignment.quality import side_distances
 
 
@@ -9,11 +9,11 @@ def columns(*rows):
     return torch.tensor(rows, dtype=torch.float32).t()
 
 
-def test_box_iou():
+def test_matched_pairwise_iou():
     boxes = columns([0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10])
     others = columns([0, 0, 10, 10], [5, 5, 15, 15], [10, 0, 20, 10], [2, 2, float("nan"), 9])
     # Itself; 25 / 175; touching; not a number.
-    assert box_iou(boxes, others).tolist() == pytest.approx([1.0, 1 / 7, 0.0, 0.0])
+    assert matched_pairwise_iou(boxes, others).tolist() == pytest.approx([1.0, 1 / 7, 0.0, 0.0])
 
 
 def test_centerness():

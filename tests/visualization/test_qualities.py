@@ -12,7 +12,7 @@ from .scenes import build, grey_image
 @pytest.mark.parametrize("kind", ["anchors", "points"])
 def test_rows_are_consistent(kind):
     detector, image = build(kind), grey_image()
-    rows = candidate_rows(detector, image, 1, sigma=2.0, limit=13)
+    rows = candidate_rows(detector, image, 1, limit=13)
     assert len(rows) == 13
     assert [r.prior for r in rows] == sorted((r.prior for r in rows), reverse=True)
     for row in rows:
@@ -33,7 +33,7 @@ def test_labels_equal_the_matchers(kind):
     detector, image = build(kind), grey_image()
     dense = predict(detector, [image.inputs])
     num_anchors = dense.logits.shape[1]
-    rows = candidate_rows(detector, image, 0, sigma=2.0, limit=num_anchors)
+    rows = candidate_rows(detector, image, 0, limit=num_anchors)
     assert len(rows) == num_anchors
     for strategy, inds in (
         ("static", "cls_gt_inds"),
@@ -52,11 +52,11 @@ def test_rows_on_which_the_strategies_differ_come_first():
         labels = [(r.static, r.localize_to_classify, r.classify_to_localize) for r in rows]
         return sum(row.count("positive") in (1, 2) for row in labels)
 
-    total = differing(candidate_rows(detector, image, 0, 2.0, 10_000))
+    total = differing(candidate_rows(detector, image, 0, 10_000))
     assert total > 1
-    assert differing(candidate_rows(detector, image, 0, 2.0, total)) == total
+    assert differing(candidate_rows(detector, image, 0, total)) == total
 
 
 def test_an_object_that_is_not_there():
     with pytest.raises(InputError, match="image grey has the objects 0 to 1"):
-        candidate_rows(build("anchors"), grey_image(), 2, 2.0, 13)
+        candidate_rows(build("anchors"), grey_image(), 2, 13)

@@ -102,6 +102,6 @@ def test_number_of_positives_is_the_configs(detector):
     opts = ["MODEL.DEVICE", "cpu", "MODEL.MUTUAL_GUIDANCE.NUM_POSITIVES"]
     models = [build_model(load_config(config, [*opts, name])) for name in ("static", "dynamic_k")]
     matchers = [model.matcher for model in models]
-    assert [m.rule.dynamic_k for m in matchers] == [False, True]
+    assert [m.strategy.count for m in matchers] == ["static", "dynamic_k"]
     # A labelling by the static strategy keeps it.
-    assert matchers[1].with_strategy("static").rule.dynamic_k
+    assert matchers[1].with_strategy("static").strategy.count == "dynamic_k"

@@ -1,5 +1,6 @@
 """
-Label assignment of Mutual Guidance (Zhang et al., ACCV 2020), in plain PyTorch.
+Label assignment of Mutual Guidance (Zhang et al., ACCV 2020), in plain PyTorch. To learn the method
+from code, read ``plain.py`` first: it is all of it in loops, on two pages.
 
 A detector with anchors has to be told, at every step of its training, which anchors stand for which
 ground truth. The static rule looks at their IoU alone, once and for both tasks: 0.5 or more is
@@ -16,7 +17,8 @@ ground truth gets, and lets each task say *which* for the other:
 :class:`AnchorMatcher` labels anchors and lists the steps; :class:`PointMatcher` labels the points
 of FCOS, with the centerness in the place of the IoU. Both label both tasks of a whole batch in one
 call, without gradients, and return an :class:`Assignment`. ``STRATEGIES`` are the static rule, the
-two directions alone, and both together.
+two directions alone, and both together: rows of ``QUALITIES``, what ranks, and ``COUNTS``, how
+many.
 
 An object of class 1 and four anchors, of IoU 0.8, 0.6, 0.45 and 0 with it:
 
@@ -53,15 +55,19 @@ Nothing here imports more than PyTorch: the package can be used in any PyTorch d
 
 from .assign import Assignment
 from .matcher import AnchorMatcher, PointMatcher
-from .quality import amplify, box_iou, centerness
-from .strategies import STRATEGIES
+from .pairs import GroundTruths
+from .quality import amplify, centerness, matched_pairwise_iou
+from .strategies import COUNTS, QUALITIES, STRATEGIES
 
 __all__ = [
+    "COUNTS",
+    "QUALITIES",
     "STRATEGIES",
     "AnchorMatcher",
     "Assignment",
+    "GroundTruths",
     "PointMatcher",
     "amplify",
-    "box_iou",
     "centerness",
+    "matched_pairwise_iou",
 ]

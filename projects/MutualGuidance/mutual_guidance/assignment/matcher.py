@@ -6,22 +6,15 @@ batch, P pairs of a ground truth and a candidate, K classes. Boxes are XYXY in a
 """
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .assign import Assignment, Pairs, Rule, assign
-from .geometry import Anchors, Points, overlap
-from .quality import amplify, box_iou
-from .ragged import GroundTruths, pack
-from .strategies import STRATEGIES, Strategy
-
-# Bytes of temporaries that a cell of the ground truths x candidates matrix costs at worst, when
-# every pair matters.
-_BYTES_PER_CELL = 256
-_CELLS_IN_CACHE = 2**17
-_NUM_POSITIVES = ("static", "dynamic_k")
+from .assign import Assignment, assign
+from .candidates import Anchors, Points
+from .pairs import Batch, GroundTruths, PairFinder, PairValues
+from .strategies import COUNTS, QUALITIES, STRATEGIES, Strategy
 
 
 class _Matcher:
@@ -34,14 +27,13 @@ class _Matcher:
         num_classes: int | None,
         memory_budget: int,
         num_positives: str,
-        rule: Rule,
     ) -> None:
         if not sigma > 1:
             raise ValueError(f"sigma must be above 1 (Eq. 1 of the paper), got {sigma}")
-        if num_positives not in _NUM_POSITIVES:
-            known = ", ".join(_NUM_POSITIVES)
+        if num_positives not in COUNTS:
+            known = ", ".join(COUNTS)
             raise ValueError(f"unknown num_positives {num_positives!r}; choose one of {known}")
-        self.rule = rule._replace(dynamic_k=num_positives == "dynamic_k")
+        self.num_positives = num_positives
         self.strategy = self._strategy(strategy)
         self.sigma = float(sigma)
         self.num_classes = num_classes
@@ -54,22 +46,21 @@ class _Matcher:
         return other
 
     def _strategy(self, name: str) -> Strategy:
-        """The qualities of a strategy."""
         if name not in STRATEGIES:
             known = ", ".join(STRATEGIES)
             raise ValueError(f"unknown strategy {name!r}; choose one of {known}")
-        return STRATEGIES[name]
+        return STRATEGIES[name].counted_by(self.num_positives)
 
     @torch.no_grad()
     def match(
         self,
-        geometry: Anchors | Points,
-        gts: GroundTruths,
+        candidates: Anchors | Points,
+        truth: GroundTruths,
         pred_boxes: Tensor | None,
         pred_logits: Tensor | None,
     ) -> Assignment:
         """
-        Label candidates whose ground truths are already one set.
+        Label candidates, made by ``candidates``, of ground truths that are one set already.
 
         Args:
             pred_boxes, pred_logits: see :meth:`AnchorMatcher.__call__`.
@@ -77,31 +68,48 @@ class _Matcher:
         Raises:
             ValueError: see :meth:`AnchorMatcher.__call__`.
         """
-        num_classes = self._check_shapes(geometry, gts, pred_boxes, pred_logits)
-        finder = _PairFinder(
-            geometry,
-            gts,
-            pred_boxes if "regressed" in self.strategy else None,
-            pred_logits if "amplified" in self.strategy else None,
+        num_classes = self._check(candidates, truth, pred_boxes, pred_logits)
+        needs = self.strategy.needs
+        batch = Batch(
+            candidates,
+            truth,
+            pred_boxes if "pred_boxes" in needs else None,
+            pred_logits if "pred_logits" in needs else None,
             self.sigma,
         )
+        finder = PairFinder(batch, {name: QUALITIES[name].of for name in self.strategy.qualities})
         chunks = finder.plan(self.memory_budget, num_classes)
-        return assign(chunks, self.strategy, self.rule, gts, len(geometry), num_classes)
+        return assign(chunks, self.strategy, truth, candidates, num_classes)
 
-    def _check_shapes(
+    def pairs(
         self,
-        geometry: Anchors | Points,
-        gts: GroundTruths,
+        candidates: Anchors | Points,
+        truth: GroundTruths,
+        pred_boxes: Tensor,
+        pred_logits: Tensor,
+        gts: Tensor,
+        inds: Tensor,
+    ) -> PairValues:
+        """
+        What the qualities of some pairs are made of (see ``QUALITIES``).
+
+        Args:
+            gts: (P,) ground truths in the batch. inds: (P,) candidates in [0, R).
+        """
+        batch = Batch(candidates, truth, pred_boxes, pred_logits, self.sigma)
+        return PairValues(batch, gts, inds)
+
+    def _check(
+        self,
+        candidates: Anchors | Points,
+        truth: GroundTruths,
         pred_boxes: Tensor | None,
         pred_logits: Tensor | None,
     ) -> int:
         """Refuse predictions that are missing or do not fit; return K."""
-        expected = (len(gts.firsts), len(geometry))
-        for quality, name, pred in (
-            ("regressed", "pred_boxes", pred_boxes),
-            ("amplified", "pred_logits", pred_logits),
-        ):
-            if pred is None and quality in self.strategy:
+        expected = (len(truth.firsts), len(candidates))
+        for name, pred in (("pred_boxes", pred_boxes), ("pred_logits", pred_logits)):
+            if pred is None and name in self.strategy.needs:
                 raise ValueError(f"this strategy needs {name}")
             if pred is not None and tuple(pred.shape[:2]) != expected:
                 raise ValueError(
@@ -172,11 +180,15 @@ class AnchorMatcher(_Matcher):
             ValueError: unknown strategy or ``num_positives``, sigma not above 1, thresholds out of
                 order or range.
         """
+        super().__init__(strategy, sigma, num_classes, memory_budget, num_positives)
         low, high = iou_thresholds
-        rule = Rule(True, "prior", low, high, least_positives=1)
-        super().__init__(strategy, sigma, num_classes, memory_budget, num_positives, rule)
         if not 0 < low <= high <= 1:
             raise ValueError(f"iou_thresholds must ascend within (0, 1], got {iou_thresholds}")
+        self.iou_thresholds = (low, high)
+
+    def candidates(self, anchors: Tensor, level_sizes: Sequence[int] = ()) -> Anchors:
+        """The anchors (R, 4) as :meth:`match` takes them; see :class:`Anchors`."""
+        return Anchors(anchors, self.iou_thresholds, level_sizes)
 
     def __call__(
         self,
@@ -201,8 +213,8 @@ class AnchorMatcher(_Matcher):
             ValueError: shapes that do not fit, a prediction that the strategy needs and is None,
                 a degenerate ground truth or a class out of range (it says which of which image).
         """
-        gts = GroundTruths.cat(gt_boxes, gt_classes)
-        return self.match(Anchors(anchors), gts, pred_boxes, pred_logits)
+        truth = GroundTruths.cat(gt_boxes, gt_classes)
+        return self.match(self.candidates(anchors), truth, pred_boxes, pred_logits)
 
 
 class PointMatcher(_Matcher):
@@ -242,20 +254,16 @@ class PointMatcher(_Matcher):
             ValueError: unknown strategy or ``num_positives``, sigma not above 1, radius not above
                 0.
         """
-        tiny = torch.finfo(torch.float32).tiny
-        rule = Rule(False, "rule", tiny, tiny)
-        super().__init__(strategy, sigma, num_classes, memory_budget, num_positives, rule)
+        super().__init__(strategy, sigma, num_classes, memory_budget, num_positives)
         if not center_sampling_radius > 0:
             raise ValueError(
                 f"center_sampling_radius must be above 0, got {center_sampling_radius}"
             )
         self.center_sampling_radius = float(center_sampling_radius)
 
-    def _strategy(self, name: str) -> Strategy:
-        strategy = super()._strategy(name)
-        if self.rule.dynamic_k:
-            return strategy
-        return Strategy(*("rule" if quality == "prior" else quality for quality in strategy))
+    def candidates(self, points: Tensor, strides: Tensor, levels: Tensor) -> Points:
+        """The points (R, 2) as :meth:`match` takes them; see :meth:`__call__`."""
+        return Points(points, strides, levels, self.center_sampling_radius)
 
     def __call__(
         self,
@@ -279,124 +287,6 @@ class PointMatcher(_Matcher):
         Raises:
             ValueError: see :meth:`AnchorMatcher.__call__`.
         """
-        geometry = Points(points, strides, levels, self.center_sampling_radius)
-        gts = GroundTruths.cat(gt_boxes, gt_classes)
-        return self.match(geometry, gts, pred_boxes, pred_logits)
-
-
-class _PairFinder:
-    """Finds the pairs of a batch that matter, and their qualities, in chunks of ground truths."""
-
-    def __init__(
-        self,
-        geometry: Anchors | Points,
-        gts: GroundTruths,
-        pred_boxes: Tensor | None,
-        pred_logits: Tensor | None,
-        sigma: float,
-    ) -> None:
-        self.geometry = geometry
-        self.gts = gts
-        self.gt_boxes = gts.boxes.t().contiguous()  # (4, M)
-        self.pred_boxes = pred_boxes
-        self.pred_corners = None  # (N, 4, R)
-        if pred_boxes is not None:
-            self.pred_corners = pred_boxes.float().transpose(1, 2).contiguous()
-        self.pred_logits = pred_logits
-        self.sigma = sigma
-
-    def plan(self, memory_budget: int, num_classes: int) -> Callable[[], Iterable[Pairs]]:
-        """Something that yields all pairs, as often as it is called, within the budget."""
-        step = max(1, memory_budget // (_BYTES_PER_CELL * max(len(self.geometry), 1)))
-        starts = range(0, len(self.gts.images), step)
-        ranges = [slice(i, min(i + step, len(self.gts.images))) for i in starts]
-        masks = [self._may_match(rows) for rows in ranges[:1]]
-        counts = [_count_rows(mask).sum() for mask in masks]
-        counts += [_count_rows(self._may_match(rows)).sum() for rows in ranges[1:]]
-        *sizes, num_faults = torch.stack([*counts, self._faults(num_classes).sum()]).tolist()
-        if num_faults:
-            self._raise_fault(num_classes)
-        if len(ranges) <= 1:
-            whole = [self._pairs(r, m, s) for r, m, s in zip(ranges, masks, sizes, strict=True)]
-            return lambda: whole
-        return lambda: (
-            self._pairs(rows, self._may_match(rows), size)
-            for rows, size in zip(ranges, sizes, strict=True)
-        )
-
-    def _may_match(self, rows: slice) -> Tensor:
-        """Which candidates can have a quality above 0: (m, R) bool."""
-        boxes, images = self.gt_boxes[:, rows], self.gts.images[rows]
-        mask = torch.empty(len(images), len(self.geometry), dtype=torch.bool, device=boxes.device)
-        # On the CPU in blocks that stay in its cache, on a GPU at once.
-        step = len(images) if mask.is_cuda else max(1, _CELLS_IN_CACHE // max(mask.shape[1], 1))
-        for i in range(0, len(images), step):
-            block = slice(i, i + step)
-            mask[block] = self.geometry.may_match(boxes[:, block])
-            if self.pred_corners is not None:
-                corners = self.pred_corners.index_select(0, images[block]).unbind(1)  # 4 x (m, R)
-                mask[block] |= overlap(boxes[:, block, None], corners)
-        return mask
-
-    def _pairs(self, rows: slice, mask: Tensor, size: int) -> Pairs:
-        in_chunk = _count_rows(mask)
-        gts = torch.arange(len(mask), device=mask.device)
-        gts = gts.repeat_interleave(in_chunk, output_size=size)
-        candidates = _nonzero(mask, size).sub_(gts, alpha=len(self.geometry))
-        gts += rows.start
-        sizes = in_chunk.new_zeros(len(self.gts.images))
-        sizes[rows] = in_chunk
-        images = self.gts.images.index_select(0, gts)
-        cells = images * len(self.geometry) + candidates
-        boxes = self.gt_boxes.index_select(1, gts)
-        qualities = self.geometry.qualities(boxes, candidates)
-        if self.pred_boxes is not None:
-            regressed = self.pred_boxes.flatten(0, 1).index_select(0, cells).float().t()
-            qualities["regressed"] = box_iou(regressed, boxes)
-        if self.pred_logits is not None:
-            classes = self.gts.classes.index_select(0, gts)
-            logits = _select(self.pred_logits, cells, classes)
-            # In float64, since in float32 PyTorch's vector and scalar kernels differ in the last
-            # bit: an element's quality would depend on its place in the tensor, hence the chunks.
-            scores = logits.double().sigmoid().nan_to_num(nan=0.0)
-            amplified = amplify(qualities["prior"].double(), scores, self.sigma)
-            qualities["amplified"] = amplified.float()
-        packed = {name: pack(quality, gts) for name, quality in qualities.items()}
-        return Pairs(gts, sizes, candidates, cells, packed)
-
-    def _faults(self, num_classes: int) -> Tensor:
-        """Which ground truths are degenerate, not finite or of no class: (M,) bool."""
-        x0, y0, x1, y1 = self.gt_boxes
-        fine = (x1 > x0) & (y1 > y0) & self.gt_boxes.isfinite().all(dim=0)
-        return ~(fine & (self.gts.classes >= 0) & (self.gts.classes < num_classes))
-
-    def _raise_fault(self, num_classes: int) -> None:
-        which = int(self._faults(num_classes).nonzero()[0])
-        image = int(self.gts.images[which])
-        raise ValueError(
-            f"ground truth {which - int(self.gts.firsts[image])} of image {image} must have "
-            f"positive width and height and a class in [0, {num_classes}), got box "
-            f"{self.gts.boxes[which].tolist()} of class {int(self.gts.classes[which])}"
-        )
-
-
-def _count_rows(mask: Tensor) -> Tensor:
-    """True cells of each row of a mask (m, R): (m,) int64."""
-    # In int32, since PyTorch would first copy the mask as int64.
-    return mask.sum(dim=1, dtype=torch.int32).long()
-
-
-def _nonzero(mask: Tensor, size: int) -> Tensor:
-    """The ``size`` true cells of the flat mask, without waiting to learn how many they are."""
-    mask = mask.flatten()
-    try:
-        return torch.nonzero_static(mask, size=size).squeeze(1)
-    except NotImplementedError:  # on CUDA before PyTorch 2.7
-        return mask.nonzero().squeeze(1)
-
-
-def _select(logits: Tensor, cells: Tensor, classes: Tensor) -> Tensor:
-    """Of logits (N, R, K) those of cells (P,) in [0, N * R) and classes (P,)."""
-    if logits.is_contiguous():  # as it is when it comes from a model, and faster
-        return logits.view(-1).index_select(0, cells * logits.shape[2] + classes)
-    return logits.flatten(0, 1)[cells, classes]
+        truth = GroundTruths.cat(gt_boxes, gt_classes)
+        candidates = self.candidates(points, strides, levels)
+        return self.match(candidates, truth, pred_boxes, pred_logits)

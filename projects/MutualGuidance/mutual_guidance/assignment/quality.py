@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
+def matched_pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """
     Intersection over union of corresponding boxes.
 

@@ -10,9 +10,9 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from ..assignment import amplify, box_iou
+from ..assignment import QUALITIES, GroundTruths
 from ..errors import InputError
-from ..modeling.meta_arch import DensePredictions, Guided
+from ..modeling.meta_arch import DensePredictions, Guided, ground_truths
 from .images import GroundTruthImage
 from .labelling import label, predict
 
@@ -35,13 +35,13 @@ class CandidateRow(NamedTuple):
 
 
 def candidate_rows(
-    detector: Guided, image: GroundTruthImage, gt_index: int, sigma: float, limit: int
+    detector: Guided, image: GroundTruthImage, gt_index: int, limit: int
 ) -> list[CandidateRow]:
     """
     The candidates that matter most to one ground truth, by descending prior.
 
     Args:
-        gt_index: of the ground truth. sigma: of Eq. (1).
+        gt_index: of the ground truth.
         limit: number of rows; those come first whose positive labels differ between the
             strategies, then the other positives, then the rest, by descending prior each.
 
@@ -52,8 +52,7 @@ def candidate_rows(
     if not 0 <= gt_index < len(instances):
         raise InputError(f"image {image.name} has the objects 0 to {len(instances) - 1}")
     dense = predict(detector, [image.inputs])
-    gt_box = instances.gt_boxes.tensor[gt_index]
-    columns = _qualities(detector, dense, gt_box, int(instances.gt_classes[gt_index]), sigma)
+    columns = _qualities(detector, dense, ground_truths([instances]), gt_index)
 
     positive, ignored = _labels(detector, image, dense, gt_index)
     differs = positive.any(dim=0) & ~positive.all(dim=0)
@@ -85,16 +84,15 @@ def _labels(
 
 
 def _qualities(
-    detector: Guided, dense: DensePredictions, gt_box: Tensor, gt_class: int, sigma: float
+    detector: Guided, dense: DensePredictions, truth: GroundTruths, gt_index: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Prior, IoU of the regressed box, score and amplified prior of all candidates: 4 x (R,)."""
-    candidates = detector.candidates(dense.anchors)
-    everyone = torch.arange(len(candidates), device=gt_box.device)
-    gt_boxes = gt_box[:, None].expand(4, len(candidates))
-    prior = candidates.qualities(gt_boxes, everyone)["prior"]
-    regressed = box_iou(dense.boxes[0].t(), gt_boxes)
-    score = dense.logits[0, :, gt_class].sigmoid()
-    return prior, regressed, score, amplify(prior, score, sigma)
+    everyone = torch.arange(sum(dense.level_sizes), device=truth.boxes.device)
+    pairs = detector.pairs(dense, truth, torch.full_like(everyone, gt_index), everyone)
+    prior, regressed, amplified = (
+        QUALITIES[name].of(pairs) for name in ("prior", "regressed", "amplified")
+    )
+    return prior, regressed, pairs.score, amplified
 
 
 def _label_name(positive: Tensor, ignored: Tensor) -> str:

@@ -13,8 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor
 
-from ...assignment import Assignment, box_iou
-from ...assignment.ragged import GroundTruths
+from ...assignment import QUALITIES, Assignment, GroundTruths
 
 if TYPE_CHECKING:
     from .guided import DensePredictions, Guided
@@ -90,9 +89,8 @@ def _qualities(
 ) -> tuple[Tensor, Tensor]:
     """Prior (P,) and IoU of the regressed box (P,) of the positives in ``gt_inds`` (N, R)."""
     images, candidates = (gt_inds >= 0).nonzero(as_tuple=True)
-    gt_boxes = truth.boxes[gt_inds[images, candidates]].t()
-    prior = detector.candidates(dense.anchors).qualities(gt_boxes, candidates)["prior"]
-    return prior, box_iou(dense.boxes[images, candidates].t(), gt_boxes)
+    pairs = detector.pairs(dense, truth, gt_inds[images, candidates], candidates)
+    return QUALITIES["prior"].of(pairs), QUALITIES["regressed"].of(pairs)
 
 
 def _by_size(num_positives: Tensor, gt_boxes: Tensor) -> dict[str, Tensor]:

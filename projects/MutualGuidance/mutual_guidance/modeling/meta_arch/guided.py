@@ -13,9 +13,9 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 
-from ...assignment import AnchorMatcher, Assignment, PointMatcher
-from ...assignment.geometry import Anchors, Points
-from ...assignment.ragged import GroundTruths
+from ...assignment import AnchorMatcher, Assignment, GroundTruths, PointMatcher
+from ...assignment.candidates import Anchors, Points
+from ...assignment.pairs import PairValues
 from .common import focal_loss
 from .curves import log_assignment
 
@@ -137,6 +137,13 @@ class Guided:
             strategy = "static" if get_event_storage().iter < self.static_iters else None
         matcher = self.matcher.with_strategy(strategy) if strategy else self.matcher
         return matcher.match(self.candidates(dense.anchors), truth, dense.boxes, dense.logits)
+
+    def pairs(
+        self, dense: DensePredictions, truth: GroundTruths, gts: Tensor, inds: Tensor
+    ) -> PairValues:
+        """What the qualities of pairs of ground truths of the batch and candidates are made of."""
+        candidates = self.candidates(dense.anchors)
+        return self.matcher.pairs(candidates, truth, dense.boxes, dense.logits, gts, inds)
 
 
 def decode_boxes(box2box_transform, anchors: list[Boxes], deltas: Tensor) -> Tensor:

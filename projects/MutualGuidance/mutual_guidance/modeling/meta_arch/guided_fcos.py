@@ -12,9 +12,8 @@ from detectron2.structures import Boxes
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...assignment import Assignment, PointMatcher
-from ...assignment.geometry import Points
-from ...assignment.ragged import GroundTruths
+from ...assignment import Assignment, GroundTruths, PointMatcher
+from ...assignment.candidates import Points
 from ..head import PerLevelFCOSHead
 from .common import loss_normalizers
 from .guided import DensePredictions, Guided
@@ -80,9 +79,7 @@ class GuidedFCOS(Guided, FCOS):
         levels = [torch.full((len(a),), i, device=a.device) for i, a in enumerate(anchors)]
         squares = Boxes.cat(anchors)
         strides = squares.tensor[:, 2] - squares.tensor[:, 0]
-        return Points(
-            squares.get_centers(), strides, torch.cat(levels), self.center_sampling_radius
-        )
+        return self.matcher.candidates(squares.get_centers(), strides, torch.cat(levels))
 
     def scores(self, dense: DensePredictions) -> Tensor:
         """The geometric mean of class score and centerness, as in Detectron2's inference."""

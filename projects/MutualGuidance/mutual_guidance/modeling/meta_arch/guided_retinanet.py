@@ -11,9 +11,8 @@ from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from ...assignment import AnchorMatcher, Assignment
-from ...assignment.geometry import Anchors
-from ...assignment.ragged import GroundTruths
+from ...assignment import AnchorMatcher, Assignment, GroundTruths
+from ...assignment.candidates import Anchors
 from ..head import PerLevelHead
 from ..losses import balanced_l1_loss
 from .common import loss_normalizers
@@ -72,7 +71,7 @@ class GuidedRetinaNet(Guided, RetinaNet):
         )
 
     def candidates(self, anchors: list[Boxes]) -> Anchors:
-        return Anchors(Boxes.cat(anchors).tensor)
+        return self.matcher.candidates(Boxes.cat(anchors).tensor, [len(a) for a in anchors])
 
     def guided_losses(
         self, dense: DensePredictions, truth: GroundTruths, assignment: Assignment

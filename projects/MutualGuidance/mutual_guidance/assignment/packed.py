@@ -1,13 +1,11 @@
 """
-The ground truths of a batch as one ragged set, and exact reductions over it.
+Exact reductions over pairs: a quality and an index in one integer.
 
-Shape symbols: N images, R candidates (anchors or points) an image, M ground truths of the whole
-batch, P pairs of a ground truth and a candidate.
+Shape symbols: P pairs of a ground truth and a candidate, G groups of them.
 """
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,54 +16,6 @@ from torch import Tensor
 _INDEX_BITS = 32
 _MAX_INDEX = 2**_INDEX_BITS - 1
 _MAX_QUALITY_BITS = 2**31 - 1
-
-
-class GroundTruths(NamedTuple):
-    """Ground truths of N images, one after the other."""
-
-    boxes: Tensor  # (M, 4) float32, XYXY, pixels
-    classes: Tensor  # (M,) int64
-    images: Tensor  # (M,) int64, image of each
-    firsts: Tensor  # (N,) int64, where each image begins
-
-    @classmethod
-    def cat(cls, boxes: Sequence[Tensor], classes: Sequence[Tensor]) -> "GroundTruths":
-        """
-        Concatenate N tensors (M_i, 4) and N tensors (M_i,).
-
-        Raises:
-            ValueError: no image, or boxes and classes that do not fit together.
-        """
-        if len(boxes) == 0 or len(boxes) != len(classes):
-            raise ValueError(
-                f"need the ground truths of at least one image, boxes and classes alike; "
-                f"got {len(boxes)} and {len(classes)}"
-            )
-        for i, (b, c) in enumerate(zip(boxes, classes, strict=True)):
-            if b.numel() != 4 * c.numel():
-                raise ValueError(
-                    f"image {i}: boxes of shape {tuple(b.shape)} do not fit "
-                    f"classes of shape {tuple(c.shape)}"
-                )
-        device = boxes[0].device
-        sizes = torch.tensor([len(b) for b in boxes])  # shapes are known to the host
-        images = torch.arange(len(boxes)).repeat_interleave(sizes)
-        firsts = sizes.cumsum(0) - sizes
-        return cls(
-            boxes=torch.cat([b.reshape(-1, 4) for b in boxes]).float(),
-            classes=torch.cat([c.reshape(-1) for c in classes]).long(),
-            images=images.to(device, non_blocking=True),
-            firsts=firsts.to(device, non_blocking=True),
-        )
-
-    def in_batch(self, gt_inds: Tensor) -> Tensor:
-        """Indices (N, R) within the image to indices within the batch; -1 stays."""
-        return torch.where(gt_inds >= 0, gt_inds + self.firsts[:, None], -1)
-
-    def boxes_at(self, gt_inds: Tensor) -> Tensor:
-        """The boxes (N, R, 4) with indices (N, R) within the image; zeros for -1."""
-        padded = torch.cat((self.boxes.new_zeros(1, 4), self.boxes))
-        return padded[self.in_batch(gt_inds) + 1]
 
 
 def pack(quality: Tensor, index: Tensor) -> Tensor:
@@ -97,6 +47,11 @@ def replace_index(packed: Tensor, old: Tensor, new: Tensor) -> Tensor:
 def quality_bits(quality: float) -> int:
     """The bits of one quality, to compare with :func:`packed_bits`."""
     return struct.unpack("i", struct.pack("f", quality))[0]
+
+
+def bits_to_quality(bits: Tensor) -> Tensor:
+    """The qualities (float32) of bits, of :func:`packed_bits`."""
+    return bits.to(torch.int32).view(torch.float32)
 
 
 def rank_in_group(group: Tensor, sizes: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """
-The anchor contract as published matchers are written: float32 PyTorch, images and ground truths
-one after the other, a pairwise IoU matrix an image.
+The method in loops: read this first.
 
-It is what benchmarks/matcher.py measures the package against, and shares nothing with it.
+One image at a time and one ground truth after the other, as matchers are usually written, with the
+steps that :class:`AnchorMatcher` lists. The tests hold the fast version to it, and the benchmark
+measures by how much that is faster; it shares nothing with the rest of the package.
 
 Shape symbols: N images, R anchors, M ground truths of an image, K classes. Boxes are XYXY
 in pixels.
@@ -11,7 +12,8 @@ in pixels.
 import torch
 from torch import Tensor
 
-QUALITIES_OF_STRATEGY = {  # what ranks the anchors for (classification, localisation)
+# A strategy is what ranks the anchors for (classification, localisation).
+STRATEGIES = {
     "static": ("prior", "prior"),
     "localize_to_classify": ("regressed", "prior"),
     "classify_to_localize": ("prior", "amplified"),
@@ -31,7 +33,7 @@ def match_anchors(
     num_classes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
-    Label the anchors (R, 4) of N images; the arguments are those of the package's matcher.
+    Label the anchors (R, 4) of N images; the arguments are those of :class:`AnchorMatcher`.
 
     Returns:
         cls_labels (N, R) int64, cls_gt_inds (N, R) int64, loc_mask (N, R) bool and
@@ -40,21 +42,14 @@ def match_anchors(
     labels_per_image = []
     for i in range(len(gt_boxes)):
         boxes, classes = gt_boxes[i].float(), gt_classes[i]
-        prior = pairwise_iou(boxes, anchors.float())
-        qualities = {"prior": prior}
+        qualities = {"prior": pairwise_iou(boxes, anchors.float())}
         if pred_boxes is not None:
             qualities["regressed"] = pairwise_iou(boxes, pred_boxes[i].float())
         if pred_logits is not None:
             scores = pred_logits[i][:, classes].float().sigmoid().t()  # (M, R)
-            qualities["amplified"] = prior ** ((sigma - scores) / sigma)
+            qualities["amplified"] = qualities["prior"] ** ((sigma - scores) / sigma)  # Eq. (1)
         labels_per_image.append(
-            label_image(
-                *settle_all(qualities, strategy),
-                [int(name != "prior") for name in QUALITIES_OF_STRATEGY[strategy]],
-                iou_thresholds,
-                classes,
-                num_classes,
-            )
+            label_image(qualities, STRATEGIES[strategy], iou_thresholds, classes, num_classes)
         )
     return tuple(torch.stack(labels) for labels in zip(*labels_per_image, strict=True))
 
@@ -69,15 +64,37 @@ def pairwise_iou(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
     return inter / (gt_areas[:, None] + areas - inter)
 
 
-def settle_all(qualities: dict[str, Tensor], strategy: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The settled prior, classification quality and localisation quality, all (M, R)."""
-    names = ("prior", *QUALITIES_OF_STRATEGY[strategy])
-    settled = {name: settle(qualities[name]) for name in set(names)}
-    return tuple(settled[name] for name in names)
+def label_image(
+    qualities: dict[str, Tensor],
+    of_tasks: tuple[str, str],
+    iou_thresholds: tuple[float, float],
+    gt_classes: Tensor,
+    num_classes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Labels (R,) of one image from its qualities (M, R) and the names of those of its tasks."""
+    prior = settle(qualities["prior"])
+    cls_quality, loc_quality = (settle(qualities[name]) for name in of_tasks)
+    num_anchors = prior.shape[1]
+    cls_labels = gt_classes.new_full((num_anchors,), num_classes, dtype=torch.int64)
+    cls_gt_inds = torch.full_like(cls_labels, -1)
+    loc_gt_inds = torch.full_like(cls_labels, -1)
+    low, high = iou_thresholds
+    for m in range(len(prior)):
+        # Step 3: how many. A task that is guided has at least one positive.
+        num_pos = int((prior[m] >= high).sum())
+        num_ignored = int((prior[m] >= low).sum()) - num_pos
+        num_cls, num_loc = (max(num_pos, int(name != "prior")) for name in of_tasks)
+        # Steps 4 to 6: which.
+        ranked = best_anchors(cls_quality[m], num_cls + num_ignored)
+        cls_labels[ranked] = -1
+        cls_labels[ranked[:num_cls]] = gt_classes[m]
+        cls_gt_inds[ranked[:num_cls]] = m
+        loc_gt_inds[best_anchors(loc_quality[m], num_loc)] = m
+    return cls_labels, cls_gt_inds, loc_gt_inds >= 0, loc_gt_inds
 
 
 def settle(quality: Tensor) -> Tensor:
-    """Guarantee and ownership: a new matrix (M, R) with one ground truth an anchor."""
+    """Steps 1 and 2, guarantee and ownership: a new matrix (M, R), one ground truth an anchor."""
     settled = torch.zeros_like(quality)
     if len(quality) == 0:
         return settled
@@ -96,42 +113,12 @@ def settle(quality: Tensor) -> Tensor:
     return settled
 
 
-def label_image(
-    prior: Tensor,
-    cls_quality: Tensor,
-    loc_quality: Tensor,
-    least_positives: list[int],
-    iou_thresholds: tuple[float, float],
-    gt_classes: Tensor,
-    num_classes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """
-    Labels (R,) of one image from its settled qualities (M, R) and the least number of positives of
-    a ground truth for each task.
-    """
-    num_anchors = prior.shape[1]
-    cls_labels = gt_classes.new_full((num_anchors,), num_classes, dtype=torch.int64)
-    cls_gt_inds = torch.full_like(cls_labels, -1)
-    loc_gt_inds = torch.full_like(cls_labels, -1)
-    low, high = iou_thresholds
-    num_pos = (prior >= high).sum(dim=1).tolist()
-    num_any = (prior >= low).sum(dim=1).tolist()
-    for m in range(len(prior)):
-        num_cls, num_loc = (max(num_pos[m], least) for least in least_positives)
-        cls_best = best_anchors(cls_quality[m], num_cls + num_any[m] - num_pos[m])
-        cls_labels[cls_best] = -1
-        cls_labels[cls_best[:num_cls]] = gt_classes[m]
-        cls_gt_inds[cls_best[:num_cls]] = m
-        loc_gt_inds[best_anchors(loc_quality[m], num_loc)] = m
-    return cls_labels, cls_gt_inds, loc_gt_inds >= 0, loc_gt_inds
-
-
 def best_anchors(quality: Tensor, count: int) -> Tensor:
     """
     Up to ``count`` anchors of the highest qualities above 0, best first.
 
     The lower index wins a tie, which ``topk`` alone does not promise.
     """
-    candidates = quality.nonzero().squeeze(1)
-    order = quality[candidates].argsort(descending=True, stable=True)
-    return candidates[order[:count]]
+    anchors = quality.nonzero().squeeze(1)
+    order = quality[anchors].argsort(descending=True, stable=True)
+    return anchors[order[:count]]

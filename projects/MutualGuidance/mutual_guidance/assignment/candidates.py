@@ -1,0 +1,110 @@
+"""
+Candidates: the anchors or points of an image, and what they know of a ground truth before any
+prediction.
+
+Shape symbols: R candidates, M ground truths, m some of them, P pairs of a ground truth and a
+candidate. Coordinates come first.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .quality import centerness, matched_pairwise_iou, side_distances
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class Anchors:
+    """Candidates that are boxes (R, 4), level after level."""
+
+    # By the static rule each ground truth has its best anchor, whatever the thresholds say.
+    guarantees = True
+
+    def __init__(
+        self, boxes: Tensor, iou_thresholds: tuple[float, float], level_sizes: Sequence[int] = ()
+    ) -> None:
+        """
+        Args:
+            boxes: (R, 4). iou_thresholds: ignored from the first on, positive from the second on.
+            level_sizes: anchors of each level, R in sum; none: all are of one level.
+        """
+        self.boxes = boxes.float().t().contiguous()  # (4, R)
+        self.thresholds = iou_thresholds
+        self.level_sizes = list(level_sizes) or [len(boxes)]
+
+    def __len__(self) -> int:
+        return self.boxes.shape[1]
+
+    def may_match(self, gt_boxes: Tensor) -> Tensor:
+        """Anchors that overlap ground truths (4, m): (m, R) bool."""
+        return overlap(gt_boxes[..., None], self.boxes[:, None])
+
+    def prior(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
+        """IoU of each pair (P,) of a ground truth (4, P) and an anchor (P,)."""
+        return matched_pairwise_iou(self.boxes.index_select(1, inds), gt_boxes)
+
+    def static(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
+        """What the static rule ranks by: the prior."""
+        return self.prior(gt_boxes, inds)
+
+
+class Points:
+    """
+    Candidates that are points (R, 2), each with a stride (R,) in pixels and a level (R,).
+
+    A point answers for objects whose largest l, t, r, b is within (4, 8) strides; the first level
+    for everything smaller, the last for everything larger as well.
+    """
+
+    guarantees = False
+    thresholds = (_TINY, _TINY)  # the static rule ignores nothing
+
+    def __init__(self, points: Tensor, strides: Tensor, levels: Tensor, radius: float) -> None:
+        self.points = points.float().t().contiguous()  # (2, R)
+        self.strides = strides.float()
+        self.radius = radius
+        self.shortest = torch.where(levels == levels.min(), 0.0, self.strides * 4)
+        self.longest = torch.where(levels == levels.max(), torch.inf, self.strides * 8)
+
+    def __len__(self) -> int:
+        return self.points.shape[1]
+
+    def may_match(self, gt_boxes: Tensor) -> Tensor:
+        """Points inside ground truths (4, m): (m, R) bool."""
+        x0, y0, x1, y1 = gt_boxes[..., None]
+        x, y = self.points
+        return (x > x0) & (x < x1) & (y > y0) & (y < y1)
+
+    def prior(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
+        """
+        Centerness of each pair (P,) of a ground truth (4, P) and a point (P,), within the level's
+        range of scales, else 0.
+        """
+        distances, in_range = self._distances(gt_boxes, inds)
+        return torch.where(in_range, centerness(distances), 0.0)
+
+    def static(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
+        """What Detectron2's FCOS ranks by: the smallest box around a central point has it."""
+        _, in_range = self._distances(gt_boxes, inds)
+        points = self.points.index_select(1, inds)
+        offsets = (points - (gt_boxes[:2] + gt_boxes[2:]) / 2).abs().amax(dim=0)
+        central = in_range & (offsets < self.radius * self.strides[inds])
+        area = (gt_boxes[2] - gt_boxes[0]) * (gt_boxes[3] - gt_boxes[1])
+        # Detectron2's own expression, so that its rounding decides the same ties.
+        return torch.where(central, (1e8 - area).clamp(min=0), 0.0)
+
+    def _distances(self, gt_boxes: Tensor, inds: Tensor) -> tuple[Tensor, Tensor]:
+        """l, t, r, b (4, P) of each pair, and which (P,) are inside and of the level's scales."""
+        distances = side_distances(self.points.index_select(1, inds), gt_boxes)
+        longest = distances.amax(dim=0)
+        in_range = (longest > self.shortest[inds]) & (longest < self.longest[inds])
+        return distances, in_range & (distances.amin(dim=0) > 0)
+
+
+def overlap(boxes: Tensor, others: Tensor) -> Tensor:
+    """Whether corresponding boxes (4, ...) share an area: (...) bool."""
+    x0, y0, x1, y1 = boxes
+    u0, v0, u1, v1 = others
+    return (x0 < u1) & (u0 < x1) & (y0 < v1) & (v0 < y1)
