@@ -20,7 +20,7 @@ def build(kind):
     cfg = load_config(str(REPOSITORY / CONFIGS[kind]), ["MODEL.DEVICE", "cpu"])
     detector = build_model(cfg)
     for layer in (*detector.head.cls_score, *detector.head.bbox_pred):
-        torch.nn.init.normal_(layer.weight, std=0.05)
+        torch.nn.init.normal_(layer.weight, std=8.0)
     return detector.train()
 
 
