@@ -88,9 +88,9 @@ def tiny_model(cfg):
     """In evaluation mode, its random scores and boxes spread as those of a trained detector."""
     torch.manual_seed(0)
     model = build_model(cfg).eval()
-    for name, parameter in model.head.named_parameters():
-        if name.endswith("weight"):
-            parameter.data *= 3
+    for parameter in model.head.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.kaiming_normal_(parameter)
     return model
 
 
