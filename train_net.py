@@ -1,14 +1,25 @@
-"""Train and evaluate a detector: the one entry point of the project (see --help)."""
+"""
+Train and evaluate a detector.
+
+    python train_net.py --config-file configs/Shapes/retinanet_R_18.yaml
+    python train_net.py --config-file configs/Shapes/retinanet_R_18.yaml --resume
+    python train_net.py --config-file configs/Shapes/retinanet_R_18.yaml --num-gpus 8 \\
+        OUTPUT_DIR output/mine SOLVER.IMS_PER_BATCH 64
+    python train_net.py --config-file output/mine/config.yaml --eval-only \\
+        MODEL.WEIGHTS output/mine/model_final.pth
+
+Docs: docs/train.md and docs/evaluate.md.
+"""
 
 import argparse
 import shlex
 import sys
 
-from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from torch.distributed import is_torchelastic_launched
 
+from mutual_guidance.arguments import Parser, add_opts
 from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.engine import Interrupted, Trainer, launch, setup
 from mutual_guidance.engine.launch import told_once
@@ -37,6 +48,30 @@ def main(args: argparse.Namespace) -> dict | None:
         raise
 
 
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """As Detectron2's ``default_argument_parser``; the pairs may also stand behind --opts."""
+    parser = Parser(__doc__)
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR, if it can")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="of each machine")
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="N", help="of this machine")
+    parser.add_argument("--dist-url", default="auto", metavar="URL", help="of the first machine")
+    parser.add_argument(
+        "pairs",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="changes of the config; --opts may precede",
+    )
+    add_opts(parser)
+    args = parser.parse_args(argv)
+    args.opts = [*args.pairs, *args.opts]
+    if args.num_machines > 1 and args.dist_url == "auto":
+        parser.error("--num-machines: name the first with --dist-url, as tcp://HOST:PORT")
+    return args
+
+
 def how_to_go_on(args: argparse.Namespace) -> str:
     """What to type to resume."""
     if is_torchelastic_launched():
@@ -46,4 +81,4 @@ def how_to_go_on(args: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, default_argument_parser().parse_args())
+    launch(main, parse_args())

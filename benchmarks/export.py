@@ -10,7 +10,6 @@ layers are rescaled to a deviation of 2 in their outputs. One thread; the shape 
 open is a square of 320 pixels.
 """
 
-import argparse
 import logging
 import os
 import statistics
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from mutual_guidance.arguments import Parser
 from mutual_guidance.data.images import read_image
 from mutual_guidance.data.inputs import find_images
 from mutual_guidance.engine import prepare
@@ -48,9 +48,7 @@ PREDICTION_LAYERS = ("cls_score", "bbox_pred", "ctrness")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("configs", nargs="*", type=Path, help="instead of PascalVOC-Detection/*")
     parser.add_argument("--images", nargs="+", help="to verify on, instead of random blobs")
     parser.add_argument("--repeats", type=int, default=5, help="runs to take the median time of")

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules 
 from benchmarks.measure import MIB, measure  # noqa: E402
 from benchmarks.peers import MATCHERS, OURS, Case  # noqa: E402
 from benchmarks.scenarios import SCENARIOS  # noqa: E402
+from mutual_guidance.arguments import Parser
 from mutual_guidance.errors import run_main
 from mutual_guidance.machine import processor
 
@@ -109,7 +110,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     """Options of the command line."""
     names = [name for name in SCENARIOS if not name.startswith("sweep_")] + ["sweep"]
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="of PyTorch on the CPU; its own choice if left")
     parser.add_argument("--scenarios", nargs="+", choices=names, default=names)

@@ -10,7 +10,6 @@ measures on the config's training set and device and prints two tables; --output
 as JSON. The loader's images are read from the disk's cache after a first pass.
 """
 
-import argparse
 import itertools
 import json
 import statistics
@@ -27,6 +26,7 @@ from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
+from mutual_guidance.arguments import Parser, add_opts
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.data import build_train_loader
 from mutual_guidance.engine import Trainer, prepare
@@ -60,19 +60,15 @@ def synchronize() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser = Parser(__doc__)
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="of the loader")
     parser.add_argument("--batches", type=int, default=10, help="measured for every figure")
     parser.add_argument(
         "--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES)
     )
     parser.add_argument("--output", help="a JSON file")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the end"
-    )
+    add_opts(parser)
     options = parser.parse_args()
     setup_logger(name="mutual_guidance")
     opts = [*options.opts, "MODEL.WEIGHTS", "", "OUTPUT_DIR", "", "DATASETS.TEST", ()]

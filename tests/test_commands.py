@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from mutual_guidance.arguments import Parser
 from mutual_guidance.engine import load_config
 from tests.conftest import PAGES, REPOSITORY
 from tests.runs import CONFIG
@@ -43,13 +44,15 @@ def test_pages_name_most_scripts():
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_the_scripts_parser_takes_the_command(command, monkeypatch):
-    parse = argparse.ArgumentParser.parse_args
+    def parsing(parse):
+        def parse_only(self, *args, **kwargs):
+            parse(self, *args, **kwargs)
+            raise Parsed
 
-    def parse_only(self, *args, **kwargs):
-        parse(self, *args, **kwargs)
-        raise Parsed
+        return parse_only
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    for kind in (argparse.ArgumentParser, Parser):
+        monkeypatch.setattr(kind, "parse_args", parsing(kind.parse_args))
     monkeypatch.setattr(sys, "argv", list(command))
     monkeypatch.syspath_prepend(str((REPOSITORY / command[0]).parent))
     with pytest.raises(Parsed):
@@ -65,3 +68,21 @@ def test_keys_in_the_pages_exist():
         for part in key.split("."):
             assert part in node, key
             node = node[part]
+
+
+SCRIPTS = sorted(
+    str(path.relative_to(REPOSITORY))
+    for folder in (".", "tools", "benchmarks")
+    for path in (REPOSITORY / folder).glob("*.py")
+    if "ArgumentParser(" in path.read_text() or " Parser(__doc__)" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_begins_with_a_sentence_and_an_example(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    monkeypatch.syspath_prepend(str((REPOSITORY / script).parent))
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+    sentence, example = capsys.readouterr().out.split("\n\n")[1:3]
+    assert sentence.endswith(".") and f"python {script}" in example

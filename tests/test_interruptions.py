@@ -11,10 +11,10 @@ import time
 
 import pytest
 import torch
-from detectron2.engine import default_argument_parser
 
 from tests.conftest import REPOSITORY
 from tests.runs import CONFIG, NO_GPU, draw_four_images, own_set, train_net
+from train_net import parse_args
 
 ITERATIONS = 40
 
@@ -112,7 +112,7 @@ def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_p
     assert process.returncode == 128 + number, log[-2000:]
     assert f"Stopped by {number.name}. Go on with:\n" in log and "Traceback" not in log
     python, script, *told = shlex.split(log.strip().splitlines()[-1])
-    args = default_argument_parser().parse_args(told)
+    args = parse_args(told)
     assert args.resume and args.opts[-2:] == ["OUTPUT_DIR", str(out)]
     stopped = max(out.glob("model_0*.pth"))
     iteration = int(re.search(r"\d+", stopped.name)[0])

@@ -107,3 +107,13 @@ def test_an_evaluation_returns_its_results_and_checks_the_expected(expected, fit
     else:
         with pytest.raises(SystemExit):
             script.main(args)
+
+
+def test_pairs_stand_with_and_without_opts(capsys):
+    pairs = ["SEED", "-1", "DATASETS.TEST", "('a',)"]
+    for argv in ([*pairs], ["--opts", *pairs], ["--resume", *pairs]):
+        args = script.parse_args(["--config-file", "c.yaml", *argv])
+        assert args.opts == pairs
+    with pytest.raises(SystemExit):
+        script.parse_args(["--config-file", "c.yaml", "--num-machines", "2"])
+    assert "name the first with --dist-url" in capsys.readouterr().err

@@ -29,6 +29,7 @@ from detectron2.structures import BoxMode
 from tabulate import tabulate
 from torch import Tensor
 
+from mutual_guidance.arguments import Parser
 from mutual_guidance.assignment import matched_pairwise_iou
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.engine import load_config
@@ -86,10 +87,7 @@ def check(args: argparse.Namespace) -> None:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.strip().splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         "data",
         metavar="NAME|CONFIG",

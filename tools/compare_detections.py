@@ -4,7 +4,7 @@ Draw the detections of two or more models beside the ground truth, worst disagre
 
     python tools/compare_detections.py output/static output/mutual_guidance
 
-A model is the output folder of a run (its config.yaml and newest checkpoint) or CONFIG,WEIGHTS. The
+A model is the output folder of a training (its newest checkpoint) or a checkpoint in one. The
 disagreement of an image is, summed over its objects, the difference of the highest and the lowest
 IoU with which a model finds the object (0 if missed), plus half the difference of the highest and
 the lowest number of false positives.
@@ -20,9 +20,9 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances
 from tqdm import tqdm
 
+from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.engine import Predictor, Trainer
-from mutual_guidance.engine.predictor import inference_config
 from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
 from mutual_guidance.evaluation.matching import detections_of, disagreement, match
@@ -37,36 +37,45 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="RUN, or CONFIG,WEIGHTS")
-    parser.add_argument("--dataset", help="registered name; default: the first run's DATASETS.TEST")
-    parser.add_argument("--images", type=int, default=12, metavar="N", help="how many to draw (12)")
+    parser = Parser(__doc__)
     parser.add_argument(
-        "--min-score", type=float, default=0.3, help="lowest score that is looked at (0.3)"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="trained model: the output folder of a training, or a checkpoint in it",
     )
-    parser.add_argument("--output", type=Path, default=Path("output", "comparison"))
+    parser.add_argument("--dataset", help="registered name; default: the first run's DATASETS.TEST")
+    parser.add_argument(
+        "--images", type=at_least_one, default=12, metavar="N", help="number to draw"
+    )
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        default=0.3,
+        metavar="SCORE",
+        help="least score to look at",
+    )
+    parser.add_argument("--output", type=Path, default=Path("output/comparison"), help="folder")
     args = parser.parse_args()
-    if len(args.models) < 2:
+    if len(args.runs) < 2:
         parser.error("name two models or more")
-    if args.images < 1:
-        parser.error("--images must be 1 or more")
     return args
 
 
 def compare(args: argparse.Namespace) -> None:
     """Run the models, rank the images, draw the first ones and write comparison.json."""
-    labels = run_labels([labelled_path(model) for model in args.models])
-    predictors = [load_model(model) for model in args.models]
+    labels = run_labels(list(map(Path, args.runs)))
+    predictors = [Predictor.from_run(run) for run in args.runs]
     cfg = predictors[0].cfg
     dataset = args.dataset or next(iter(cfg.DATASETS.TEST), None)
     if dataset is None:
-        raise InputError(f"{args.models[0]} has no DATASETS.TEST: name a data set with --dataset")
+        raise InputError(f"{args.runs[0]} has no DATASETS.TEST: name a data set with --dataset")
     register_datasets(cfg.DATASETS.REGISTER)  # again: a name may mean another folder in another run
     check_datasets([dataset])
     classes = MetadataCatalog.get(dataset).thing_classes
-    for model, predictor in zip(args.models, predictors, strict=True):
+    for run, predictor in zip(args.runs, predictors, strict=True):
         if list(predictor.metadata.thing_classes) != list(classes):
-            raise InputError(f"{model} was trained for other classes than those of {dataset}")
+            raise InputError(f"{run} was trained for other classes than those of {dataset}")
     matches = {}  # by image id and label
     records = {record["image_id"]: record for record in load_records(dataset)}
     for label, predictor in zip(labels, predictors, strict=True):
@@ -78,28 +87,6 @@ def compare(args: argparse.Namespace) -> None:
     path = args.output / "comparison.json"
     path.write_text(json.dumps(entries, indent=2))
     print(f"{len(entries)} of {len(records)} images drawn: {path}")
-
-
-def labelled_path(model: str) -> Path:
-    """The run's folder, or the file of weights: models may have one config."""
-    path = Path(model)
-    return path if path.is_dir() else Path(model.rpartition(",")[2])
-
-
-def load_model(model: str) -> Predictor:
-    """
-    Of a run's folder, or of CONFIG,WEIGHTS.
-
-    Raises:
-        InputError: it is neither.
-        ConfigError, DatasetError, CheckpointError: as :meth:`Predictor.from_run`.
-    """
-    if Path(model).is_dir():
-        return Predictor.from_run(model)
-    config, comma, weights = model.rpartition(",")
-    if not comma:
-        raise InputError(f"{model}: there is no such folder; name a run's folder or CONFIG,WEIGHTS")
-    return Predictor(inference_config(config, weights))
 
 
 def detect(predictor: Predictor, dataset: str, label: str) -> Iterator[tuple[str | int, Instances]]:

@@ -9,13 +9,13 @@ The same command again skips what is finished, here or in docs/results, and resu
 interrupted. See docs/experiments.md.
 """
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
 
 from tabulate import tabulate
 
+from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.errors import ExperimentError, run_main
 from mutual_guidance.experiments.decision import answer, power
 from mutual_guidance.experiments.grid import Cell, Experiment, load_experiment
@@ -38,10 +38,10 @@ KEPT = Path("docs", "results")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
     parser.add_argument(
-        "--jobs", type=positive, help="runs at a time (default: one a GPU, or one on the CPU)"
+        "--jobs", type=at_least_one, help="runs at a time (default: one a GPU, or one on the CPU)"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="only list the runs, their cost and missing data"
@@ -79,14 +79,6 @@ def main() -> None:
             f"error: {len(failed)} of {len(plans)} runs failed (see train_net.log in each "
             f"folder):\n{reasons}"
         )
-
-
-def positive(text: str) -> int:
-    """An integer above 0, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
-    return value
 
 
 def listing(plans: dict[Cell, Plan], jobs: int) -> str:

@@ -2,8 +2,8 @@
 """
 Export a trained detector to ONNX or torch.export and verify the file against PyTorch.
 
-    python tools/export.py --run output/BCCD/retinanet_R_18 model.onnx
-    python tools/export.py --run output/BCCD/retinanet_R_18 model.onnx --nms --evaluate
+    python tools/export.py output/BCCD/retinanet_R_18 model.onnx
+    python tools/export.py output/BCCD/retinanet_R_18 model.onnx --nms --evaluate
     python tools/export.py --config-file mine.yaml --weights model.pth model.pt2
 
 The file takes images (N, 3, S, S), uint8, of the config's INPUT.SQUARE_SIZE and channel order; see
@@ -22,10 +22,10 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
+from mutual_guidance.arguments import Parser, add_model, check_model
 from mutual_guidance.data import check_datasets
 from mutual_guidance.data.inputs import find_images
 from mutual_guidance.engine import Predictor, Trainer
-from mutual_guidance.engine.predictor import add_model_arguments, check_model_arguments
 from mutual_guidance.errors import DatasetError, ExportError, run_main
 from mutual_guidance.export import (
     DetectorGraph,
@@ -53,10 +53,8 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model_arguments(parser)
+    parser = Parser(__doc__)
+    add_model(parser)
     parser.add_argument("output", type=Path, help="file to write, .onnx or .pt2")
     parser.add_argument("--nms", action="store_true", help="non-maximum suppression inside")
     parser.add_argument(
@@ -66,7 +64,7 @@ def parse_args() -> argparse.Namespace:
         "--evaluate", action="store_true", help="compare AP of file and model on the test sets"
     )
     args = parser.parse_args()
-    check_model_arguments(parser, args)
+    check_model(parser, args)
     args.opts = ["MODEL.DEVICE", "cpu", *args.opts]
     return args
 

@@ -7,7 +7,6 @@ Write the page of the model zoo: a row a config with what can be known without t
     python tools/model_zoo.py --time 8 configs/COCO-Detection/fcos_R_18.yaml
 """
 
-import argparse
 import logging
 import statistics
 import time
@@ -23,6 +22,7 @@ from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
+from mutual_guidance.arguments import Parser
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.engine import prepare
 from mutual_guidance.experiments.grid import load_experiment
@@ -43,7 +43,7 @@ Every detector trains with any strategy: `MODEL.MUTUAL_GUIDANCE.STRATEGY`.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--time", type=int, metavar="IMAGES", help="time training steps instead")
     parser.add_argument("--repeats", type=int, default=5, help="steps to take the median of")
     parser.add_argument("configs", nargs="*", type=Path, help="with --time: these instead of all")

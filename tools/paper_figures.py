@@ -3,8 +3,7 @@
 Draw the figures with which the paper explains the method, from the code itself.
 
     python tools/paper_figures.py amplification
-    python tools/paper_figures.py candidates --config-file configs/BCCD/retinanet_R_18.yaml \\
-        --weights output/BCCD/retinanet_R_18/model_final.pth --object 0
+    python tools/paper_figures.py candidates output/quickstart/mutual_guidance --object 0
 
 *amplification* is Figure 3: the amplified IoU of Eq. (1) for several sigma and scores.
 *candidates* is Figure 2: the anchors that matter most to one object of an image of DATASETS.TRAIN,
@@ -22,8 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
+from mutual_guidance.arguments import Parser, add_model, at_least_one, check_model
 from mutual_guidance.assignment import amplify
 from mutual_guidance.engine import prepare
+from mutual_guidance.engine.predictor import model_files
 from mutual_guidance.errors import DatasetError, InputError, run_main
 from mutual_guidance.visualization import (
     CandidateRow,
@@ -43,33 +44,33 @@ DPI = 120
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    run_main(args.run, args)
+    run_main(args.draw, args)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser = Parser(__doc__)
     figures = parser.add_subparsers(required=True, metavar="FIGURE")
     amplification = figures.add_parser("amplification", help="Figure 3: the amplified IoU")
     amplification.add_argument(
-        "--sigmas", nargs="+", type=float, default=[1.0, 2.0, 3.0], help="default: 1 2 3"
+        "--sigmas", nargs="+", type=float, default=[1.0, 2.0, 3.0], help="of Eq. (1)"
     )
-    amplification.set_defaults(run=draw_amplification)
+    amplification.set_defaults(draw=draw_amplification)
     candidates = figures.add_parser("candidates", help="Figure 2: an object's anchors")
-    candidates.add_argument("--config-file", required=True, metavar="FILE")
-    candidates.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint")
+    add_model(candidates)
     candidates.add_argument("--image-id", help="default: the first image with an object")
     candidates.add_argument(
-        "--object", type=int, default=0, metavar="I", help="index in the image's annotation (0)"
+        "--object", type=int, default=0, metavar="I", help="index in the image's annotation"
     )
-    candidates.add_argument("--rows", type=int, default=13, help="anchors to show (13)")
-    candidates.set_defaults(run=draw_candidates)
+    candidates.add_argument("--rows", type=at_least_one, default=13, help="anchors to show")
+    candidates.set_defaults(draw=draw_candidates)
     for figure in (amplification, candidates):
-        figure.add_argument("--output", type=Path, default=Path("output", "paper_figures"))
-    candidates.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the end"
-    )
-    return parser.parse_args(argv)
+        output = Path("output/paper_figures")
+        figure.add_argument("--output", type=Path, default=output, help="folder")
+    args = parser.parse_args(argv)
+    if args.draw is draw_candidates:
+        check_model(candidates, args)
+    return args
 
 
 def draw_amplification(args: argparse.Namespace) -> None:
@@ -92,16 +93,15 @@ def draw_amplification(args: argparse.Namespace) -> None:
 
 def draw_candidates(args: argparse.Namespace) -> None:
     """Print the table and write candidates_IMAGE_OBJECT.png."""
-    if args.rows < 1:
-        raise InputError(f"--rows must be 1 or more, got {args.rows}")
-    cfg = prepare(args.config_file, args.opts, data=("TRAIN",))
+    config_file, weights = model_files(args)
+    cfg = prepare(config_file, args.opts, data=("TRAIN",))
     names = cfg.DATASETS.TRAIN
     records = with_ids(names, [args.image_id]) if args.image_id else first_annotated(names, 1)
     if not records:
         raise DatasetError(f"no image of {', '.join(names)} has an object")
     image = load_image(cfg, records[0])
     detector = build_model(cfg)
-    load_weights(detector, args.weights)
+    load_weights(detector, weights)
     rows = candidate_rows(detector, image, args.object, args.rows)
     print(format_table(detector, rows))
     figure = Figure(figsize=(13, 1.2 + max(4.5, 0.3 * len(rows))), layout="constrained")

@@ -2,10 +2,10 @@
 """
 Predict with a trained detector: draw its boxes and write them as COCO JSON or VOC text.
 
-    python tools/predict.py --run output/BCCD/retinanet_R_18 photos/ "more/**/*.png" --output found
+    python tools/predict.py output/BCCD/retinanet_R_18 photos/ "more/**/*.png" --output found
     python tools/predict.py --config-file configs/BCCD/retinanet_R_18.yaml --weights model.pth a.jpg
-    python tools/predict.py --run output/BCCD/retinanet_R_18 clip.mp4 --draw
-    python tools/predict.py --run output/BCCD/retinanet_R_18 camera:0 --draw    # until Ctrl-C
+    python tools/predict.py output/BCCD/retinanet_R_18 clip.mp4 --draw
+    python tools/predict.py output/BCCD/retinanet_R_18 camera:0 --draw    # until Ctrl-C
 
 Inputs are images, folders (every image below them) and globs, or one video file or camera.
 """
@@ -17,13 +17,10 @@ from pathlib import Path
 
 from detectron2.data import Metadata
 
+from mutual_guidance.arguments import Parser, add_model, at_least_one, check_model
 from mutual_guidance.data.inputs import Images, Video, find_images, is_video
 from mutual_guidance.engine import Predictor
-from mutual_guidance.engine.predictor import (
-    SCORE_THRESHOLD,
-    add_model_arguments,
-    check_model_arguments,
-)
+from mutual_guidance.engine.predictor import SCORE_THRESHOLD
 from mutual_guidance.errors import InputError, printable, run_main
 from mutual_guidance.prediction import (
     CocoJson,
@@ -45,35 +42,27 @@ def main() -> int:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model_arguments(parser)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT")
+    parser = Parser(__doc__)
+    add_model(parser)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, or a video or camera")
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("output/predictions"),
-        metavar="FOLDER",
-        help="default: output/predictions",
+        "--output", type=Path, default=Path("output/predictions"), metavar="FOLDER", help="folder"
     )
     parser.add_argument("--draw", action="store_true", help="draw the boxes: images/ or a video")
     parser.add_argument("--coco", action="store_true", help="write predictions.json")
     parser.add_argument("--voc", action="store_true", help="write voc/comp4_det_test_CLASS.txt")
     parser.add_argument(
-        "--threshold",
+        "--min-score",
         type=float,
         default=SCORE_THRESHOLD,
         metavar="SCORE",
-        help=f"least score of what is drawn and written (default: {SCORE_THRESHOLD})",
+        help="least score of what is drawn and written",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="images at once (default: 8)"
+        "--batch-size", type=at_least_one, default=8, metavar="N", help="images at once"
     )
     args = parser.parse_args()
-    check_model_arguments(parser, args)
-    if args.batch_size < 1:
-        parser.error("--batch-size must be at least 1")
+    check_model(parser, args, "inputs")
     if not (args.draw or args.coco or args.voc):
         args.draw = args.coco = True
     return args
@@ -92,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(inputs, (path for writer in writers for path in writer.outputs(names)))
     args.output.mkdir(parents=True, exist_ok=True)
     source, total = (video, video.num_frames) if video else (images.paths.items(), len(names))
-    summary = predict_all(predictor, source, writers, args.threshold, args.batch_size, total)
+    summary = predict_all(predictor, source, writers, args.min_score, args.batch_size, total)
     if video and not summary.interrupted and (fault := video.fault()):
         summary.faults[video.path] = fault
     return tell(summary, images.others, args)
@@ -124,7 +113,7 @@ def build_writers(
 
 def tell(summary: Summary, others: list[str], args: argparse.Namespace) -> int:
     """Say what was done and what was not; return the exit code."""
-    score = f"{args.threshold:g} or more (--threshold)"
+    score = f"{args.min_score:g} or more (--min-score)"
     done = f"{summary.images} images, {summary.boxes} boxes with a score of {score}"
     print(f"{done}: {printable(str(args.output))}")
     if summary.images:

@@ -9,7 +9,6 @@ table and a report to look at in a browser. A run that was interrupted goes on w
 command is given again.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from mutual_guidance.arguments import Parser
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.run_files import CLASS_AP, RESULTS_FILE, read_results
 
@@ -29,7 +29,7 @@ REPORTED = ("VIS_PERIOD", "100", "TEST.MISALIGNMENT", "True")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument(
         "--strategies", nargs="+", choices=list(STRATEGIES), default=["mutual_guidance"]
     )

@@ -11,14 +11,15 @@ A run is the output folder of train_net.py. What it lacks is said on the page, w
 import argparse
 from pathlib import Path
 
+from mutual_guidance.arguments import Parser
 from mutual_guidance.errors import run_main
 from mutual_guidance.visualization.report import read_run, render_report, run_labels
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
-    parser.add_argument("--output", type=Path, default="report.html", help="default: report.html")
+    parser.add_argument("--output", type=Path, default="report.html", help="file")
     run_main(write_report, parser.parse_args())
 
 

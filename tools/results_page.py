@@ -6,11 +6,11 @@ Rewrite the experiments of docs/results.md from the results that are kept in doc
     python tools/results_page.py output/experiments/*/results.json   # keep these first
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+from mutual_guidance.arguments import Parser
 from mutual_guidance.experiments.kept import keep
 from mutual_guidance.experiments.plots import plot
 from mutual_guidance.experiments.report import section
@@ -22,7 +22,7 @@ END = "<!-- end of experiments -->"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("results", nargs="*", type=Path, help="results.json of experiments to keep")
     args = parser.parse_args()
     page, kept = ROOT / "docs" / "results.md", ROOT / "docs" / "results"

@@ -2,10 +2,9 @@
 """
 Draw where the strategies label differently, with the weights of one or several checkpoints.
 
-    python tools/visualize_assignments.py --config-file configs/BCCD/retinanet_R_18.yaml \\
-        --weights output/BCCD/retinanet_R_18 --images 4
+    python tools/visualize_assignments.py output/quickstart/mutual_guidance --images 4
 
-draws the first images of DATASETS.TRAIN with every checkpoint of the folder, in the way of the
+draws the first images of DATASETS.TRAIN with every checkpoint of a folder, in the way of the
 training's own pictures (VIS_PERIOD) and into the same folder, and puts all pictures of an image
 into an animated GIF.
 """
@@ -17,7 +16,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tqdm import tqdm
 
+from mutual_guidance.arguments import Parser, add_model, at_least_one, check_model
 from mutual_guidance.engine import prepare
+from mutual_guidance.engine.predictor import model_files
 from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.run_files import checkpoint_files
 from mutual_guidance.visualization import (
@@ -39,47 +40,37 @@ def main(argv: list[str] | None = None) -> None:
 
 def visualize(args: argparse.Namespace) -> None:
     """Draw the images that were asked for with every checkpoint."""
-    checkpoints = find_checkpoints(args.weights)
+    checkpoints = find_checkpoints(args)
     output = args.output or checkpoints[-1].parent / ASSIGNMENTS_FOLDER
-    cfg = prepare(args.config_file, args.opts, data=("TRAIN",))
+    config_file, _ = model_files(args)
+    cfg = prepare(config_file, args.opts, data=("TRAIN",))
     images = find_images(cfg, args.images, args.image_ids)
     draw(cfg, checkpoints, images, Film(output))
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument(
-        "--weights", required=True, nargs="+", type=Path, metavar="PATH",
-        help="checkpoints, or folders of runs, of which every checkpoint is taken",
-    )  # fmt: skip
+    parser = Parser(__doc__)
+    add_model(parser)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
-        "--images", type=int, default=4, metavar="N", help="the first N images with objects (4)"
+        "--images", type=at_least_one, default=4, metavar="N", help="first images with objects"
     )
     choice.add_argument("--image-ids", nargs="+", metavar="ID", help="these images instead")
     parser.add_argument(
-        "--output", type=Path, help=f"folder; default: {ASSIGNMENTS_FOLDER} beside the weights"
+        "--output", type=Path, help=f"folder (default: {ASSIGNMENTS_FOLDER} beside the weights)"
     )
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the end"
-    )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_model(parser, args)
+    return args
 
 
-def find_checkpoints(paths: list[Path]) -> list[Path]:
-    """The files, and those of the folders, the oldest first. Raises InputError for none."""
-    found = []
-    for path in paths:
-        if path.is_dir():
-            files = [Path(file) for file in reversed(checkpoint_files(str(path)))]
-        else:
-            files = [path] if path.is_file() else []
-        if not files:
-            expected = "holds no model_*.pth" if path.is_dir() else "is no file"
-            raise InputError(f"--weights: {path} {expected}; name a checkpoint or a run's folder")
-        found += files
+def find_checkpoints(args: argparse.Namespace) -> list[Path]:
+    """The one that is named, or those of the folder, the oldest first; InputError for none."""
+    path = Path(args.run or args.weights)
+    found = list(map(Path, reversed(checkpoint_files(str(path))))) if path.is_dir() else [path]
+    if not found or not found[-1].is_file():
+        raise InputError(f"{path} is no checkpoint, and no folder with any model_*.pth")
     return found
 
 

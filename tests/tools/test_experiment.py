@@ -122,7 +122,7 @@ def test_missing_data_and_wrong_keys_stop_it_before_anything_runs(
 def test_no_jobs_are_refused(tool, experiment, jobs, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         call(tool, monkeypatch, capsys, experiment, "--jobs", jobs)
-    assert "must be above 0" in capsys.readouterr().err
+    assert "must be 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

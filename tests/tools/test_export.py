@@ -22,7 +22,7 @@ def export(tiny_run, monkeypatch):
     spec.loader.exec_module(module)
 
     def call(*args):
-        monkeypatch.setattr("sys.argv", ["export.py", "--run", str(tiny_run), *map(str, args)])
+        monkeypatch.setattr("sys.argv", ["export.py", str(tiny_run), *map(str, args)])
         module.main()
 
     # It holds on to the stream of the test in which it is first called.

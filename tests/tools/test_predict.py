@@ -22,8 +22,8 @@ def predict(tmp_path, tiny_run, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    def call(*args, model=("--run", tiny_run), threshold=0, output=tmp_path / "out"):
-        argv = ["predict.py", *model, *args, "--output", output, "--threshold", threshold]
+    def call(*args, model=(tiny_run,), threshold=0, output=tmp_path / "out"):
+        argv = ["predict.py", *model, *args, "--output", output, "--min-score", threshold]
         monkeypatch.setattr("sys.argv", [str(a) for a in argv])
         return module.main()
 
@@ -162,7 +162,7 @@ def test_names_that_are_no_utf8(predict, images, tmp_path):
     shutil.copy(images / "a.jpg", images / name)
     (images / os.fsdecode(b"torn\xe9.jpg")).write_text("no image")
     command = [
-        sys.executable, REPOSITORY / "tools" / "predict.py", "--run", tmp_path / "run", images,
+        sys.executable, REPOSITORY / "tools" / "predict.py", tmp_path / "run", images,
         "--coco", "--voc", "--draw", "--output", tmp_path / "out",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, cwd=tmp_path)
@@ -231,14 +231,14 @@ def test_inputs_that_are_not_there(predict, inputs, message):
 
 def test_models_that_are_not_there(predict, images, tmp_path, capsys):
     with pytest.raises(SystemExit, match="error: .*nowhere has no config.yaml"):
-        predict(images, model=("--run", tmp_path / "nowhere"))
+        predict(images, model=(tmp_path / "nowhere",))
     config = ("--config-file", tmp_path / "run" / "config.yaml")
     with pytest.raises(SystemExit, match="error: MODEL.WEIGHTS: there is no file"):
         predict(images, model=(*config, "--weights", tmp_path / "none.pth"))
-    for model in ((), config, ("--run", tmp_path, *config)):
+    for model in ((), config, (*config, tmp_path)):
         with pytest.raises(SystemExit, match="2"):
             predict(images, model=model)
-    assert "which model? Give --run FOLDER" in capsys.readouterr().err
+    assert "which model? Give RUN" in capsys.readouterr().err
 
 
 def test_vocs_text_of_a_video(predict, tmp_path):

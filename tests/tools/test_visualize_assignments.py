@@ -70,10 +70,9 @@ def test_chosen_images_of_one_checkpoint(tool, run, opts, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--weights", "nowhere.pth"], "nowhere.pth is no file"),
-        (["--weights", "tests"], "tests holds no model_"),
+        (["--weights", "nowhere.pth"], "nowhere.pth is no checkpoint"),
+        (["--weights", "tests"], "tests is no checkpoint, and no folder with any model_"),
         (["--image-ids", "z"], "no image 'z' in"),
-        (["--images", "0"], "no image of .* to draw"),
         (["--config-file", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )

@@ -87,31 +87,23 @@ class Predictor:
         self._augmentations = build_mapper(cfg, is_train=False).augmentations
 
     @classmethod
-    def from_run(cls, folder: str | os.PathLike, opts: Sequence[str] = ()) -> "Predictor":
+    def from_run(cls, run: str | os.PathLike, opts: Sequence[str] = ()) -> "Predictor":
         """
-        The newest checkpoint of a training.
+        The newest checkpoint of a training, or the one that is named.
 
         Args:
-            folder: the OUTPUT_DIR of the training. opts: KEY VALUE pairs that change its config.
+            run: see :func:`files_of_run`. opts: KEY VALUE pairs that change its config.
 
         Raises:
-            ConfigError, DatasetError, CheckpointError: no training wrote the folder, and as of
+            ConfigError, DatasetError, CheckpointError: as of :func:`files_of_run`,
                 :func:`inference_config` and the constructor.
         """
-        config_file = os.path.join(folder, "config.yaml")
-        if not os.path.isfile(config_file):
-            raise ConfigError(f"{folder} has no config.yaml: name the OUTPUT_DIR of a training")
-        checkpoints = checkpoint_files(str(folder))
-        if not checkpoints:
-            raise ConfigError(f"{folder} has no checkpoint: train first, or go on with --resume")
-        return cls(inference_config(config_file, checkpoints[0], opts))
+        return cls(inference_config(*files_of_run(run), opts))
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "Predictor":
-        """Of :func:`add_model_arguments`."""
-        if args.run:
-            return cls.from_run(args.run, args.opts)
-        return cls(inference_config(args.config_file, args.weights, args.opts))
+        """Of :func:`mutual_guidance.arguments.add_model`."""
+        return cls(inference_config(*model_files(args), args.opts))
 
     def __call__(
         self, images: Image | Sequence[Image], batch_size: int = 8
@@ -193,23 +185,34 @@ def inference_config(config_file: str, weights: str, opts: Sequence[str] = ()) -
     return prepare(config_file, ["MODEL.WEIGHTS", str(weights), *opts], weights="trained")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments by which a tool is told the trained model."""
-    model = parser.add_argument_group("model", "a run, or a config and its weights")
-    model.add_argument("--run", metavar="FOLDER", help="OUTPUT_DIR of a training")
-    model.add_argument("--config-file", metavar="FILE")
-    model.add_argument("--weights", metavar="FILE", help="a checkpoint (.pth)")
-    model.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, to the line's end"
-    )
+def files_of_run(run: str | os.PathLike) -> tuple[str, str]:
+    """
+    Config and checkpoint of a training.
+
+    Args:
+        run: its OUTPUT_DIR, of which the newest checkpoint is taken, or a checkpoint in it.
+
+    Raises:
+        ConfigError: no training wrote the folder.
+    """
+    is_folder = os.path.isdir(run)
+    folder = os.fspath(run) if is_folder else os.path.dirname(run)
+    config_file = os.path.join(folder, "config.yaml")
+    if not os.path.isfile(config_file):
+        raise ConfigError(
+            f"{run} has no config.yaml: name the OUTPUT_DIR of a training, or a checkpoint in it"
+        )
+    if not is_folder:
+        return config_file, os.fspath(run)
+    checkpoints = checkpoint_files(folder)
+    if not checkpoints:
+        raise ConfigError(f"{folder} has no checkpoint: train first, or go on with --resume")
+    return config_file, checkpoints[0]
 
 
-def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Leave with usage unless the arguments tell one model."""
-    if args.run and (args.config_file or args.weights):
-        parser.error("give --run, or --config-file and --weights, not both")
-    if not args.run and not (args.config_file and args.weights):
-        parser.error("which model? Give --run FOLDER, or --config-file FILE and --weights FILE")
+def model_files(args: argparse.Namespace) -> tuple[str, str]:
+    """Config and weights of :func:`mutual_guidance.arguments.add_model`."""
+    return files_of_run(args.run) if args.run else (args.config_file, args.weights)
 
 
 def _metadata(cfg: CfgNode) -> Metadata:
