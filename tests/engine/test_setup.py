@@ -101,7 +101,8 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("MODEL.MUTUAL_GUIDANCE.NUM_POSITIVES", "dynamic", "choose one of static, dynamic_k"),
         ("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", -1, "must be 0 or more, got -1"),
         ("MODEL.MUTUAL_GUIDANCE.HEAD", "per-level", "must be one of per_level, shared"),
-        ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "cannot be built: .*low <= high"),
+        ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "must ascend"),
+        ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "l2", "one of smooth_l1, .*balanced_l1, got 'l2'"),
         ("SOLVER.AMP.PRECISION", "float8", "must be one of float16, bfloat16, got 'float8'"),
         ("SOLVER.IMS_PER_BATCH", 0, "must be 1 or more, got 0"),
         ("SOLVER.EMA_DECAY", 1.0, r"must be in \[0, 1\), got 1.0"),
@@ -149,6 +150,10 @@ BACKBONE = "build_top_down_resnet_backbone"
         (["MODEL.META_ARCHITECTURE", "GuidedRetinanet"], "is unknown; there are GuidedRetinaNet"),
         (["MODEL.META_ARCHITECTURE", "FSSD", "MODEL.BACKBONE.NAME", BACKBONE], "on a FSSDPyramid"),
         (["MODEL.BACKBONE.NAME", "fssd"], "No object named 'fssd'"),
+        (
+            ["MODEL.META_ARCHITECTURE", "GuidedFCOS", "MODEL.FCOS.CENTER_SAMPLING_RADIUS", -1.0],
+            "center_sampling_radius must be above 0, got -1.0",
+        ),
         (["MODEL.RETINANET.IN_FEATURES", ["p9"]], "cannot be built: KeyError.'p9'"),
     ],
 )

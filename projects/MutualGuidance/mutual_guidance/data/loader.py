@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, build_detection_train_loader
-from detectron2.data.build import _train_loader_from_config
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from ..detectron2_private import train_loader_from_config
 from .mapper import build_mapper
 
 # For which a worker goes on after SIGTERM, at most.
@@ -73,7 +73,7 @@ def build_train_loader(cfg: CfgNode, seed: int, first_iteration: int = 0):
     """
     # The samplers take their seed from NumPy's random state.
     _seed_everything(seed)
-    args = _train_loader_from_config(cfg, build_mapper(cfg, is_train=True))
+    args = train_loader_from_config(cfg, build_mapper(cfg, is_train=True))
     records, mapper, sampler = args.pop("dataset"), args.pop("mapper"), args.pop("sampler")
     start = first_iteration * (cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
     return build_detection_train_loader(

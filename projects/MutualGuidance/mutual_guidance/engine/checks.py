@@ -10,7 +10,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 
 from ..errors import ConfigError
-from ..modeling import GuidedFCOS, GuidedRetinaNet
+from ..modeling.meta_arch import Guided
 from .step import PRECISIONS
 
 _HEADS = ("per_level", "shared")
@@ -56,9 +56,10 @@ def check_detector(cfg: CfgNode) -> None:
         raise ConfigError(
             f"TEST.MISALIGNMENT measures {', '.join(dense)}, not {name}: set it to False"
         )
-    if not issubclass(detectors[name], GuidedFCOS | GuidedRetinaNet):
+    if not issubclass(detectors[name], Guided):
         return
     try:
+        detectors[name].build_matcher(cfg)  # before Detectron2's, which only asserts
         with torch.device("meta"):
             detectors[name](cfg)
     except Exception as error:  # Detectron2's parts fail in many ways

@@ -18,6 +18,8 @@ from ..losses import balanced_l1_loss
 from .common import loss_normalizers
 from .guided import DensePredictions, Guided
 
+BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou", "balanced_l1")
+
 
 @META_ARCH_REGISTRY.register()
 class GuidedRetinaNet(Guided, RetinaNet):
@@ -33,8 +35,16 @@ class GuidedRetinaNet(Guided, RetinaNet):
             balanced_l1: alpha, gamma and beta of :func:`balanced_l1_loss`, used where
                 ``box_reg_loss_type`` is "balanced_l1".
             kwargs: see :class:`Guided` and :class:`detectron2.modeling.meta_arch.RetinaNet`.
+
+        Raises:
+            ValueError: ``box_reg_loss_type`` is none of ``BOX_LOSSES``.
         """
         super().__init__(**kwargs)
+        if self.box_reg_loss_type not in BOX_LOSSES:
+            raise ValueError(
+                f"MODEL.RETINANET.BBOX_REG_LOSS_TYPE must be one of {', '.join(BOX_LOSSES)}, got "
+                f"{self.box_reg_loss_type!r}"
+            )
         self.balanced_l1 = balanced_l1 or {}
 
     @classmethod

@@ -1,0 +1,15 @@
+"""The private names of Detectron2 and fvcore that are needed: any release may drop one."""
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data.build import _train_loader_from_config as train_loader_from_config
+from detectron2.engine import SimpleTrainer
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+
+# Methods that the project's classes call or override.
+METHODS = {
+    DenseDetector: ("_transpose_dense_predictions", "_decode_multi_level_predictions"),
+    DetectionCheckpointer: ("_load_file", "_torch_load", "_log_incompatible_keys"),
+    SimpleTrainer: ("_write_metrics",),
+}
+
+__all__ = ["METHODS", "train_loader_from_config"]
