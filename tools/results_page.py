@@ -1,24 +1,24 @@
 #!/usr/bin/env python3
 """
-Rewrite the experiments of docs/results.md from the results that are kept in docs/results.
+Rewrite the tables of docs/results.md from the results that are kept in docs/results.
 
     python tools/results_page.py                                     # from what is kept
     python tools/results_page.py output/experiments/*/results.json   # keep these first
 """
 
-import json
-import sys
 from pathlib import Path
 
 from mutual_guidance.arguments import Parser
-from mutual_guidance.experiments.kept import keep
+from mutual_guidance.errors import ExperimentError, run_main
+from mutual_guidance.experiments.grid import load_experiment
+from mutual_guidance.experiments.kept import keep, read_results
+from mutual_guidance.experiments.page import decisions, exploratory_sections, planned_section
 from mutual_guidance.experiments.plots import plot
-from mutual_guidance.experiments.report import section
 from mutual_guidance.experiments.schema import START
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN = "<!-- experiments: written by tools/results_page.py -->"
-END = "<!-- end of experiments -->"
+# What is written by this tool, each between begin(NAME) and end(NAME).
+DECISIONS, PLANNED, EXPLORATORY = "decisions", "planned experiments", "exploratory experiments"
 
 
 def main() -> None:
@@ -27,44 +27,54 @@ def main() -> None:
     args = parser.parse_args()
     page, kept = ROOT / "docs" / "results.md", ROOT / "docs" / "results"
     text = page.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"error: {page} needs the lines {BEGIN!r} and {END!r} once each")
+    for name in (DECISIONS, PLANNED, EXPLORATORY):
+        if text.count(begin(name)) != 1 or text.count(end(name)) != 1:
+            lines = f"{begin(name)!r} and {end(name)!r}"
+            raise ExperimentError(f"{page} needs the lines {lines} once each")
     for path in args.results:
         read(path)
     for path in args.results:
         result = keep(path, kept)
         plot(result, kept / f"{result['experiment']}.png")
-    page.write_text(replace(text, experiments(kept)))
+    page.write_text(written(text, kept, ROOT / "experiments"))
     print(f"Written: {page.relative_to(ROOT)}")
 
 
 def read(path: Path) -> dict:
-    """The results of an experiment; leave with a sentence where they are none."""
-    try:
-        result = json.loads(path.read_text())
-        if result["runs"] and any(row["variant"] != START for row in result["rows"]):
-            return result
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.exit(f"error: {path} is no results.json of tools/experiment.py ({error!r})")
-    sys.exit(f"error: {path} has no finished run yet, but for starts")
+    """The results of an experiment. Raises ExperimentError where there are none."""
+    result = read_results(path)
+    if not result["runs"] or all(row["variant"] == START for row in result["rows"]):
+        raise ExperimentError(f"{path} has no finished run yet, but for starts")
+    return result
 
 
-def experiments(folder: Path) -> str:
-    """The sections of all results in the folder, by name."""
-    results = [read(path) for path in sorted(folder.glob("*.json"))]
-    if not results:
-        return "None has been run yet; [how to](experiments.md)."
-    figure = "![{0}]({1}/{0}.png)"
-    return "\n\n".join(
-        f"{section(r)}\n\n{figure.format(r['experiment'], folder.name)}" for r in results
-    )
+def written(text: str, kept: Path, experiments: Path) -> str:
+    """The page with what is kept of the results, and the plans of the experiments."""
+    results = [read(path) for path in sorted(kept.glob("*.json"))]
+    planned = [r for r in results if "questions" in r]
+    others = [r for r in results if "questions" not in r]
+    plans = [load_experiment(path, Path()) for path in sorted(experiments.glob("*.yaml"))]
+    contents = {
+        DECISIONS: decisions(
+            [e for e in plans if e.questions], {r["experiment"]: r for r in planned}
+        ),
+        PLANNED: "\n\n".join(planned_section(r, kept.name) for r in planned),
+        EXPLORATORY: exploratory_sections(others, kept.name),
+    }
+    for name, content in contents.items():
+        before, rest = text.split(begin(name))
+        after = rest.split(end(name))[1]
+        text = f"{before}{begin(name)}\n\n{content or 'None yet.'}\n\n{end(name)}{after}"
+    return text
 
 
-def replace(text: str, content: str) -> str:
-    """What stands between the markers becomes the content."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.split(END)[1]}"
+def begin(name: str) -> str:
+    return f"<!-- {name}: written by tools/results_page.py -->"
+
+
+def end(name: str) -> str:
+    return f"<!-- end of {name} -->"
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -161,6 +161,21 @@ def test_comparisons_that_the_grid_does_not_make_are_refused(tmp_path, change, m
 
 
 @pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ("configs/A/x.yaml", "A/x"),
+        ("mine.yaml", "mine"),
+        ("../own/mine.yml", "own/mine"),
+        ("/data/own/mine.yaml", "data/own/mine"),
+    ],
+)
+def test_a_config_may_be_anywhere(tmp_path, config, place):
+    (cell,) = load(tmp_path, {**MINIMAL, "configs": [config]}).cells
+    assert cell.config == config
+    assert str(cell.folder) == f"out/mine/long/{place}/static/seed_1"
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("a: [", "mine.yaml: while parsing"),
@@ -168,7 +183,8 @@ def test_comparisons_that_the_grid_does_not_make_are_refused(tmp_path, change, m
         ([], "the file must be a mapping"),
         ({**MINIMAL, "seed": 1}, "unknown key 'seed'; known are configs"),
         ({"configs": MINIMAL["configs"]}, "strategies is missing"),
-        ({**MINIMAL, "configs": ["x.yaml"]}, "configs must list files such as .* 'x.yaml'"),
+        ({**MINIMAL, "configs": ["x.json"]}, "configs must list files such as .* 'x.json'"),
+        ({**MINIMAL, "configs": ["configs/a.yaml", "a.yml"]}, "folders of configs must not repeat"),
         ({**MINIMAL, "configs": []}, "configs must list"),
         ({**MINIMAL, "strategies": ["mutual"]}, "some of static, .* got 'mutual'"),
         ({**MINIMAL, "seeds": [1, "2"]}, "seeds must list integers .* got '2'"),

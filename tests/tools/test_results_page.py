@@ -3,6 +3,11 @@ import json
 
 import pytest
 
+from mutual_guidance.errors import ExperimentError
+from mutual_guidance.experiments.bootstrap import paired_bootstrap
+from mutual_guidance.experiments.decision import answer
+from mutual_guidance.experiments.grid import load_experiment, run_place
+from mutual_guidance.experiments.matches import pool, read_matches
 from mutual_guidance.experiments.report import summarize
 from tests.conftest import REPOSITORY
 
@@ -52,7 +57,10 @@ def tool(tmp_path, monkeypatch):
     tool = load_tool()
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/results.md").write_text(f"before\n{tool.BEGIN}\nstale\n{tool.END}\nafter\n")
+    (tmp_path / "experiments").mkdir()
+    names = (tool.DECISIONS, tool.PLANNED, tool.EXPLORATORY)
+    parts = [f"{tool.begin(name)}\nstale\n{tool.end(name)}\n" for name in names]
+    (tmp_path / "docs/results.md").write_text("\n".join(["before", *parts, "after\n"]))
     return tool
 
 
@@ -76,17 +84,80 @@ def test_keeps_results_and_rewrites_the_page(tool, tmp_path, monkeypatch, result
     assert call(tool, monkeypatch) == page  # from what is kept
 
 
+def rows_of(page, first):
+    """The cells of the lines of tables that begin so."""
+    lines = [line for line in page.splitlines() if line.startswith(f"| {first}")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
 def test_the_tables_figures_are_the_json(tool, tmp_path, monkeypatch, result):
     path = tmp_path / "results.json"
     path.write_text(json.dumps(result))
-    table = [x for x in call(tool, monkeypatch, path).splitlines() if x.startswith("| A/x")]
-    got = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    got = rows_of(call(tool, monkeypatch, path), "A/x")
     # static 21 and 22; mutual_guidance 24 and 26, hence differences 3 and 4: mean 3.5, half width
     # 12.706 * 0.7071 / 1.4142 = 6.4.
     assert got[0][:5] == ["A/x", "", "static", "2", "21.5 ± 0.7"]
     assert got[1][:5] == ["A/x", "", "mutual_guidance", "2", "25.0 ± 1.4"]
     assert got[1][7] == "+3.5 (-2.9 to +9.9)"
     assert got[2][:5] == ["A/x", "start", "static", "1", "15.0"]
+
+
+PLAN = """
+configs: [configs/A/x.yaml]
+strategies: [static, mutual_guidance]
+seeds: [1, 2]
+primary: {claim: it helps, metric: AP, strategy: mutual_guidance, classes: [a]}
+decision: {paper_gain: 3.5}
+secondary: [{metric: AP75}, {metric: misalignment/x}]
+"""
+
+
+@pytest.fixture
+def planned(tool, tmp_path, result):
+    """The result as that of an experiment with a plan."""
+    (tmp_path / "experiments" / "tiny.yaml").write_text(PLAN)
+    questions = load_experiment(tmp_path / "experiments" / "tiny.yaml", tmp_path).questions
+    guided = next(row for row in result["rows"] if row["strategy"] == "mutual_guidance")
+    ap = {"value": 25.0, "baseline": 21.5, "difference": 3.5, "low": 1.25, "high": 5.75, "p": 0.01}
+    ap.update(relative=16.28, relative_low=5.8, relative_high=26.7)
+    guided["bootstrap"] = {
+        "images": 91, "seeds": [1, 2], "draws": 2000, "in_mean": ["a"], "rounding": 0.012,
+        "metrics": {"AP": ap, "AP75": {**ap, "p": 0.02}},
+    }  # fmt: skip
+    result.update(questions=questions, plan_commits=["0123abc"], missing=[])
+    result["answer"] = answer(questions, result["rows"], 5, 0)
+    return result
+
+
+def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(planned))
+    page = call(tool, monkeypatch, path)
+    (decision,) = rows_of(page, "it helps")
+    assert decision == [
+        "it helps", "tiny", "**confirmed**",
+        "AP +3.5 (+1.2 to +5.8); +16.3 (+5.8 to +26.7) %", "+3.5 %", "`0123abc`",
+    ]  # fmt: skip
+    first, second, third = rows_of(page, "mutual_guidance ")
+    assert first == [
+        "mutual_guidance AP", "21.5", "25.0", "+3.5 (+1.2 to +5.8)", "+16.3 (+5.8 to +26.7)",
+        "bootstrap", "",
+    ]  # fmt: skip
+    assert second[0] == "mutual_guidance AP75" and second[-1] == "0.020"
+    assert third == ["mutual_guidance x", "", "", "", "", "none", ""]
+    assert "2,000 draws" in page and "91 images and 2 seeds, with AP, AP50 and AP75 over a" in page
+    assert "within 0.01 of what it printed" in page
+
+
+def test_an_experiment_that_is_not_finished_only_says_so(tool, tmp_path, monkeypatch, planned):
+    (decision,) = rows_of(call(tool, monkeypatch), "it helps")
+    assert decision[2:4] == ["**running: 0 of 4 runs**", ""]
+    planned["answer"] = answer(planned["questions"], planned["rows"], 5, 1)
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(planned))
+    page = call(tool, monkeypatch, path)
+    assert rows_of(page, "it helps")[0][2:4] == ["**running: 5 of 6 runs**", ""]
+    assert not rows_of(page, "mutual_guidance ")
 
 
 def test_mistakes_are_named(tool, tmp_path, monkeypatch, result):
@@ -100,18 +171,18 @@ def test_mistakes_are_named(tool, tmp_path, monkeypatch, result):
         ),
     ):
         path.write_text(text)
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(ExperimentError, match=message):
             call(tool, monkeypatch, path)
         assert not (tmp_path / "docs/results").exists()
     (tmp_path / "docs/results.md").write_text("no markers\n")
-    with pytest.raises(SystemExit, match="needs the lines"):
+    with pytest.raises(ExperimentError, match="needs the lines"):
         call(tool, monkeypatch)
 
 
 def test_the_committed_page_is_that_of_the_committed_results():
     tool = load_tool()
     text = (REPOSITORY / "docs/results.md").read_text()
-    assert tool.replace(text, tool.experiments(REPOSITORY / "docs/results")) == text
+    assert tool.written(text, REPOSITORY / "docs/results", REPOSITORY / "experiments") == text
     paths = list((REPOSITORY / "docs/results").glob("*.json"))
     assert paths
     for path in paths:
@@ -123,10 +194,48 @@ def test_the_committed_page_is_that_of_the_committed_results():
         assert path.with_suffix(".png").is_file()
 
 
+RESULTS = sorted((REPOSITORY / "docs/results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_committed_answers_are_those_of_the_kept_matches(path):
+    """All but the draws, of which there are fewer here: their intervals are nearly the same."""
+    result = json.loads(path.read_text())
+    if "questions" in result:
+        again = answer(
+            result["questions"], result["rows"], len(result["runs"]), len(result["missing"])
+        )
+        assert again == result["answer"]
+    for row in (row for row in result["rows"] if "bootstrap" in row):
+        kept, classes, folds = row["bootstrap"], [], {}
+        baseline = next(r["baseline"] for r in result["runs"] if _key(r) == _key(row))
+        others = (*_key(row)[:2], baseline, "static")
+        for run in sorted(result["runs"], key=lambda run: run["fold"] or 0):
+            if run["seed"] in kept["seeds"] and _key(run) in (_key(row), others):
+                file = path.with_suffix("") / f"{run_place(run)}.npz"
+                classes, matches = read_matches(file)
+                folds.setdefault((_key(run), run["seed"]), []).append(matches)
+        guided, static = (
+            [pool(folds[key, seed]) for seed in kept["seeds"]] for key in (_key(row), others)
+        )
+        got = paired_bootstrap(guided, static, classes, kept["in_mean"], draws=100)
+        for name, summary in kept["metrics"].items():
+            for key in ("value", "baseline", "difference"):
+                assert got[name][key] == pytest.approx(summary[key], abs=1e-3), (name, key)
+            width = summary["high"] - summary["low"]
+            assert got[name]["low"] == pytest.approx(summary["low"], abs=0.3 * width + 1e-3)
+            assert got[name]["high"] == pytest.approx(summary["high"], abs=0.3 * width + 1e-3)
+
+
+def _key(row):
+    return tuple(row[key] for key in ("protocol", "config", "variant", "strategy"))
+
+
 def _without_paper(row):
     metrics = {
         name: {k: v for k, v in summary.items() if k != "paper"}
         for name, summary in row["metrics"].items()
     }
     # Rows that were kept before there were folds have no number of runs.
+    row = {key: value for key, value in row.items() if key != "bootstrap"}
     return {"runs": len(row["seeds"]), **row, "metrics": metrics}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.folds import PARTS
-from .schema import BASELINE, START, read_experiment
+from .schema import BASELINE, START, config_place, read_experiment
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Cell:
 
     folder: Path  # output, relative to the project's root
     protocol: str
-    config: str  # file, relative to the project's root
+    config: str  # file, from the project's root
     variant: str  # "" for the overrides that all runs have
     strategy: str
     fold: int | None  # from 1; None without cross-validation
@@ -65,7 +65,7 @@ def run_place(run: Mapping[str, Any]) -> Path:
     fold = run.get("fold")
     return Path(
         run["protocol"],
-        *Path(run["config"]).with_suffix("").parts[1:],
+        config_place(run["config"]),
         START if run["variant"] == START else Path(run["variant"], run["strategy"]),
         f"fold_{fold}" if fold else "",
         f"seed_{run['seed']}",

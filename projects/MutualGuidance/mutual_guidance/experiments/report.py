@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -31,10 +31,11 @@ _LABELS = {
     "assignment/loc_regressed_iou": "regressed IoU, loc",
     "assignment/cls_positives_per_object": "positives an object, cls",
 }
-_LEGEND = (
+LEGEND = (
     "Mean ± standard deviation over the runs. Δ is the difference from `static` of the same "
     "seeds, folds and variant, or without a variant where the variant has no `static`; in "
-    "parentheses its paired 95 % t-interval (n/a with one pair). [1 of 3]: of so many runs only."
+    "parentheses its paired 95 % t-interval (n/a with one pair), which is of other trainings on "
+    "these images. [1 of 3]: of so many runs only."
 )
 _MISALIGNMENT_LEGEND = (
     "Misalignment of the trained detectors, before NMS (docs/misalignment.md): less IoU lost, a "
@@ -152,7 +153,10 @@ def markdown(rows: list[dict], paper_source: str = "") -> str:
     parts = []
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
-        parts += [f"**Protocol: {protocol}**", _ap_table(chosen, paper_source), _LEGEND]
+        parts += [f"**Protocol: {protocol}**", _ap_table(chosen, paper_source), LEGEND]
+        drawn = [row for row in chosen if "bootstrap" in row]
+        if drawn:
+            parts += [_bootstrap_table(drawn), _bootstrap_legend(drawn)]
         for classes, of_data in _by_classes(chosen).items():
             if 0 < len(classes) <= _MOST_CLASSES:
                 columns = {m: m.removeprefix(CLASS_AP) for m in classes}
@@ -190,6 +194,68 @@ def _ap_table(rows: list[dict], paper_source: str) -> str:
         by_row = zip(*figures.values(), strict=True)
         of_paper = [" / ".join(f"{v:.1f}" for v in row if v is not None) for row in by_row]
         blocks.append({f"paper, {paper_source}: {' / '.join(figures)}": of_paper})
+    return _table(blocks)
+
+
+def _bootstrap_table(rows: list[dict]) -> str:
+    """Of drawn images and seeds, a column a metric."""
+    names = dict.fromkeys(name for row in rows for name in row["bootstrap"]["metrics"])
+    columns: dict[str, list[str]] = {}
+    for name in names:
+        summaries = [row["bootstrap"]["metrics"].get(name) for row in rows]
+        heading = f"Δ{name.removeprefix(CLASS_AP)}"
+        columns[heading] = [of_bootstrap(s) if s else "" for s in summaries]
+    return _table([_place(rows), columns])
+
+
+def of_bootstrap(summary: Mapping[str, float | None]) -> str:
+    """A difference with its interval, and the same in percent."""
+    text = signed(summary, ("difference", "low", "high"))
+    if summary.get("relative") is None:
+        return text
+    return f"{text}; {signed(summary, ('relative', 'relative_low', 'relative_high'))} %"
+
+
+def signed(summary: Mapping[str, float | None], names: Sequence[str], digits: int = 1) -> str:
+    """A value and its interval, of which either may be missing."""
+    value, low, high = (summary.get(name) for name in names)
+    if value is None:
+        return ""
+    if low is None:
+        return f"{value:+.{digits}f}"
+    return f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def _bootstrap_legend(rows: list[dict]) -> str:
+    texts = {
+        f"{b['images']} images and {len(b['seeds'])} seed{'s'[: len(b['seeds']) != 1]}, with AP, "
+        f"AP50 and AP75 over {', '.join(b['in_mean'])}"
+        for b in (row["bootstrap"] for row in rows)
+    }
+    draws = rows[0]["bootstrap"]["draws"]
+    rounding = max(row["bootstrap"]["rounding"] for row in rows)
+    return (
+        f"Δ from `static` with the test images of all folds together, and its 95 % interval over "
+        f"{draws:,} draws of images and seeds, the same for both strategies: what other images of "
+        f"this kind and other trainings would show. In percent: of `static`'s. Drawn from "
+        f"{'; '.join(sorted(texts))}. A run's AP of the kept matches is within {rounding:.2f} of "
+        "what it printed."
+    )
+
+
+def short_table(rows: list[dict]) -> str:
+    """Of all protocols, AP and how it and the agreement of scores and boxes differ."""
+    protocols = [row["protocol"] for row in rows]
+    blocks = [_place(rows), _means(rows, {m: m for m in COMPARED}, digits=1)]
+    if len(set(protocols)) > 1:
+        blocks.insert(0, {"protocol": protocols})
+    for m in COMPARED:
+        summaries = [(row["metrics"].get(m, {}), 1, _num_runs(row)) for row in rows]
+        blocks.append({f"Δ{m}": [_difference(*summary) for summary in summaries]})
+    correlation = "misalignment/rank_correlation_before"
+    if _have(rows, [correlation]):
+        summaries = [(row["metrics"].get(correlation, {}), 3, _num_runs(row)) for row in rows]
+        blocks.append({"Δ rank correlation": [_difference(*summary) for summary in summaries]})
     return _table(blocks)
 
 
@@ -268,31 +334,3 @@ def to_csv(rows: Iterable[dict]) -> str:
             values = [summary.get(n) for n in names]
             writer.writerow([*(row[p] for p in places), seeds, metric, *values])
     return text.getvalue()
-
-
-def section(result: dict) -> str:
-    """
-    The part of the results page about one experiment.
-
-    Args:
-        result: the JSON of an experiment, as ``tools/experiment.py`` writes it.
-    """
-    runs = result["runs"]
-    hours = sum(run["training_hours"] or 0.0 for run in runs)
-    commits = dict.fromkeys(commit for run in runs for commit in run["commits"])
-    machines = dict.fromkeys(
-        ", ".join(f"{k} {v}" for k, v in run["environment"].items() if k != "device")
-        + f", on {run['environment']['device']}"
-        for run in runs
-    )
-    missing = len(result["missing"])
-    state = f" Still missing: {missing} of {len(runs) + missing} runs." if missing else ""
-    return "\n\n".join(
-        [
-            f"### {result['experiment']}",
-            f"```\n{result['command']}\n```",
-            markdown(result["rows"], result["paper_source"]),
-            f"{len(runs)} runs, {hours:.1f} hours of training in all.{state} "
-            f"Commits {', '.join(commits)}; {'; '.join(machines)}.",
-        ]
-    )

@@ -136,9 +136,18 @@ def _items(value: Any, what: str, fits: Callable[[Any], bool], kind: str) -> lis
 
 def _configs(value: Any, what: str) -> list[str]:
     def fits(v: Any) -> bool:
-        return isinstance(v, str) and Path(v).parts[:1] == ("configs",) and v.endswith(".yaml")
+        return isinstance(v, str) and v.endswith((".yaml", ".yml"))
 
-    return _items(value, what, fits, "files such as configs/BCCD/fssd_R_18.yaml")
+    _items(value, what, fits, "files such as configs/BCCD/fssd_R_18.yaml")
+    _unique([str(config_place(v)) for v in value], f"the folders of {what}")
+    return value
+
+
+def config_place(config: str) -> Path:
+    """Of the folder of a config's runs: its path without configs/, suffix, and what leads up."""
+    parts = Path(config).with_suffix("").parts
+    parts = [p for p in parts if p not in (Path(config).anchor, "..", "~")]
+    return Path(*parts[parts[0] == "configs" :])
 
 
 def _strategies(value: Any, what: str) -> list[str]:

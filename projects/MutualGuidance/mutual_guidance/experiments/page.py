@@ -1,0 +1,112 @@
+"""The parts of docs/results.md that are written from the results of experiments."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from .grid import Experiment
+from .report import LEGEND, markdown, of_bootstrap, short_table, signed
+
+
+def decisions(experiments: Iterable[Experiment], results: Mapping[str, dict]) -> str:
+    """
+    A table of the claims, what was found and what the paper gained.
+
+    Args:
+        experiments: those with a plan. results: the JSON of those that have begun, by name.
+    """
+    rows = [_decision(e, results.get(e.name)) for e in experiments]
+    headers = ("claim", "experiment", "verdict", "difference", "the paper's", "plan")
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+
+
+def _decision(experiment: Experiment, result: dict | None) -> list[str]:
+    # What was asked of the runs, once there are some.
+    questions = result["questions"] if result else experiment.questions
+    begun = {"state": f"running: 0 of {len(experiment.cells)} runs"}
+    answer = result["answer"] if result else begun
+    primary = answer.get("primary", {})
+    commits = result["plan_commits"] if result else []
+    return [
+        questions["primary"]["claim"],
+        experiment.name,
+        f"**{answer['state']}**",
+        f"{primary['metric']} {of_bootstrap(primary)}" if primary else "",
+        f"+{questions['decision']['paper_gain']:g} %",
+        ", ".join(f"`{commit}`" for commit in commits),
+    ]
+
+
+def planned_section(result: dict, pictures: str) -> str:
+    """Of an experiment with a plan: its comparisons, then all tables; ``pictures`` is a folder."""
+    parts = [_heading(result)]
+    comparisons = result["answer"].get("secondary")
+    if comparisons is not None:
+        parts += [_comparisons([result["answer"]["primary"], *comparisons]), _COMPARISONS_LEGEND]
+    parts += [markdown(result["rows"], result["paper_source"]), _picture(result, pictures)]
+    return "\n\n".join([*parts, _runs(result)])
+
+
+_COMPARISONS_LEGEND = (
+    "The first line decides. bootstrap: the interval over images and seeds below; t: over pairs of "
+    "runs. p (Holm): corrected for the number of the other lines; one above 0.05 is no finding."
+)
+
+
+def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for c in comparisons:
+        digits = 1 if c["metric"].startswith("AP") else 3
+        what = [c["strategy"], c["variant"], c["metric"].removeprefix("misalignment/")]
+        rows.append(
+            [
+                " ".join(filter(None, what)),
+                *(_number(c.get(name), digits) for name in ("baseline", "value")),
+                signed(c, ("difference", "low", "high"), digits),
+                signed(c, ("relative", "relative_low", "relative_high")),
+                c["interval"],
+                _number(c.get("p_holm"), 3),
+            ]
+        )
+    headers = ["comparison", "static", "value", "difference", "in percent", "interval", "p (Holm)"]
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def exploratory_sections(results: Sequence[dict], pictures: str) -> str:
+    """Of experiments without a plan: a table each."""
+    parts = [LEGEND] if results else []
+    for result in results:
+        table = short_table(result["rows"])
+        parts += [_heading(result), table, _picture(result, pictures), _runs(result)]
+    return "\n\n".join(parts)
+
+
+def _picture(result: Mapping[str, Any], folder: str) -> str:
+    return f"![{result['experiment']}]({folder}/{result['experiment']}.png)"
+
+
+def _heading(result: Mapping[str, Any]) -> str:
+    return f"### {result['experiment']}\n\n```\n{result['command']}\n```"
+
+
+def _runs(result: Mapping[str, Any]) -> str:
+    """How many runs, of which commits and on what machines."""
+    runs = result["runs"]
+    hours = sum(run["training_hours"] or 0.0 for run in runs)
+    commits = dict.fromkeys(commit for run in runs for commit in run["commits"])
+    machines = dict.fromkeys(
+        ", ".join(f"{k} {v}" for k, v in run["environment"].items() if k != "device")
+        + f", on {run['environment']['device']}"
+        for run in runs
+    )
+    missing = len(result["missing"])
+    state = f" Still missing: {missing} of {len(runs) + missing} runs." if missing else ""
+    return (
+        f"{len(runs)} runs, {hours:.1f} hours of training in all.{state} "
+        f"Commits {', '.join(commits)}; {'; '.join(machines)}."
+    )
