@@ -140,7 +140,7 @@ def test_anchors_give_real_objects_several_positives(data, real_data):
     side = cfg.INPUT.SQUARE_SIZE
     sizes = [torch.zeros(1, 1, side // s, side // s) for s in (8, 16, 32, 64)]
     anchors = Boxes.cat(build_model(cfg).anchor_generator(sizes)).tensor
-    classes = collect_classes(str(real_data / data))
+    classes, _ = collect_classes(str(real_data / data))
     records, _ = load_voc(str(real_data / data), "train", classes, check_images=False)
     boxes = [scaled_boxes(record, side) for record in records[:50]]
     labels = AnchorMatcher("static", num_classes=1)(
@@ -151,8 +151,8 @@ def test_anchors_give_real_objects_several_positives(data, real_data):
 
 def scaled_boxes(record, side):
     """The boxes (M, 4) of a record, warped to the square."""
-    boxes = torch.tensor([a["bbox"] for a in record["annotations"]], dtype=torch.float32)
-    return boxes * torch.tensor([side / record["width"], side / record["height"]]).repeat(2)
+    boxes = torch.from_numpy(record.objects["box"]).float()
+    return boxes * torch.tensor([side / record.width, side / record.height]).repeat(2)
 
 
 def test_detectors_refuse_a_pyramid_of_another():

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
-from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances
 from tqdm import tqdm
 
 from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.data.images import read_image
 from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
@@ -77,7 +77,7 @@ def compare(args: argparse.Namespace) -> None:
         if list(predictor.metadata.thing_classes) != list(classes):
             raise InputError(f"{run} was trained for other classes than those of {dataset}")
     matches = {}  # by image id and label
-    records = {record["image_id"]: record for record in load_records(dataset)}
+    records = {record.image_id: record for record in load_records(dataset)}
     for label, predictor in zip(labels, predictors, strict=True):
         for image_id, detections in detect(predictor, dataset, label):
             detections = detections[detections.scores >= args.min_score]
@@ -107,8 +107,8 @@ def draw(
     args.output.mkdir(parents=True, exist_ok=True)
     entries = []
     for rank, image_id in enumerate(tqdm(chosen, desc="Drawing", unit="image")):
-        source = records[image_id]["file_name"]
-        image = utils.read_image(source, format="RGB")
+        source = records[image_id].file_name
+        image = read_image(source, "RGB")
         file = f"{rank:03d}_{Path(source).stem}.png"
         figure = draw_comparison(image, gts[image_id], matches[image_id], class_names)
         figure.savefig(args.output / file, dpi=100)

@@ -3,13 +3,13 @@ import copy
 import functools
 import json
 import operator
-import uuid
 
 import cv2
 import numpy as np
 import pytest
 
 from mutual_guidance.data.coco import load_coco
+from mutual_guidance.data.faults import DROPPED, IGNORED, STOPS, TOLD
 from mutual_guidance.errors import DatasetError
 
 
@@ -24,10 +24,12 @@ def content():
     }
 
 
-def load(content, tmp_path, name="coco_test_set"):
+def load(content, tmp_path, classes=None):
+    """The data, and the faults but what is merely told."""
     cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((16, 32, 3), np.uint8))
     (tmp_path / "a.json").write_text(json.dumps(content))
-    return load_coco(str(tmp_path / "a.json"), str(tmp_path), name)
+    data = load_coco(str(tmp_path / "a.json"), str(tmp_path), classes)
+    return data, [f for f in data.faults if f.effect != TOLD]
 
 
 def extra(content, **changes):
@@ -36,56 +38,153 @@ def extra(content, **changes):
 
 
 def test_reads_and_maps_categories(content, tmp_path):
-    records, faults = load(content, tmp_path)
-    assert faults == [] and records[0]["annotations"][0]["category_id"] == 1
+    data, faults = load(content, tmp_path)
+    (record,) = data.records
+    assert faults == [] and data.classes == ["cat", "dog"] and data.indices == {3: 0, 7: 1}
+    assert record.objects["class"].tolist() == [1]
+    assert record.objects["box"].tolist() == [[2, 3, 6, 8]]
 
 
 @pytest.mark.parametrize(
-    "bbox", [[2, 3, 0, 5], [float("nan"), 3, 4, 5], [2, 3, float("inf"), 5], [2, 3, 1e30, 5]]
-)
+    "bbox",
+    [[2, 3, 0, 5], [float("nan"), 3, 4, 5], [2, 3, float("inf"), 5], [2, 3, 1e30, 5],
+     [2, 3, 10**400, 5]],
+)  # fmt: skip
 def test_degenerate_boxes_are_dropped(content, tmp_path, bbox):
-    records, faults = load(extra(content, bbox=bbox), tmp_path)
-    assert len(records[0]["annotations"]) == 1
-    assert "annotation 2" in faults[0].file and not faults[0].structural
+    data, (fault,) = load(extra(content, bbox=bbox), tmp_path)
+    assert len(data.records[0].objects) == 1
+    assert fault.detail.startswith("annotation 2: ") and fault.effect == DROPPED
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "reason", "detail"),
     [
-        ({"category_id": 4}, "unknown category 4"),
-        ({"image_id": 9}, "no image 9"),
-        ({"bbox": [1, 2]}, "bbox"),
-        ({"bbox": ["1", "2", "3", "4"]}, "bbox"),
-        ({"bbox": None}, "bbox"),
-        ({"id": 1}, "duplicate id 1 in annotations"),
+        ({"category_id": 4}, '"category_id" is the id of no category', "id 2: 4"),
+        ({"category_id": "7"}, '"category_id" is the id of no category', 'id 2: "7"'),
+        ({"image_id": 9}, '"image_id" is the id of no image', "id 2: 9"),
+        ({"bbox": [1, 2]}, '"bbox" is not four numbers', "id 2: [1, 2]"),
+        ({"bbox": ["1", 2, 3, 4]}, '"bbox" is not four numbers', 'id 2: ["1", 2, 3, 4]'),
+        ({"bbox": None}, '"bbox" is not four numbers', "id 2: null"),
+        ({"iscrowd": "no"}, '"iscrowd" is not 0 or 1', 'id 2: "no"'),
+        ({"ignore": 1}, '"ignore" is not 0: it is not COCO\'s', "id 2: 1"),
     ],
 )
-def test_structural_faults(content, tmp_path, changes, reason):
-    records, faults = load(extra(content, **changes), tmp_path)
-    assert records == [] and any(reason in f.reason and f.structural for f in faults)
+def test_structural_faults(content, tmp_path, changes, reason, detail):
+    data, (fault,) = load(extra(content, **changes), tmp_path)
+    assert data.records == [] and fault.effect == STOPS
+    assert fault.reason.startswith(reason) and fault.detail == detail
 
 
-def test_categories_of_one_name_are_refused(content, tmp_path):
-    content["categories"].append({"id": 8, "name": "cat"})
-    _, (fault,) = load(content, tmp_path)
-    assert fault.reason == "duplicate name cat in categories" and fault.structural
+@pytest.mark.parametrize(
+    ("section", "key", "value", "reason"),
+    [
+        ("images", "width", "32", '"width" is no number of pixels in images'),
+        ("images", "height", 15.5, '"height" is no number of pixels'),
+        ("images", "file_name", 7, '"file_name" is no text'),
+        ("images", "id", [1], '"id" is neither a whole number nor text'),
+        ("categories", "name", None, '"name" is no name in categories'),
+        ("categories", "name", True, '"name" is no name'),
+    ],
+)
+def test_values_are_told_by_key_and_with_their_quotes(
+    content, tmp_path, section, key, value, reason
+):
+    content[section][0][key] = value
+    _, (fault, *_) = load(content, tmp_path)
+    assert fault.reason.startswith(reason) and fault.detail.endswith(json.dumps(value))
+
+
+def test_what_stands_twice_is_refused(content, tmp_path):
+    content["categories"].append({"id": 8, "name": " cat "})
+    content["images"].append({**content["images"][0], "id": 2})
+    content["images"].append({**content["images"][0], "file_name": "b.jpg"})
+    _, faults = load(content, tmp_path)
+    assert {(f.reason, f.detail) for f in faults} == {
+        ('"name" stands twice in categories', 'name: "cat"'),
+        ('"file_name" stands twice in images', 'file_name: "a.jpg"'),
+        ('"id" stands twice in images', "id: 1"),
+    }
+
+
+@pytest.mark.parametrize("crowd", [None, 0, False, "0", 0.0])
+@pytest.mark.parametrize("area", [None, "large", 0, -1, float("nan")])
+def test_what_an_annotation_may_lack(content, tmp_path, crowd, area):
+    content["annotations"][0].update(id="first", iscrowd=crowd, area=area, segmentation={"x": 1})
+    content["annotations"].append({"image_id": 1, "category_id": 3, "bbox": [0, 0, 8, 8]})
+    data, faults = load(content, tmp_path)
+    assert faults == [] and data.records[0].objects["crowd"].tolist() == [False, False]
+    assert data.records[0].objects["area"].tolist() == [20, 64]
+
+
+def test_area_and_crowds_are_those_of_the_file(content, tmp_path):
+    data, faults = load(extra(content, iscrowd="1", area=9.5), tmp_path)
+    assert faults == [] and data.records[0].objects["crowd"].tolist() == [False, True]
+    assert data.records[0].objects["area"].tolist() == [20, 9.5]
 
 
 def test_missing_image(content, tmp_path):
     content["images"][0]["file_name"] = "b.jpg"
-    _, faults = load(content, tmp_path)
-    assert faults[0].file.endswith("b.jpg") and "missing" in faults[0].reason
+    _, (fault,) = load(content, tmp_path)
+    assert fault.file.endswith("b.jpg") and "missing" in fault.reason
 
 
-def test_torn_or_missing_file(content, tmp_path):
+def test_names_that_are_numbers_and_text_with_a_mark(content, tmp_path):
+    content["categories"][0]["name"] = 7
+    load(content, tmp_path)
+    text = (tmp_path / "a.json").read_text()
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "a.json").write_text(text, encoding=encoding)
+        data = load_coco(str(tmp_path / "a.json"), str(tmp_path))
+        assert data.classes == ["7", "dog"] and len(data.records) == 1
+
+
+def test_a_parent_that_has_no_object_is_no_class(content, tmp_path):
+    content["categories"] = [
+        {"id": 0, "name": "animals", "supercategory": "none"},
+        {"id": 3, "name": "cat", "supercategory": "animals"},
+        {"id": 7, "name": "dog", "supercategory": "dog"},
+    ]
+    data, _ = load(content, tmp_path)
+    assert data.classes == ["cat", "dog"]
+    assert "'animals', id 0" in [f.detail for f in data.faults if f.effect == TOLD]
+    content["annotations"][0]["category_id"] = 0
+    assert load(content, tmp_path)[0].classes == ["animals", "cat", "dog"]
+
+
+def test_a_subset_of_the_classes(content, tmp_path):
+    data, (fault,) = load(extra(content, category_id=3), tmp_path, ["bird", "cat"])
+    assert data.classes == ["bird", "cat"] and data.indices == {3: 1}
+    assert data.records[0].objects["class"].tolist() == [1]
+    assert (fault.effect, fault.count, fault.detail) == (IGNORED, 1, "1 of 'dog'")
+    _, faults = load(content, tmp_path, ["dogg"])
+    stopped = [f.reason for f in faults if f.effect == STOPS]
+    assert stopped == ["no class 'dogg'; did you mean 'dog'?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', "not JSON, or torn: it breaks off at line 1, column 13"),
+        ("[1]", "it is a list, not an object with images, annotations, categories"),
+        ('{"images": [], "categories": []}', "its key 'annotations' is missing"),
+        ('{"images": 1}', "its key 'images' is no list"),
+        ('{"images": [], "annotations": [], "categories": []}', "lists no image"),
+        ('{"a": ' + "[" * 100_000, "cannot be read|breaks off"),
+        ("\xff", "cannot be read"),
+    ],
+)
+def test_what_is_not_cocos_json(tmp_path, text, message):
+    (tmp_path / "a.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(DatasetError, match=message):
+        load_coco(str(tmp_path / "a.json"), str(tmp_path))
+
+
+def test_missing_file_and_keys(content, tmp_path):
     with pytest.raises(DatasetError, match="none.json is missing"):
-        load_coco(str(tmp_path / "none.json"), str(tmp_path), "coco_none")
-    (tmp_path / "torn.json").write_text(json.dumps(content)[:-9])
-    with pytest.raises(DatasetError, match="torn.json is not COCO's JSON"):
-        load_coco(str(tmp_path / "torn.json"), str(tmp_path), "coco_torn")
+        load_coco(str(tmp_path / "none.json"), str(tmp_path))
     del content["images"][0]["width"]
-    with pytest.raises(DatasetError, match="lacks one of its keys"):
-        load(content, tmp_path)
+    _, (fault, *_) = load(content, tmp_path)
+    assert fault.reason == '"width" is missing in images' and fault.detail == "id 1"
 
 
 def places(value, path=()):
@@ -106,17 +205,11 @@ def test_nonsense_anywhere_ends_in_one_sentence(content, tmp_path, value):
         place[key] = value
         # Fine, or told of; never another exception.
         with contextlib.suppress(DatasetError):
-            load(changed, tmp_path, f"nonsense_{uuid.uuid4().hex}")
-
-
-def test_what_detectron2_would_stop_at_is_told(content, tmp_path):
-    _, (fault,) = load(extra(content, ignore=1), tmp_path)
-    assert "reads no `ignore`" in fault.reason and fault.structural
+            load(changed, tmp_path)
 
 
 def test_real_coco_images(real_data):
     root = real_data / "coco"
-    records, faults = load_coco(
-        str(root / "annotations" / "instances_val2017.json"), str(root / "val2017"), "coco_real_set"
-    )
-    assert len(records) == 50 and not any(f.structural for f in faults)
+    data = load_coco(str(root / "annotations" / "instances_val2017.json"), str(root / "val2017"))
+    assert len(data.records) == 50 and {f.effect for f in data.faults} <= {TOLD}
+    assert sum(int(r.objects["crowd"].sum()) for r in data.records) == 5

@@ -43,7 +43,7 @@ def test_a_fold_of_several_splits_trains_and_is_evaluated(voc, voc_entry):
     train, test = ([r["image_id"] for r in DatasetCatalog.get(e["name"])] for e in entries)
     assert len(train) == 8 and len(test) == 3
     assert sorted(train + test) == sorted(i.replace(" ", "_") for i in IDS)
-    assert [r["image_id"] for r in load_records(entries[1]["name"])] == test
+    assert [r.image_id for r in load_records(entries[1]["name"])] == test
 
 
 def test_too_few_images_are_refused():

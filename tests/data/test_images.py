@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mutual_guidance.data.images import image_size, read_image, size_fault
+from mutual_guidance.data.images import ImageFinder, image_size, read_image, size_fault, why_missing
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_torn_image_is_refused(tmp_path, pixels, suffix, share):
     content = written(path, pixels)
     assert image_size(str(path)) == (40, 24)
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match="cannot be read .*truncated"):
+    with pytest.raises(ValueError, match="cannot be read, its file is torn: .*truncated"):
         image_size(str(path))
 
 
@@ -35,16 +35,53 @@ def test_whole_image_with_more_behind_it_is_fine(tmp_path, pixels):
     assert image_size(str(path)) == (40, 24)
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8"])
-def test_empty_file_and_text_named_jpg_are_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"not an image", "of none of the formats BMP, "),
+        (b"\xff\xd8", "of none of the formats BMP, "),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n", "of none of the formats"),
+    ],
+)
+def test_what_is_no_image_is_refused_whatever_its_name(tmp_path, content, reason, monkeypatch):
+    def start(*_, **__):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", start)
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="empty, or of no known format"):
-        image_size(str(path))
+    for read in (image_size, read_image):
+        with pytest.raises(ValueError, match=reason):
+            read(str(path))
 
 
 def test_missing_image_is_refused(tmp_path):
-    assert size_fault(str(tmp_path / "a.jpg"), 40, 24) == "image is missing"
+    assert size_fault(str(tmp_path / "a.jpg"), 40, 24) == ("image is missing", "")
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "reason"),
+    [
+        ("a.bmp", "a.jpg", "image is missing, but is there as .bmp"),
+        ("A.JPG", "a.jpg", "image is missing: it is there in other capitals"),
+        ("e\u0301.jpg", "\xe9.jpg", "image is missing: it is there in another Unicode form"),
+        ("a.jpg", "b\\a.jpg", "image is missing: its name has a backslash"),
+        ("a.jpg", "b/a.jpg", "image is missing, its folder as well"),
+        ("a.txt", "a.jpg", "image is missing"),
+    ],
+)
+def test_why_an_image_is_missing(tmp_path, there, asked, reason):
+    (tmp_path / there).write_bytes(b"")
+    assert why_missing(str(tmp_path / asked)).startswith(reason)
+    if reason == "image is missing":
+        assert why_missing(str(tmp_path / asked)) == reason
+
+
+def test_a_folder_is_no_image(tmp_path):
+    (tmp_path / "a.jpg").mkdir()
+    with pytest.raises(ValueError, match="image is a folder"):
+        read_image(str(tmp_path / "a.jpg"))
 
 
 def test_grey_of_16_bits_is_refused(tmp_path):
@@ -58,13 +95,16 @@ def test_orientation_counts(tmp_path, pixels):
     exif[0x0112] = 6  # to be turned by 90 degrees
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
     assert image_size(str(tmp_path / "a.jpg")) == (24, 40)
-    assert "24x40, its annotation says 40x24" in size_fault(str(tmp_path / "a.jpg"), 40, 24)
+    reason, detail = size_fault(str(tmp_path / "a.jpg"), 40, 24)
+    assert reason.startswith("EXIF turns this image") and detail == "image 24x40, annotation 40x24"
+    reason, _ = size_fault(str(tmp_path / "a.jpg"), 40, 25)
+    assert reason == "image is of another size than its annotation says"
 
 
 def test_decompression_bomb_is_refused(tmp_path, monkeypatch, pixels):
     written(tmp_path / "a.png", pixels)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # Pillow refuses twice as many
-    with pytest.raises(ValueError, match="DecompressionBombError"):
+    with pytest.raises(ValueError, match="more than 800 pixels: a decompression bomb"):
         image_size(str(tmp_path / "a.png"))
 
 
@@ -99,3 +139,37 @@ def test_what_cannot_be_read_has_a_reason(tmp_path, pixels):
     path.write_bytes(whole[:150] + bytes(len(whole) - 152) + whole[-2:])  # its end is in place
     with pytest.raises(ValueError, match="image cannot be read"):
         read_image(str(path))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_turned_once(tmp_path, suffix, orientation):
+    # The corners tell the eight orientations apart.
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16], upright[:8, 16:], upright[8:, :16] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    stored = Image.fromarray(upright)
+    if orientation > 1:
+        stored = stored.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = str(tmp_path / f"a.{suffix}")
+    stored.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    assert image_size(path) == (32, 16) and size_fault(path, 32, 16) is None
+    pixels = read_image(path, "RGB")
+    assert pixels.shape == upright.shape
+    assert np.abs(pixels.astype(int) - upright)[4::8, 4::8].max() < 60
+
+
+def test_finder_lists_every_suffix(tmp_path):
+    (tmp_path / "s").mkdir()
+    for name in ("a.jpg", "a.PNG", "a.txt", "b.c.tif", "s/d.webp", "e.gif"):
+        (tmp_path / name).touch()
+    find = ImageFinder(str(tmp_path))
+    assert find("a") == [str(tmp_path / "a.PNG"), str(tmp_path / "a.jpg")]
+    assert find("b.c") == [str(tmp_path / "b.c.tif")]
+    assert find("s/d") == [str(tmp_path / "s/d.webp")] and find("e") == find("none/x") == []

@@ -1,24 +1,40 @@
 import pytest
+from PIL import Image
 
 from mutual_guidance.data import load_voc
-from mutual_guidance.data.voc import collect_classes, read_annotation
+from mutual_guidance.data.faults import DROPPED, IGNORED, STOPS, TOLD
+from mutual_guidance.data.voc import collect_classes, read_split
+from mutual_guidance.data.voc_xml import read_annotation
 from mutual_guidance.errors import DatasetError
 
 CLASSES = ["red", "green", "blue"]
 
 
-def reasons(faults):
-    return [(f.reason.split(" [")[0], f.structural) for f in faults]
+def load(voc, classes=CLASSES):
+    """Records, and faults but what is merely told."""
+    records, faults = load_voc(str(voc.root), "train", classes)
+    return records, [f for f in faults if f.effect != TOLD]
+
+
+def rewrite(voc, image_id, *changes):
+    """Replace pieces of the text of an annotation."""
+    path = voc.root / "Annotations" / f"{image_id}.xml"
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
 
 
 def test_reads_boxes_as_detectron2_does(voc):
     voc.add("a", [("green", (1, 1, 64, 64)), ("red", (3, 5, 10, 20))])
-    records, faults = load_voc(str(voc.root), "train", CLASSES)
-    assert faults == []
-    assert records[0]["image_id"] == "a" and records[0]["height"] == 64
-    boxes = [(a["category_id"], a["bbox"]) for a in records[0]["annotations"]]
+    (record,), faults = load(voc)
+    assert faults == [] and record.image_id == "a" and record.height == 64
     # 1-based inclusive pixels: (1, 1, 64, 64) is the whole image.
-    assert boxes == [(1, [0.0, 0.0, 64.0, 64.0]), (0, [2.0, 4.0, 10.0, 20.0])]
+    assert record.objects["class"].tolist() == [1, 0]
+    assert record.objects["box"].tolist() == [[0, 0, 64, 64], [2, 4, 10, 20]]
+    assert record.objects["area"].tolist() == [64 * 64, 8 * 16]
 
 
 def test_degenerate_boxes_are_dropped_and_told(voc):
@@ -29,53 +45,99 @@ def test_degenerate_boxes_are_dropped_and_told(voc):
     voc.add("a", [])
     objects = "".join(
         f"<object><name>red</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax>"
-        f"<ymax>{d}</ymax></bndbox></object>"
+        f"<ymax>{d}</ymax></bndbox></object>\n"
         for a, b, c, d in boxes
     )
-    path = voc.root / "Annotations" / "a.xml"
-    path.write_text(path.read_text().replace("</annotation>", objects + "</annotation>"))
-    records, faults = load_voc(str(voc.root), "train", CLASSES)
-    assert [a["bbox"] for a in records[0]["annotations"]] == [[0.0, 0.0, 9.0, 9.0]]
-    assert len(faults) == 7 and not any(f.structural for f in faults)
+    path = rewrite(voc, "a", ("</annotation>", objects + "</annotation>"))
+    (record,), faults = load(voc)
+    assert record.objects["box"].tolist() == [[0.0, 0.0, 9.0, 9.0]]
+    assert len(faults) == 7 and {f.effect for f in faults} == {DROPPED}
     assert all(str(path) == f.file for f in faults)
+    assert faults[0].detail == "line 1: [5.0, 5.0, 5.0, 9.0]"
+    assert [f.detail.split(":")[0] for f in faults] == [f"line {i}" for i in (1, 2, 3, 5, 6, 7, 8)]
 
 
 def test_structural_faults(voc):
-    for name in (
-        "fine",
-        "no_xml",
-        "torn",
-        "no_image",
-        "empty_image",
-        "other_size",
-        "bomb",
-        "no_size",
-    ):
+    for name in ("fine", "no_xml", "torn", "no_image", "empty_image", "other_size", "bomb"):
         voc.add(name, [("red", (1, 1, 9, 9))])
-    voc.add("fine", [("purple", (1, 1, 9, 9))])  # a duplicate id and an unknown class
+    voc.add("fine", [("red", (1, 1, 9, 9))])  # an id that stands twice
     annotations, images = voc.root / "Annotations", voc.root / "JPEGImages"
     (annotations / "no_xml.xml").unlink()
     (annotations / "torn.xml").write_text("<annotation><size>")
     (images / "no_image.jpg").unlink()
     (images / "empty_image.jpg").write_bytes(b"")
-    text = (annotations / "other_size.xml").read_text()
-    (annotations / "other_size.xml").write_text(text.replace("<width>64", "<width>65"))
-    (annotations / "no_size.xml").write_text("<annotation></annotation>")
+    rewrite(voc, "other_size", ("<width>64", "<width>65"))
     (annotations / "bomb.xml").write_text(
         '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;">]><annotation>&z;</annotation>'
     )
-    _, faults = load_voc(str(voc.root), "train", CLASSES)
-    assert all(f.structural for f in faults)
-    told = {f.file.rsplit("/", 1)[1]: f.reason for f in faults}
+    _, faults = load(voc)
+    assert all(f.effect == STOPS for f in faults)
+    told = {f.file.rsplit("/", 1)[1]: f"{f.reason}; {f.detail}" for f in faults}
     assert "missing" in told["no_xml.xml"]
-    assert "not XML" in told["torn.xml"]
+    assert told["torn.xml"] == "annotation is not XML, or torn; line 1, column 19"
     assert "missing" in told["no_image.jpg"]
-    assert "cannot be read" in told["empty_image.jpg"]
-    assert "64x64, its annotation says 65x64" in told["other_size.jpg"]
+    assert "the file is empty" in told["empty_image.jpg"]
+    assert told["other_size.jpg"].endswith("image 64x64, annotation 65x64")
     assert "entities" in told["bomb.xml"]
-    assert "cannot be used" in told["no_size.xml"]
-    assert "unknown class 'purple'" in told["fine.xml"]
-    assert "duplicate id fine" in told["train.txt"]
+    assert told["train.txt"] == "id stands twice; 'fine'"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ([("<size>", "<siz>")], "not XML"),
+        ([("<width>64</width>", "")], "tag <width> of <size> is missing"),
+        ([("<width>64", "<width>many")], "tag <width> is 'many', not a number"),
+        ([("<width>64", "<width>64.5")], "tag <width> is 64.5, not a whole number"),
+        ([("<width>64", "<width>nan")], "tag <width> is nan, not a whole number"),
+        ([("<xmin>1<", "<xmin>1,5<")], "tag <xmin> is '1,5', not a number"),
+        ([("<xmin>1<", "<xmin>1_5<")], "tag <xmin> is '1_5', not a number"),
+        ([("<xmin>1<", "<xmin><")], "tag <xmin> is '', not a number"),
+        ([("</xmin>", "</xmin><xmin>2</xmin>")], "tag <xmin> of <bndbox> stands there 2 times"),
+        ([("<name>red</name>", "<name> </name>")], "tag <name> of an <object> is empty"),
+        ([("<name>red</name>", "")], "tag <name> of <object> is missing"),
+        ([("</name>", "</name><name>blue</name>")], "tag <name> of <object> stands there 2 times"),
+        ([("<name>", "<difficult>ja</difficult><name>")], "tag <difficult> is 'ja', not 0 or 1"),
+        ([("</bndbox>", "</bndbox><bndbox></bndbox>")], "tag <bndbox> of <object> stands there 2"),
+        ([("<annotation>", "<annotation xmlns='urn:x'>")], "tags stand in the namespace 'urn:x'"),
+    ],
+)
+def test_annotation_that_cannot_be_used_is_refused(voc, changes, reason):
+    voc.add("a", [("red", (1, 2, 9, 9))])
+    path = rewrite(voc, "a", *changes)
+    records, (fault,) = load(voc)
+    assert records == [] and fault.file == str(path) and fault.effect == STOPS
+    assert reason in fault.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "tag"),
+    [
+        ([("<object>", "<objects><object>"), ("</object>", "</object></objects>")], "object"),
+        ([("object>", "Object>")], "Object"),
+        ([("<object>", "<x:object xmlns:x='u'>"), ("</object>", "</x:object>")], "object"),
+        ([("bndbox>", "BndBox>")], "BndBox"),
+        ([("bndbox>", "robndbox>")], "robndbox"),
+        ([("<name>", "<Difficult>1</Difficult><name>")], "Difficult"),
+        ([("<object>", "<item><bndbox></bndbox></item><object>")], "bndbox"),
+    ],
+)
+def test_an_object_that_would_be_passed_over_is_refused(voc, changes, tag):
+    voc.add("a", [("red", (1, 2, 9, 9))])
+    path = rewrite(voc, "a", ("<object>", "\n<object>"), *changes)
+    records, (fault,) = load(voc)
+    assert records == [] and fault.file == str(path) and fault.effect == STOPS
+    assert f"tag <{tag}> is not read where and as it stands" in fault.reason
+    assert fault.detail == "line 2"
+
+
+def test_parts_and_unknown_tags_are_passed_over(voc):
+    voc.add("a", [("red", (1, 2, 9, 9))])
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    more = f"<owner><name>x</name></owner><object><pose>y</pose>{part}"
+    rewrite(voc, "a", ("<object>", more))
+    (record,), faults = load(voc)
+    assert len(record.objects) == 1 and faults == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -92,6 +154,14 @@ def test_entities_are_refused_unexpanded(tmp_path, declarations, encoding):
     text = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [{declarations}]><a>&b;</a>'
     path.write_text(text, encoding=encoding)
     with pytest.raises(ValueError, match="declares XML entities"):
+        read_annotation(str(path))
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "martian"])
+def test_unknown_encodings_are_refused(tmp_path, encoding):
+    path = tmp_path / "a.xml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><a/>')
+    with pytest.raises(ValueError, match="unknown encoding|not XML"):
         read_annotation(str(path))
 
 
@@ -115,15 +185,72 @@ def test_annotation_torn_anywhere_is_refused(voc, tmp_path):
             read_annotation(str(tmp_path / "torn.xml"))
 
 
-def test_one_image_is_enough(voc):
-    voc.add("only", [("red", (1, 1, 9, 9))])
-    assert len(load_voc(str(voc.root), "train", CLASSES)[0]) == 1
+def test_lines_of_a_split_are_ids(voc):
+    for folder in ("Annotations", "JPEGImages"):
+        (voc.root / folder / "sub").mkdir()
+    ids = ["photo (1)", "my  photo 1", "sub/x", "photo"]
+    for image_id in ids:
+        voc.add(image_id, [("red", (1, 1, 9, 9))], listed=False)
+    split = voc.root / "ImageSets" / "Main" / "train.txt"
+    split.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(ids).encode() + b" \n\n")
+    records, faults = load(voc)
+    assert [r.image_id for r in records] == ids and faults == []
+    # VOC's own files of a class have a column more.
+    split.write_text("photo -1\nphoto (1)  1\nsub/x\t0\n")
+    assert read_split(str(voc.root), "train") == ["photo", "photo (1)", "sub/x"]
+    # What is there under neither name is told as it stands.
+    split.write_text("phote 1\nphoto 2\n")
+    assert read_split(str(voc.root), "train") == ["phote 1", "photo 2"]
+
+
+def test_an_id_with_a_suffix_is_told(voc):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("a.jpg")
+    _, (fault,) = load(voc)
+    assert "the id ends as an image's file does" in fault.reason
+
+
+def test_images_of_every_suffix_are_found_and_two_of_one_id_are_refused(voc):
+    for i, suffix in enumerate((".bmp", ".PNG", ".tif", ".webp")):
+        voc.add(f"a{i}", [("red", (1, 1, 9, 9))])
+        path = voc.root / "JPEGImages" / f"a{i}.jpg"
+        Image.open(path).save(path.with_suffix(suffix))
+        path.unlink()
+    records, faults = load(voc)
+    assert faults == [] and records[1].file_name.endswith("a1.PNG")
+    Image.new("RGB", (64, 64)).save(voc.root / "JPEGImages" / "a0.jpg")
+    _, (fault,) = load(voc)
+    assert "several images have this id" in fault.reason and fault.detail == "a0.bmp, a0.jpg"
 
 
 def test_classes_are_collected_from_all_annotations(voc):
-    voc.add("a", [("red", (1, 1, 9, 9))])
+    voc.add("a", [(" red\n", (1, 1, 9, 9))])
     voc.add("b", [("blue", (1, 1, 9, 9))], split="test")
-    assert collect_classes(str(voc.root)) == ["blue", "red"]
+    assert collect_classes(str(voc.root)) == (["blue", "red"], [])
+    voc.add("c", [("Red", (1, 1, 9, 9))], split="test")
+    classes, (fault,) = collect_classes(str(voc.root))
+    assert classes == ["Red", "blue", "red"]
+    assert fault.detail == "'Red', 'red'" and fault.effect == TOLD
+
+
+def test_a_subset_of_the_classes(voc):
+    voc.add("a", [("red", (1, 1, 9, 9)), ("blue", (1, 1, 9, 9)), ("blue", (1, 1, 9, 9))])
+    (record,), (fault,) = load(voc, ["green", "red"])
+    assert record.objects["class"].tolist() == [1]
+    assert (fault.effect, fault.count, fault.detail) == (IGNORED, 2, "2 of 'blue'")
+
+
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [
+        (["red", "blu"], "no class 'blu'; did you mean 'blue'?"),
+        (["red", "Blue"], "class 'blue': `classes` has 'Blue'; write it in one way"),
+    ],
+)
+def test_a_misspelt_class_is_refused(voc, classes, reason):
+    voc.add("a", [("red", (1, 1, 9, 9)), ("blue", (1, 1, 9, 9))])
+    _, faults = load(voc, classes)
+    assert reason in [f.reason for f in faults if f.effect == STOPS]
 
 
 def test_bccd_has_two_degenerate_boxes(real_data):
@@ -131,5 +258,5 @@ def test_bccd_has_two_degenerate_boxes(real_data):
     faults = []
     for split in ("trainval", "test"):
         faults += load_voc(str(real_data / "BCCD"), split, classes)[1]
-    assert len(faults) == 2 and not any(f.structural for f in faults)
-    assert all("zero-area" in f.reason for f in faults)
+    assert [f.effect for f in faults] == [DROPPED, DROPPED]
+    assert all("without area" in f.reason for f in faults)

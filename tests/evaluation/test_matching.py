@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from detectron2.structures import BoxMode
 
+from mutual_guidance.data.records import FoundObject, Record, pack_objects
 from mutual_guidance.evaluation.detections import Detections
 from mutual_guidance.evaluation.ground_truth import ground_truths
 from mutual_guidance.evaluation.matching import (
@@ -22,11 +22,8 @@ def detections(boxes, scores, classes):
 
 
 def objects(*boxes_and_classes, **flags):
-    annotations = [
-        {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": c, **flags}
-        for box, c in boxes_and_classes
-    ]
-    return ground_truths({"annotations": annotations})
+    found = [FoundObject(box, c, "", **flags) for box, c in boxes_and_classes]
+    return ground_truths(Record("", 0, 100, 100, pack_objects(found, 100, 100, "")[0]))
 
 
 def test_matching_by_hand():
@@ -43,7 +40,7 @@ def test_matching_by_hand():
 
 
 def test_crowds_neither_help_nor_harm():
-    gts = objects(([0, 0, 10, 10], 0), iscrowd=1)
+    gts = objects(([0, 0, 10, 10], 0), crowd=True)
     matched = match(detections([[0, 0, 10, 10], [0, 0, 10, 8]], [0.9, 0.8], [0, 0]), gts)
     assert matched.gt_inds.tolist() == [NOT_COUNTED, NOT_COUNTED] and matched.num_false == 0
 
@@ -108,7 +105,7 @@ def test_precision_and_recall_of_nothing():
 
 
 def test_what_is_not_counted_is_in_no_curve():
-    gts = objects(([0, 0, 10, 10], 0), iscrowd=1)
+    gts = objects(([0, 0, 10, 10], 0), crowd=True)
     matched = match(detections([[0, 0, 10, 10]], [0.9], [0]), gts)
     assert len(precision_recall([matched], [gts]).scores) == 0
     assert confusion([matched], [gts], 1).sum() == 0 and np.isnan(quality(matched, gts))

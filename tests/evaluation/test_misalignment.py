@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 
-from mutual_guidance.data import register_datasets
+from mutual_guidance.data import Record, register_datasets
+from mutual_guidance.data.records import FoundObject, pack_objects
 from mutual_guidance.engine import Trainer, load_config
 from mutual_guidance.evaluation import (
     MisalignmentEvaluator,
@@ -45,14 +46,19 @@ def predictions(boxes, scores, classes, kept=None):
     return instances
 
 
-def annotation(box, category_id=0, **flags):
-    return {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": category_id, **flags}
+def truth(*objects):
+    """Of an image with these objects."""
+    return ground_truths(Record("", 0, 100, 100, pack_objects(objects, 100, 100, "")[0]))
+
+
+def annotated(box, category=0, **flags):
+    return FoundObject(box, category, "", **flags)
 
 
 def test_one_ground_truth_by_hand():
     # The ground truth is 10 pixels wide and 100 high; boxes of width w from its left edge and of
     # its height have IoU w / 10.
-    gts = ground_truths({"annotations": [annotation([0, 0, 10, 100])]})
+    gts = truth(annotated([0, 0, 10, 100]))
     widths, scores = [6, 9, 8, 5], [0.9, 0.6, 0.7, 0.2]
     boxes = [[0, 0, w, 100] for w in widths]
     candidates = predictions(boxes, scores, [0] * 4, kept=[True, False, False, True])
@@ -75,15 +81,11 @@ def test_one_ground_truth_by_hand():
 
 
 def test_predictions_belong_to_the_ground_truth_of_their_class_that_they_overlap_most():
-    gts = ground_truths(
-        {
-            "annotations": [
-                annotation([0, 0, 10, 10]),
-                annotation([5, 0, 15, 10]),
-                annotation([0, 0, 10, 10], category_id=1),
-                annotation([50, 50, 60, 60], category_id=1),
-            ]
-        }
+    gts = truth(
+        annotated([0, 0, 10, 10]),
+        annotated([5, 0, 15, 10]),
+        annotated([0, 0, 10, 10], category=1),
+        annotated([50, 50, 60, 60], category=1),
     )
     # The first overlaps both of class 0: 10/10 with the first, 5/15 with the second. The second
     # belongs to the second: 9/11 against 6/14. The third is of class 1. The last belongs to none:
@@ -96,12 +98,11 @@ def test_predictions_belong_to_the_ground_truth_of_their_class_that_they_overlap
 
 
 def test_crowds_and_difficult_objects_own_predictions_but_do_not_count():
-    objects = [
-        annotation([0, 0, 10, 10], iscrowd=1),
-        annotation([0, 0, 9, 10]),
-        annotation([50, 50, 60, 60], difficult=1),
-    ]
-    gts = ground_truths({"annotations": objects})
+    gts = truth(
+        annotated([0, 0, 10, 10], crowd=True),
+        annotated([0, 0, 9, 10]),
+        annotated([50, 50, 60, 60], difficult=True),
+    )
     preds = predictions([[0, 0, 10, 10], [0, 0, 8, 10]], [0.9, 0.3], [0, 0], kept=[True, True])
     measured = measure(preds, preds, gts)
     # The first fits the crowd best; the second has IoU 80/100 with it and 80/90 with its object.
@@ -153,7 +154,7 @@ def test_equals_the_slow_reference(data):
 
 def test_nothing_to_measure_is_null_not_nan(tmp_path):
     nothing = predictions([], [], [], kept=[])
-    gts = ground_truths({"annotations": []})
+    gts = truth()
     details = summarize("x", measure(nothing, nothing, gts))
     json.dumps(details, allow_nan=False)
     assert details["num_gts"] == 0 and np.isnan(metrics(details)["suppressed"])

@@ -76,11 +76,11 @@ def test_equals_detectron2s_voc_eval(voc, voc_entry, year, tmp_path):
     lines = {c: [] for c in range(3)}
     scores = rng.permutation(12 * 30) / 500  # all different, three decimals
     for name, image_scores in zip(names, scores.reshape(12, 30), strict=True):
-        gts = evaluator._records[names.index(name)]["annotations"]
+        gts = evaluator._records[names.index(name)].objects
         picks = [gts[rng.integers(len(gts))] for _ in range(30)]
-        boxes = np.array([g["bbox"] for g in picks]) + rng.integers(-3, 4, (30, 4))
+        boxes = np.array([g["box"] for g in picks]) + rng.integers(-3, 4, (30, 4))
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
-        classes = [g["category_id"] if rng.random() < 0.8 else rng.integers(3) for g in picks]
+        classes = [int(g["class"]) if rng.random() < 0.8 else rng.integers(3) for g in picks]
         evaluator.process([{"image_id": name}], [detections(boxes, image_scores, classes)])
         for box, score, c in zip(boxes, image_scores, classes, strict=True):
             x0, y0, x1, y1 = box

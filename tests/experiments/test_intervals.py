@@ -64,7 +64,7 @@ def finish(root, plans, cells):
             for t in truths
         ]
         folder = root / cell.folder
-        by_id = dict(zip((r["image_id"] for r in records), detections, strict=True))
+        by_id = dict(zip((r.image_id for r in records), detections, strict=True))
         write_detections(folder / "detections" / f"{dataset}.npz", by_id)
         found[cell] = match(truths, detections, 3)
         everything = np.ones((1, len(records)))

@@ -1,6 +1,6 @@
 import numpy as np
-from detectron2.structures import BoxMode
 
+from mutual_guidance.data.records import FoundObject, Record, pack_objects
 from mutual_guidance.evaluation.detections import Detections
 from mutual_guidance.evaluation.ground_truth import ground_truths
 from mutual_guidance.evaluation.matching import match
@@ -12,8 +12,8 @@ def detection(box):
 
 
 def test_drawn_colours(tmp_path):
-    box = {"bbox": [10, 10, 40, 40], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
-    gts = ground_truths({"annotations": [box]})
+    objects, _ = pack_objects([FoundObject([10, 10, 40, 40], 0, 1)], 100, 100, "")
+    gts = ground_truths(Record("", 0, 100, 100, objects))
     found, wrong = (match(detection(b), gts) for b in ([10, 10, 40, 40], [50, 50, 90, 90]))
     image = np.zeros((100, 100, 3), np.uint8)
     models = {"a $x^{": found, "b": wrong}  # no mathematics

@@ -1,13 +1,30 @@
 """What can be wrong in a data set, and how it is told."""
 
-import math
+import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from tabulate import tabulate
 
-_MAX_ROWS = 30
+# What a fault does, the gravest first.
+STOPS, DROPPED, CLIPPED, IGNORED, TOLD = "stops", "dropped", "clipped", "ignored", "told"
+_EFFECTS = (STOPS, DROPPED, CLIPPED, IGNORED, TOLD)
+_MAX_REASONS = 30
+_MAX_EXAMPLES = 3
+
+
+class Fault(NamedTuple):
+    """Something wrong or odd in a file."""
+
+    file: str
+    reason: str  # in the same words for all of its kind, which share a row of the table
+    detail: str = ""  # where in the file, and what stands there
+    effect: str = STOPS
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.detail}" if self.detail else self.file
 
 
 def repeated(names: Iterable[Hashable]) -> list[Hashable]:
@@ -15,35 +32,37 @@ def repeated(names: Iterable[Hashable]) -> list[Hashable]:
     return sorted((n for n, count in Counter(names).items() if count > 1), key=str)
 
 
-class Fault(NamedTuple):
-    """One thing wrong in one file."""
-
-    file: str
-    reason: str
-    structural: bool  # stops the run; otherwise the box is dropped
-
-
-def box_fault(box: Sequence[float], width: float, height: float) -> str | None:
-    """Why a box (XYXY, pixels) of an image of that size is of no use, or None."""
-    x0, y0, x1, y1 = box
-    if not all(math.isfinite(v) for v in box):
-        return f"box {list(box)} is not finite"
-    if x1 <= x0 or y1 <= y0:
-        return f"zero-area or inverted box {list(box)}"
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        return f"box {list(box)} outside the {width}x{height} image"
-    if x0 < -width or y0 < -height or x1 > 2 * width or y1 > 2 * height:
-        return f"box {list(box)} reaches more than a {width}x{height} image beyond the image"
-    return None
+def stopping(faults: Iterable[Fault]) -> bool:
+    """Whether one of them stops a run."""
+    return any(fault.effect == STOPS for fault in faults)
 
 
 def fault_table(faults: Sequence[Fault]) -> str:
-    """A table by file and reason, what stops the run first, cut at 30 rows."""
-    ordered = sorted(faults, key=lambda f: (not f.structural, f.file))
-    rows = [(f.file, f.reason, "stops" if f.structural else "dropped") for f in ordered]
-    table = tabulate(rows[:_MAX_ROWS], headers=("file", "reason", ""), tablefmt="pipe")
-    if len(rows) > _MAX_ROWS:
-        effects = Counter(effect for _, _, effect in rows[_MAX_ROWS:])
-        more = ", ".join(f"{count} {effect}" for effect, count in effects.items())
-        table += f"\n... and more: {more}"
+    """A row a reason, what stops the run first: how often, and where, for example."""
+    kinds: dict[tuple[int, str], list[Fault]] = {}
+    for fault in faults:
+        kinds.setdefault((_EFFECTS.index(fault.effect), fault.reason), []).append(fault)
+    ordered = sorted(kinds.items(), key=lambda kind: kind[0][0])
+    rows = [
+        (
+            _EFFECTS[effect],
+            sum(fault.count for fault in of_kind),
+            reason,
+            "\n".join(map(str, of_kind[:_MAX_EXAMPLES])),
+        )
+        for (effect, reason), of_kind in ordered
+    ]
+    headers = ("effect", "count", "reason", "for example")
+    table = tabulate(rows[:_MAX_REASONS], headers, tablefmt="simple", disable_numparse=True)
+    more = Counter(effect for effect, *_ in rows[_MAX_REASONS:])
+    if more:
+        table += "\n... and more reasons: " + ", ".join(f"{n} {e}" for e, n in more.items())
     return table
+
+
+def write_faults(faults: Sequence[Fault], path: str) -> None:
+    """Write every fault to a file, a line each: effect, count, file, reason and detail."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as f:
+        for file, reason, detail, effect, count in faults:
+            f.write(f"{effect}\t{count}\t{file}\t{reason}\t{detail}\n")

@@ -1,37 +1,79 @@
-"""Images as Detectron2 reads them, and what can be told of their files without decoding them."""
+"""Images: the one way to open them, and what can be told of their files without decoding them."""
 
+import functools
 import os
+import unicodedata
 
 import numpy as np
 from detectron2.data import detection_utils as utils
 from PIL import Image, UnidentifiedImageError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Of files that are taken for images where a folder or an id names them.
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+_TEXT_SUFFIXES = (".json", ".txt", ".xml", ".yaml")
+# What may be in such a file: formats that Pillow decodes itself. It would start Ghostscript on an
+# EPS, whatever the file is called.
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _ORIENTATION_TAG = 0x0112
+_UPRIGHT_BY = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _TURNED_BY_90_DEGREES = (5, 6, 7, 8)
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 # Of more than 8 bits a channel. Pillow would not scale but clip them to 8 bits.
 _DEEP_MODES = ("I", "F")
 
 
-def read_image(path: str) -> np.ndarray:
+def read_image(path: str, image_format: str = "BGR") -> np.ndarray:
     """
-    Pixels (H, W, 3), uint8, BGR, with EXIF orientation applied.
+    Pixels (H, W, 3), uint8, in the order of ``image_format`` (see INPUT.FORMAT), upright as EXIF
+    says.
 
     Raises:
         ValueError: as :func:`image_size`.
     """
-    image_size(path)
+    with open_image(path) as image:
+        _decode(image)
+        _refuse_deep(image)
+        method = _UPRIGHT_BY.get(_orientation(image))
+        upright = image if method is None else image.transpose(method)
+        return utils.convert_PIL_to_numpy(upright, image_format)
+
+
+def open_image(path: str) -> Image.Image:
+    """
+    Open an image file of a known format, whatever its suffix says.
+
+    Raises:
+        ValueError: missing, empty or no image; the message is the reason without the path.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(why_missing(path))
     try:
-        return utils.read_image(path, format="BGR")
-    except Exception as error:  # a torn file can make Pillow's decoders raise anything
-        raise ValueError(f"image cannot be read ({type(error).__name__})") from error
+        return Image.open(path, formats=_readable_formats())
+    except UnidentifiedImageError as error:
+        size = os.path.getsize(path)
+        reason = f"of none of the formats {', '.join(_FORMATS)}" if size else "the file is empty"
+        raise ValueError(f"image cannot be read: {reason}") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise ValueError(f"image has more than {limit} pixels: a decompression bomb?") from error
+    except PermissionError as error:
+        raise ValueError("image cannot be read: its file may not be read by you") from error
+    except Exception as error:  # a torn file can make Pillow's parsers raise anything
+        raise ValueError(f"image cannot be read: {error}") from error
 
 
 def image_size(path: str) -> tuple[int, int]:
     """
-    Width and height in pixels as Detectron2 reads the image, EXIF orientation applied.
+    Width and height in pixels as :func:`read_image` reads the image, EXIF orientation applied.
 
     The image is only decoded where its file does not end as a whole one does.
 
@@ -39,35 +81,59 @@ def image_size(path: str) -> tuple[int, int]:
         ValueError: missing, empty, torn, no image, or of more than 8 bits a channel; the message
             is the reason without the path.
     """
-    if not os.path.isfile(path):
-        raise ValueError("image is missing")
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            mode, orientation = image.mode, image.getexif().get(_ORIENTATION_TAG)
-            if not _ends_whole(path, image.format):
-                image.load()
-    except UnidentifiedImageError as error:
-        raise ValueError("image cannot be read: empty, or of no known format") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image cannot be read ({type(error).__name__}: {error})") from error
-    if mode.startswith(_DEEP_MODES):
-        raise ValueError(
-            f"image has more than 8 bits a channel (mode {mode}), which would be clipped at 255; "
-            "scale it to 8 bits"
-        )
-    return (height, width) if orientation in _TURNED_BY_90_DEGREES else (width, height)
+    (width, height), turned = _size_and_turn(path)
+    return (height, width) if turned else (width, height)
 
 
-def size_fault(path: str, width: int, height: int) -> str | None:
-    """Why the image is not one of that size, or None."""
+def size_fault(path: str, width: int, height: int) -> tuple[str, str] | None:
+    """Why the image is not one of that size, and the sizes in question; None if it is one."""
     try:
-        actual = image_size(path)
+        stored, turned = _size_and_turn(path)
     except ValueError as error:
-        return str(error)
-    if actual != (width, height):
-        return f"image is {actual[0]}x{actual[1]}, its annotation says {width}x{height}"
-    return None
+        return str(error), ""
+    shown = stored[::-1] if turned else stored
+    if shown == (width, height):
+        return None
+    sizes = f"image {shown[0]}x{shown[1]}, annotation {width}x{height}"
+    if turned and stored == (width, height):
+        return (
+            "EXIF turns this image by 90 degrees, its annotation gives the size before; turn the "
+            "pixels themselves or remove the tag",
+            sizes,
+        )
+    return "image is of another size than its annotation says", sizes
+
+
+def _size_and_turn(path: str) -> tuple[tuple[int, int], bool]:
+    """Width and height as stored, and whether they are to be turned by 90 degrees."""
+    with open_image(path) as image:
+        if not _ends_whole(path, image.format):
+            _decode(image)
+        _refuse_deep(image)
+        return image.size, _orientation(image) in _TURNED_BY_90_DEGREES
+
+
+def _decode(image: Image.Image) -> None:
+    """Raise ValueError where it is torn. A TIFF's orientation is then applied and gone."""
+    try:
+        image.load()
+    except Exception as error:  # a torn file can make Pillow's decoders raise anything
+        raise ValueError(f"image cannot be read, its file is torn: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # EXIF that cannot be parsed turns nothing
+        return None
+
+
+def _refuse_deep(image: Image.Image) -> None:
+    if image.mode.startswith(_DEEP_MODES):
+        raise ValueError(
+            f"image has more than 8 bits a channel (mode {image.mode}), which would be clipped at "
+            "255; scale it to 8 bits"
+        )
 
 
 def _ends_whole(path: str, image_format: str) -> bool:
@@ -78,3 +144,67 @@ def _ends_whole(path: str, image_format: str) -> bool:
     with open(path, "rb") as f:
         f.seek(-len(marker), os.SEEK_END)
         return f.read() == marker
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a name ends as one of an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+class ImageFinder:
+    """Finds the images of a folder by their path without suffix; a folder is listed once."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._by_stem: dict[str, dict[str, list[str]]] = {}
+
+    def __call__(self, stem: str) -> list[str]:
+        """Paths of the images ``stem``.*, of whatever suffix of an image."""
+        folder, name = os.path.split(os.path.join(self.folder, stem))
+        if folder not in self._by_stem:
+            self._by_stem[folder] = {}
+            for file in filter(has_image_suffix, _listed(folder)):
+                of_stem = self._by_stem[folder].setdefault(os.path.splitext(file)[0], [])
+                of_stem.append(os.path.join(folder, file))
+        return self._by_stem[folder].get(name, [])
+
+
+def why_missing(path: str) -> str:
+    """Why there is no image file at a path, with the likely cause."""
+    if os.path.isdir(path):
+        return "image is a folder"
+    folder, name = os.path.split(path)
+    if "\\" in name:
+        return "image is missing: its name has a backslash; folders are separated by /"
+    if not os.path.isdir(folder):
+        return "image is missing, its folder as well"
+    form = unicodedata.normalize("NFC", name)
+    forms, in_lower_case, suffixes = _near_names(folder, os.stat(folder).st_mtime_ns)
+    if form in forms:
+        return "image is missing: it is there in another Unicode form (é as one sign or as two)"
+    if name.casefold() in in_lower_case:
+        return "image is missing: it is there in other capitals"
+    suffix = suffixes.get(os.path.splitext(name)[0])
+    return f"image is missing, but is there as {suffix}" if suffix else "image is missing"
+
+
+@functools.cache
+def _readable_formats() -> tuple[str, ...]:
+    """Those of _FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _listed(folder: str) -> list[str]:
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
+@functools.lru_cache(maxsize=8)
+def _near_names(folder: str, _changed: int) -> tuple[set[str], set[str], dict[str, str]]:
+    """Of the files in a folder: names in composed form, in lower case, and suffixes by stem."""
+    names = [name for name in _listed(folder) if not name.endswith(_TEXT_SUFFIXES)]
+    return (
+        {unicodedata.normalize("NFC", name) for name in names},
+        {name.casefold() for name in names},
+        dict(os.path.splitext(name) for name in names),
+    )

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
+from .images import IMAGE_SUFFIXES, has_image_suffix
 
-_IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 _CAMERA = "camera:"
 _DEFAULT_FPS = 25.0
@@ -53,7 +53,7 @@ def find_images(inputs: Sequence[str]) -> Images:
         files = list(map(os.path.abspath, _expand(pattern)))
         images = files if os.path.isfile(pattern) else list(filter(has_image_suffix, files))
         if not images:
-            known = ", ".join(_IMAGE_SUFFIXES)
+            known = ", ".join(IMAGE_SUFFIXES)
             raise InputError(f"{pattern}: no image matches (known are {known})")
         found.update(dict.fromkeys(images))
         others.update(dict.fromkeys(files))
@@ -118,11 +118,6 @@ def _links_last(path: str) -> tuple[bool, str]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def has_image_suffix(name: str) -> bool:
-    """Whether a name ends as one of an image, of a format that is read and written."""
-    return name.lower().endswith(_IMAGE_SUFFIXES)
 
 
 def is_video(name: str) -> bool:

@@ -1,8 +1,6 @@
 """From a data set dict to the input of a model, with SSD's random crop."""
 
 import copy
-import functools
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,10 +10,10 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from fvcore.transforms.transform import CropTransform
-from PIL.Image import DecompressionBombError
 
 from ..errors import DatasetError
 from .augmentation import build_augmentations
+from .images import read_image
 
 # Boxes narrower or lower than this share of the image are dropped after augmentation.
 _MIN_SIDE = 0.01
@@ -32,23 +30,21 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
     return PlainMapper(is_train=is_train, **args)
 
 
-def _naming_the_image(call: Callable) -> Callable:
-    """Let what goes wrong with an image say which one it is."""
-
-    @functools.wraps(call)
-    def named(self, dataset_dict: dict) -> dict:
-        try:
-            return call(self, dataset_dict)
-        except (OSError, SyntaxError, ValueError, DecompressionBombError) as error:
-            raise DatasetError(f"{dataset_dict['file_name']} cannot be used: {error}") from error
-
-    return named
-
-
 class PlainMapper(DatasetMapper):
-    """Detectron2's mapper. Raises DatasetError, with the file, for an image that cannot be read."""
+    """Detectron2's mapper of boxes, with images opened as everywhere in the project."""
 
-    __call__ = _naming_the_image(DatasetMapper.__call__)
+    def __call__(self, dataset_dict: dict) -> dict:
+        """See :class:`DatasetMapper`; raises DatasetError for an image that cannot be read."""
+        dataset_dict = copy.deepcopy(dataset_dict)
+        image_input = T.AugInput(_read(dataset_dict, self.image_format))
+        transforms = self.augmentations(image_input)
+        image = image_input.image
+        dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        if self.is_train:
+            self._transform_annotations(dataset_dict, transforms, image.shape[:2])
+        else:
+            dataset_dict.pop("annotations", None)
+        return dataset_dict
 
 
 class SSDMapper(DatasetMapper):
@@ -69,12 +65,10 @@ class SSDMapper(DatasetMapper):
         self.crop = T.MinIoURandomCrop()
         self.fallback = T.AugmentationList([T.Resize(square_size)])
 
-    @_naming_the_image
     def __call__(self, dataset_dict: dict) -> dict:
         """See :class:`DatasetMapper`; raises DatasetError for an image that cannot be read."""
         dataset_dict = copy.deepcopy(dataset_dict)
-        image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
-        utils.check_image_size(dataset_dict, image)
+        image = _read(dataset_dict, self.image_format)
         annotations = [a for a in dataset_dict.pop("annotations") if not a.get("iscrowd", 0)]
         boxes = _absolute_boxes(annotations)
         classes = np.array([a["category_id"] for a in annotations], dtype=np.int64)
@@ -106,6 +100,16 @@ class SSDMapper(DatasetMapper):
         image, boxes = _transform(self.augmentations, image, boxes)
         sides = (boxes[:, 2:] - boxes[:, :2]) / (image.shape[1], image.shape[0])
         return image, boxes, kept & (sides >= _MIN_SIDE).all(axis=1)
+
+
+def _read(dataset_dict: dict, image_format: str) -> np.ndarray:
+    """Pixels of an image. Raises DatasetError, with the file, where it is not as it was checked."""
+    try:
+        image = read_image(dataset_dict["file_name"], image_format)
+        utils.check_image_size(dataset_dict, image)
+    except ValueError as error:
+        raise DatasetError(f"{dataset_dict['file_name']} cannot be used: {error}") from error
+    return image
 
 
 def _absolute_boxes(annotations: list[dict]) -> np.ndarray:

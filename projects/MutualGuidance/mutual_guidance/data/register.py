@@ -3,29 +3,46 @@
 import difflib
 import logging
 import os
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 from tqdm import tqdm
 
 from ..errors import DatasetError
+from .classes import clean_names
 from .coco import load_coco
-from .faults import Fault, fault_table, repeated
+from .faults import Fault, fault_table, repeated, stopping, write_faults
 from .folds import check_fold
 from .images import size_fault
+from .records import Record
 from .voc import collect_classes, load_voc
-from .yolo import load_yolo, read_names
+from .yolo import load_yolo
+from .yolo_yaml import DATA_FILE, YOLONames, read_names, split_sources
 
 logger = logging.getLogger(__name__)
 
+FAULTS_FILE = "dataset_faults.txt"
 _KEYS = {
     "voc": ({"name", "format", "root", "split"}, {"classes"}),
-    "coco": ({"name", "format", "root", "annotations", "images"}, set()),
-    "yolo": ({"name", "format", "root", "images"}, {"classes"}),
+    "coco": ({"name", "format", "root", "annotations", "images"}, {"classes"}),
+    "yolo": ({"name", "format", "root"}, {"images", "data", "split", "classes"}),
 }
+
+
+class Loaded(NamedTuple):
+    """What loading a data set gave."""
+
+    records: list[Record]
+    faults: list[Fault]
+
+
 # By name: the entry that registered it, and what loading it gave.
 _entries: dict[str, dict] = {}
-_loaded: dict[str, tuple[list[dict], list[Fault]]] = {}
+_loaded: dict[str, Loaded] = {}
 
 
 def register_datasets(entries: list[dict]) -> None:
@@ -37,6 +54,10 @@ def register_datasets(entries: list[dict]) -> None:
     """
     for entry in entries:
         _check_entry(entry)
+    twice = repeated(entry["name"] for entry in entries)
+    if twice:
+        raise DatasetError(f"DATASETS.REGISTER: two entries have the name {', '.join(twice)}")
+    for entry in entries:
         name = entry["name"]
         if _entries.get(name) == entry:
             continue
@@ -46,38 +67,55 @@ def register_datasets(entries: list[dict]) -> None:
             _loaded.pop(name, None)
         elif name in DatasetCatalog:
             raise DatasetError(f"DATASETS.REGISTER: Detectron2 has a data set {name} already")
-        DatasetCatalog.register(name, partial(_usable_records, name))
+        DatasetCatalog.register(name, partial(_usable_dicts, name))
         _entries[name] = entry
         _set_metadata(entry)
 
 
-def check_datasets(names: list[str]) -> None:
+def check_datasets(
+    train: Sequence[str], test: Sequence[str] = (), folder: str | None = None
+) -> None:
     """
     Load the data sets and tell in one table what is wrong in them.
 
+    Args:
+        train, test: their names. folder: where the list of all faults is written.
+
     Raises:
-        DatasetError: unknown name, missing files, or structural faults (with the table).
+        DatasetError: unknown name, missing files, or faults that stop a run (with the table).
     """
+    names = list(dict.fromkeys([*train, *test]))
     faults = []
     for name in names:
-        if name not in DatasetCatalog:
-            near = difflib.get_close_matches(name, DatasetCatalog.list()) or sorted(_entries)
-            raise DatasetError(
-                f"unknown data set {name!r} in DATASETS; did you mean {', '.join(near) or 'none'}? "
-                "Own data sets are listed in DATASETS.REGISTER"
-            )
-        if name in _entries:
-            faults += _load(name)[1]
-        else:
-            faults += _check_builtin(name)
-    if not any(f.structural for f in faults):
-        _check_not_empty(names)
+        _check_name(name)
+        faults += _load(name).faults if name in _entries else _check_builtin(name)
+    if not stopping(faults):
+        faults += _useless_sets(train, test)
     if not faults:
         return
     table = fault_table(faults)
-    if any(f.structural for f in faults):
+    if folder is not None and comm.is_main_process():
+        path = os.path.join(folder, FAULTS_FILE)
+        write_faults(faults, path)
+        table += f"\nAll of them, a line each: {path}"
+    if stopping(faults):
         raise DatasetError(f"the data sets {', '.join(names)} cannot be used as they are:\n{table}")
-    logger.warning(f"Dropped {len(faults)} degenerate boxes:\n{table}")
+    logger.warning(f"In the data sets {', '.join(names)}:\n{table}")
+
+
+def records_of(name: str) -> list[Record] | None:
+    """
+    The records of a data set of DATASETS.REGISTER, None for any other.
+
+    Raises:
+        DatasetError: it has faults that stop a run (with the table).
+    """
+    if name not in _entries:
+        return None
+    records, faults = _load(name)
+    if stopping(faults):
+        raise DatasetError(f"the data set {name} cannot be used as it is:\n{fault_table(faults)}")
+    return records
 
 
 def dataset_root(root: str) -> str:
@@ -100,9 +138,22 @@ def _check_entry(entry: dict) -> None:
         )
     if kind == "voc" and isinstance(entry["split"], dict):
         check_fold(entry["split"])
-    twice = repeated(entry.get("classes", []))
-    if twice:
-        raise DatasetError(f"DATASETS.REGISTER: classes {twice} stand twice, in {entry}")
+    if kind == "yolo" and ("images" in entry) == ("split" in entry):
+        raise DatasetError(
+            "DATASETS.REGISTER: YOLO's layout needs either images (a folder, a text file or a list "
+            f"of them) or split (a key of {DATA_FILE}), in {entry}"
+        )
+    if "classes" in entry:
+        clean_names(entry["classes"], f"DATASETS.REGISTER, classes of {entry['name']}")
+
+
+def _check_name(name: str) -> None:
+    if name not in DatasetCatalog:
+        near = difflib.get_close_matches(name, DatasetCatalog.list()) or sorted(_entries)
+        raise DatasetError(
+            f"unknown data set {name!r} in DATASETS; did you mean {', '.join(near) or 'none'}? "
+            "Own data sets are listed in DATASETS.REGISTER"
+        )
 
 
 def _set_metadata(entry: dict) -> None:
@@ -113,46 +164,93 @@ def _set_metadata(entry: dict) -> None:
     if entry["format"] == "voc":
         metadata.set(evaluator_type="pascal_voc", split=entry["split"])
     else:
-        metadata.set(evaluator_type="coco", image_root=os.path.join(root, entry["images"]))
+        metadata.set(evaluator_type="coco")
     if entry["format"] == "coco":
         metadata.set(json_file=os.path.join(root, entry["annotations"]))
+        metadata.set(image_root=os.path.join(root, entry["images"]))
     if "classes" in entry:
-        metadata.set(thing_classes=list(entry["classes"]))
+        metadata.set(thing_classes=clean_names(entry["classes"], "classes"))
 
 
-def _usable_records(name: str) -> list[dict]:
+def _usable_dicts(name: str) -> list[dict]:
     """The loader that Detectron2 calls."""
-    records, faults = _load(name)
-    if any(f.structural for f in faults):
-        raise DatasetError(f"the data set {name} cannot be used as it is:\n{fault_table(faults)}")
-    return records
+    return [record.as_dict() for record in records_of(name)]
 
 
-def _load(name: str) -> tuple[list[dict], list[Fault]]:
+def _load(name: str) -> Loaded:
     """Records and faults; read once a process."""
-    if name in _loaded:
-        return _loaded[name]
-    entry, metadata = _entries[name], MetadataCatalog.get(name)
-    root, kind = metadata.dirname, entry["format"]
-    if kind == "coco":
-        _loaded[name] = load_coco(metadata.json_file, metadata.image_root, name)
-        return _loaded[name]
-    if "thing_classes" not in metadata.as_dict():
-        find_classes = collect_classes if kind == "voc" else read_names
-        metadata.set(thing_classes=find_classes(root))
-        logger.info(f"Classes of {name}, as found below {root}: {metadata.thing_classes}")
-    if kind == "voc":
-        _loaded[name] = load_voc(root, metadata.split, metadata.thing_classes)
-    else:
-        _loaded[name] = load_yolo(root, entry["images"], metadata.thing_classes)
+    if name not in _loaded:
+        _loaded[name] = _LOADERS[_entries[name]["format"]](_entries[name])
     return _loaded[name]
 
 
-def _check_not_empty(names: list[str]) -> None:
-    """Raise DatasetError for a data set of ours without a usable object."""
-    for name in names:
-        if name in _entries and not any(r["annotations"] for r in _load(name)[0]):
-            raise DatasetError(f"data set {name} has no usable object: nothing to learn or to find")
+def _load_voc(entry: dict) -> Loaded:
+    metadata = MetadataCatalog.get(entry["name"])
+    faults = []
+    if "classes" not in entry:
+        classes, faults = collect_classes(metadata.dirname)
+        _set_found_classes(entry["name"], classes)
+    records, more = load_voc(metadata.dirname, metadata.split, metadata.thing_classes)
+    return Loaded(records, faults + more)
+
+
+def _load_coco(entry: dict) -> Loaded:
+    metadata = MetadataCatalog.get(entry["name"])
+    chosen = metadata.thing_classes if "classes" in entry else None
+    data = load_coco(metadata.json_file, metadata.image_root, chosen)
+    if chosen is None and not stopping(data.faults):
+        _set_found_classes(entry["name"], data.classes)
+    if len(data.indices) == len(data.classes):
+        metadata.set(thing_dataset_id_to_contiguous_id=data.indices)
+    return Loaded(data.records, data.faults)
+
+
+def _load_yolo(entry: dict) -> Loaded:
+    metadata = MetadataCatalog.get(entry["name"])
+    root, path = metadata.dirname, os.path.join(metadata.dirname, entry.get("data", DATA_FILE))
+    if "classes" in entry and not os.path.isfile(path):
+        names = YOLONames("classes", metadata.thing_classes)
+    else:
+        names = read_names(path)
+    if "classes" not in entry:
+        _set_found_classes(entry["name"], names.classes)
+    if "split" in entry:
+        sources = split_sources(path, entry["split"])
+    else:
+        sources = entry["images"] if isinstance(entry["images"], list) else [entry["images"]]
+    return Loaded(*load_yolo(root, sources, names, metadata.thing_classes))
+
+
+_LOADERS = {"voc": _load_voc, "coco": _load_coco, "yolo": _load_yolo}
+
+
+def _set_found_classes(name: str, classes: list[str]) -> None:
+    metadata = MetadataCatalog.get(name)
+    if "thing_classes" not in metadata.as_dict():
+        metadata.set(thing_classes=classes)
+        logger.info(f"Classes of {name}, as found in it: {', '.join(classes)}")
+
+
+def _useless_sets(train: Iterable[str], test: Iterable[str]) -> list[Fault]:
+    """Data sets of ours that nothing can be learnt from or measured on."""
+    faults = []
+    for name in dict.fromkeys(train):
+        if name in _entries and not _any_object(name, ("crowd",)):
+            reason = "data set has no usable object: nothing to learn"
+            faults.append(Fault(name, reason, "crowd regions do not count"))
+    for name in dict.fromkeys(test):
+        if name in _entries and not _any_object(name, ("crowd", "difficult")):
+            reason = "data set has no usable object: nothing to find, no AP"
+            faults.append(Fault(name, reason, "crowd regions and difficult objects do not count"))
+    return faults
+
+
+def _any_object(name: str, excluded: Sequence[str]) -> bool:
+    """Whether the set has an object without one of these marks."""
+    return any(
+        (~np.any([record.objects[mark] for mark in excluded], axis=0)).any()
+        for record in _load(name).records
+    )
 
 
 def _check_builtin(name: str) -> list[Fault]:
@@ -166,7 +264,7 @@ def _check_builtin(name: str) -> list[Fault]:
         ) from error
     faults = []
     for record in tqdm(records, desc=f"Checking {name}", leave=False):
-        reason = size_fault(record["file_name"], record["width"], record["height"])
-        if reason:
-            faults.append(Fault(record["file_name"], reason, True))
+        path = record["file_name"]
+        fault = size_fault(path, record["width"], record["height"])
+        faults += [Fault(path, *fault)] if fault else []
     return faults

@@ -1,168 +1,202 @@
 """
-Data sets in YOLO's layout: a folder of images, and a folder of labels beside it.
+Data sets in YOLO's layout: images, and a label file for each, in a folder beside theirs.
 
 The labels of ``images/train/a.jpg`` are in ``labels/train/a.txt``, a line ``class x y w h`` an
 object: the index of its class, then its centre and size as shares of the image's width and height.
+Of a polygon (``class x1 y1 x2 y2 x3 y3 ...``) and of keypoints (behind ``class x y w h``) the box
+is taken.
 """
 
 import os
 from collections.abc import Sequence
 
-import yaml
-from detectron2.structures import BoxMode
+import numpy as np
 from tqdm import tqdm
 
 from ..errors import DatasetError
-from .faults import Fault, box_fault, repeated
-from .images import IMAGE_SUFFIXES, image_size
+from .classes import ClassPicker
+from .faults import Fault, repeated
+from .files import parse_number, read_text, walk_files
+from .images import IMAGE_SUFFIXES, has_image_suffix, image_size
+from .records import FoundObject, Record, pack_objects
+from .yolo_yaml import YOLONames
 
-_NAMES_FILE = "data.yaml"
-# Centres and sizes may exceed 1 by this much, from rounding.
+# Coordinates may exceed 1 by this much, from rounding.
 _TOLERANCE = 1e-2
+_POLYGON = 6  # coordinates at least
+_MAX_SHOWN = 60  # characters of a line
 
 
-def load_yolo(root: str, images: str, classes: Sequence[str]) -> tuple[list[dict], list[Fault]]:
+def load_yolo(
+    root: str, sources: Sequence[str], names: YOLONames, classes: Sequence[str]
+) -> tuple[list[Record], list[Fault]]:
     """
-    Read the images of a folder and their labels.
+    Read images and their labels.
 
     Args:
-        root: the data set. images: folder of the images below it, like images/train or
-            train/images. Its last part named "images" is "labels" for the labels; without such a
-            part they lie beside the images.
-        classes: names, in the order of their indices.
+        root: the data set. sources: folders of images and text files that list images, below it.
+        names: what the indices of the labels mean.
+        classes: names, in the order of their indices; objects of others are left out.
 
     Returns:
-        Detectron2's data set dicts, boxes XYXY in pixels, and what was wrong. An image without a
-        label file has no object. Degenerate boxes are left out of the dicts.
+        Records and what was wrong. An image without a label file has no object.
 
     Raises:
-        DatasetError: a folder is missing or has no image.
+        DatasetError: a source is missing or has no image, or no image has a label file.
     """
-    image_folder = os.path.join(root, images)
-    label_folder = os.path.join(root, _labels_beside(images))
-    paths = _files(image_folder, IMAGE_SUFFIXES)
-    if not paths:
-        raise DatasetError(f"{image_folder} has no image ({', '.join(IMAGE_SUFFIXES)})")
-    label_paths = _files(label_folder, (".txt",))
-    records, faults = [], []
-    for index, (stem, path) in enumerate(
-        tqdm(paths.items(), desc=f"Checking {images}", leave=False)
-    ):
+    paths = [path for source in sources for path in _images_of(root, source)]
+    images = {path: label_path(path, root) for path in paths}
+    faults = _faults_of_files(root, sources, images)
+    faults += [Fault(path, "image is listed twice") for path in repeated(paths)]
+    picker = ClassPicker(classes)
+    records = []
+    title = f"Checking {', '.join(sources)}"
+    for index, (path, label) in enumerate(tqdm(images.items(), desc=title, leave=False)):
         try:
             width, height = image_size(path)
         except ValueError as error:
-            faults.append(Fault(path, str(error), True))
+            faults.append(Fault(path, str(error)))
             continue
-        objects = []
-        if stem in label_paths:
-            objects, label_faults = _read_labels(label_paths[stem], width, height, classes)
-            faults += label_faults
-        records.append(
-            {
-                "file_name": path,
-                "image_id": index,
-                "width": width,
-                "height": height,
-                "annotations": objects,
-            }
-        )
-    orphans = label_paths.keys() - paths.keys() - {"classes"}  # classes.txt lists the names
-    faults += [Fault(label_paths[stem], "its image is missing", True) for stem in sorted(orphans)]
+        found, label_faults = _read_labels(label, (width, height), names, picker)
+        objects, object_faults = pack_objects(found, width, height, label)
+        faults += label_faults + object_faults
+        records.append(Record(path, index, width, height, objects))
+    faults += picker.faults(names.file, lambda: names.classes)
     return records, faults
 
 
-def read_names(root: str) -> list[str]:
-    """
-    Names of the classes, from ``names`` of the data set's data.yaml, a list or a mapping by index.
-
-    Raises:
-        DatasetError: no such file or entry, or names that stand twice.
-    """
-    path = os.path.join(root, _NAMES_FILE)
-    try:
-        with open(path, encoding="utf-8") as f:
-            names = yaml.safe_load(f)["names"]
-        if isinstance(names, dict):
-            names = [names[i] for i in range(len(names))]
-        if not all(isinstance(name, (str, int)) for name in names):
-            raise TypeError("a name is neither text nor a number")
-        names = [str(name) for name in names]
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing: put it there, or list the classes") from error
-    except (ValueError, TypeError, LookupError, yaml.YAMLError) as error:
+def _images_of(root: str, source: str) -> list[str]:
+    """Paths of the images of a folder or of a text file."""
+    path = os.path.join(root, source)
+    if os.path.isdir(path):
+        paths = [p for p in walk_files(path) if has_image_suffix(p)]
+        paths.sort(key=os.path.splitext)
+    elif os.path.isfile(path) and not has_image_suffix(path):
+        paths = _listed_images(path, root)
+    else:
         raise DatasetError(
-            f"{path} has no readable names of the classes ({type(error).__name__}): expected "
-            "names: [first, second]"
-        ) from error
-    if repeated(names) or not names:
-        raise DatasetError(f"{path}: the names are {names}; they must be some, and no two alike")
-    return names
+            f"{path} is missing: expected a folder of images or a text file that lists them; "
+            "check root and images, or set DETECTRON2_DATASETS to the folder that holds the data "
+            "sets"
+        )
+    if not paths:
+        raise DatasetError(f"{path} has no image ({', '.join(IMAGE_SUFFIXES)})")
+    return paths
 
 
-def _labels_beside(images: str) -> str:
-    """The folder of the labels, below the root as that of the images is."""
-    parts = os.path.normpath(images).split(os.sep)
+def _listed_images(path: str, root: str) -> list[str]:
+    """Paths of the lines of a text file: relative ones are below its folder, or below the root."""
+    try:
+        lines = [line.strip() for line in read_text(path).splitlines()]
+    except ValueError as error:
+        raise DatasetError(f"{path} is not text: it must list an image's path a line") from error
+    paths = []
+    for line in filter(None, lines):
+        beside = os.path.normpath(os.path.join(os.path.dirname(path), line))
+        below = os.path.normpath(os.path.join(root, line))
+        paths.append(below if os.path.isfile(below) and not os.path.isfile(beside) else beside)
+    return paths
+
+
+def label_path(image: str, root: str) -> str:
+    """
+    The label file of an image: the last folder called "images", below the root for an image that
+    is below it, is "labels"; without such a folder the label lies beside its image.
+    """
+    above, path = os.path.abspath(root), os.path.abspath(image)
+    is_below = os.path.commonpath([above, path]) == above
+    folder, name = os.path.split(os.path.relpath(path, above) if is_below else path)
+    parts = folder.split(os.sep)
     if "images" in parts:
         last = len(parts) - 1 - parts[::-1].index("images")
         parts[last] = "labels"
-    return os.sep.join(parts)
+    stem = os.path.splitext(name)[0]
+    return os.path.normpath(
+        os.path.join(root if is_below else "", os.sep.join(parts), f"{stem}.txt")
+    )
 
 
-def _files(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Relative path without suffix -> path, of the files below a folder, sorted."""
-    if not os.path.isdir(folder):
+def _faults_of_files(root: str, sources: Sequence[str], images: dict[str, str]) -> list[Fault]:
+    """
+    Labels that several images share, and labels in the folders of labels that have no image.
+
+    Raises:
+        DatasetError: no image has a label file.
+    """
+    if not any(map(os.path.isfile, images.values())):
+        image, label = next(iter(images.items()))
         raise DatasetError(
-            f"{folder} is missing: expected YOLO's layout there; check root and images, or set "
-            "DETECTRON2_DATASETS to the folder that holds the data sets"
+            f"none of {len(images)} images has a label file: that of {image} would be {label}"
         )
-    found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            stem, suffix = os.path.splitext(os.path.join(os.path.relpath(parent, folder), name))
-            stem = os.path.normpath(stem)
-            if suffix.lower() not in suffixes:
-                continue
-            if stem in found:
-                raise DatasetError(f"{folder}: {name} and {found[stem]} would share their labels")
-            found[stem] = os.path.join(parent, name)
-    return dict(sorted(found.items()))
+    faults = [
+        Fault(label, "several images would share these labels: keep one of them")
+        for label in repeated(images.values())
+    ]
+    folders = [p for p in (os.path.join(root, s) for s in sources) if os.path.isdir(p)]
+    known = set(images.values())
+    for folder in folders:
+        labels = os.path.dirname(label_path(os.path.join(folder, "image.jpg"), root))
+        for path in walk_files(labels) if os.path.isdir(labels) else ():
+            is_label = path.endswith(".txt") and os.path.basename(path) != "classes.txt"
+            if is_label and path not in known:
+                faults.append(Fault(path, "the image of these labels is missing"))
+    return faults
 
 
 def _read_labels(
-    path: str, width: int, height: int, classes: Sequence[str]
-) -> tuple[list[dict], list[Fault]]:
-    """Annotations in Detectron2's format, and the faults of the lines left out."""
+    path: str, size: tuple[int, int], names: YOLONames, picker: ClassPicker
+) -> tuple[list[FoundObject], list[Fault]]:
+    """The objects of a label file, which may be missing, and the lines that cannot be read."""
+    if not os.path.isfile(path):
+        return [], []
     try:
-        with open(path, encoding="utf-8") as f:
-            lines = f.read().splitlines()
+        lines = read_text(path).splitlines()
     except ValueError:
-        return [], [Fault(path, "label file is not text", True)]
-    objects, faults = [], []
+        return [], [Fault(path, "label file is not text")]
+    found, faults = [], []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        values = line.split()
+        if not values:
             continue
         try:
-            category, box = _parse(line, width, height, len(classes))
+            category = picker(names.classes[_class_index(values[0], len(names.classes))])
+            shares = _shares(values[1:], names.keypoint_values)
         except ValueError as error:
-            faults.append(Fault(path, f"line {number}: {error}", True))
+            shown = line if len(line) <= _MAX_SHOWN else line[:_MAX_SHOWN] + "..."
+            faults.append(Fault(path, str(error), f"line {number}: {shown}"))
             continue
-        reason = box_fault(box, width, height)
-        if reason:
-            faults.append(Fault(path, f"line {number}: {reason}", False))
-            continue
-        objects.append({"category_id": category, "bbox": box, "bbox_mode": BoxMode.XYXY_ABS})
-    return objects, faults
+        if category is not None:
+            box = (np.array(shares) * (size * 2)).tolist()
+            found.append(FoundObject(box, category, number))
+    return found, faults
 
 
-def _parse(line: str, width: int, height: int, num_classes: int) -> tuple[int, list[float]]:
-    """Class and box (XYXY, pixels) of a line. Raises ValueError with the reason."""
-    values = line.split()
-    if len(values) != 5:
-        raise ValueError(f"{len(values)} values where `class x y w h` has 5")
-    category, (x, y, w, h) = int(values[0]), map(float, values[1:])
-    if not 0 <= category < num_classes:
-        raise ValueError(f"unknown class {category}; the data set has {num_classes}")
-    if max(x, y, w, h) > 1 + _TOLERANCE:
-        raise ValueError(f"{line!r} is not a share of the image's width and height")
-    left, top = (x - w / 2) * width, (y - h / 2) * height
-    return category, [left, top, left + w * width, top + h * height]
+def _class_index(text: str, num_classes: int) -> int:
+    """Raises ValueError with the reason."""
+    indices = f"{num_classes} classes have the indices 0 to {num_classes - 1}"
+    try:
+        index = parse_number(text)
+    except ValueError:
+        raise ValueError(f"class {text!r} is not an index: {indices}") from None
+    if not index.is_integer() or not 0 <= index < num_classes:
+        raise ValueError(f"unknown class {text}: {indices}")
+    return int(index)
+
+
+def _shares(values: Sequence[str], keypoint_values: int) -> list[float]:
+    """XYXY as shares of the image. Raises ValueError with the reason."""
+    numbers = [parse_number(text) for text in values]
+    if len(numbers) in (4, 4 + keypoint_values):
+        numbers = numbers[:4]
+    elif keypoint_values or len(numbers) < _POLYGON or len(numbers) % 2:
+        raise ValueError(
+            f"{len(numbers) + 1} values: a line is `class x y w h`, or a class and a polygon of "
+            "x y x y x y ..."
+        )
+    if max(numbers) > 1 + _TOLERANCE:
+        raise ValueError("values are not shares (0 to 1) of the image's width and height")
+    if len(numbers) > 4:
+        xs, ys = numbers[::2], numbers[1::2]
+        return [min(xs), min(ys), max(xs), max(ys)]
+    x, y, w, h = numbers
+    return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]

@@ -1,12 +1,11 @@
 """The evaluator of a data set."""
 
-import os
-
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
 from ..errors import DatasetError
+from .coco import COCOBoxEvaluator
 from .detections import DetectionsWriter
 from .misalignment import MisalignmentEvaluator
 from .pascal_voc import PascalVOCEvaluator
@@ -31,6 +30,5 @@ def _ap_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     if kind == "pascal_voc":
         return PascalVOCEvaluator(dataset_name)
     if kind == "coco":
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        return COCOEvaluator(dataset_name, ("bbox",), output_dir=folder, allow_cached_coco=False)
+        return COCOBoxEvaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.DETECTIONS_PER_IMAGE)
     raise DatasetError(f"data set {dataset_name} is of type {kind!r}; coco and pascal_voc work")

@@ -1,4 +1,4 @@
-"""The ground truths of a registered data set, for evaluation."""
+"""The ground truths of a registered data set, for evaluation: the objects that training reads."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, Instances
 from torchvision.ops import box_iou
 
-from ..data import load_voc
+from ..data import Record, load_voc, records_of
+from ..data.coco import load_coco
+from ..data.records import FoundObject, pack_objects
 
 
 class GroundTruths(NamedTuple):
@@ -19,25 +21,50 @@ class GroundTruths(NamedTuple):
     counted: np.ndarray  # (M,) bool: neither a crowd nor marked difficult
 
 
-def load_records(dataset_name: str) -> list[dict]:
-    """Detectron2's data set dicts; on VOC layouts, the built-in ones too, with "difficult"."""
+def load_records(dataset_name: str) -> list[Record]:
+    """
+    The records of a data set, one of Detectron2's own included, of which VOC's marks of difficult
+    objects and COCO's areas are read, too.
+    """
+    records = records_of(dataset_name)
+    if records is not None:
+        return records
     metadata = MetadataCatalog.get(dataset_name)
-    if metadata.get("evaluator_type") != "pascal_voc":
-        return DatasetCatalog.get(dataset_name)
-    records, _ = load_voc(
-        metadata.dirname, metadata.split, metadata.thing_classes, check_images=False
+    if metadata.get("evaluator_type") == "pascal_voc":
+        classes = metadata.thing_classes
+        return load_voc(metadata.dirname, metadata.split, classes, check_images=False)[0]
+    dicts = DatasetCatalog.get(dataset_name)  # which sets the classes of COCO's files
+    if "json_file" not in metadata.as_dict() or not any(d.get("annotations") for d in dicts):
+        return [_record_of(d) for d in dicts]
+    return load_coco(
+        metadata.json_file, metadata.image_root, metadata.thing_classes, check_images=False
+    ).records
+
+
+def _record_of(dataset_dict: dict) -> Record:
+    """Of one of Detectron2's data set dicts."""
+    found = [
+        FoundObject(
+            BoxMode.convert(list(map(float, a["bbox"])), a["bbox_mode"], BoxMode.XYXY_ABS),
+            a["category_id"],
+            i,
+            crowd=bool(a.get("iscrowd", 0)),
+        )
+        for i, a in enumerate(dataset_dict.get("annotations", ()))
+    ]
+    name, image_id, width, height = (
+        dataset_dict[key] for key in ("file_name", "image_id", "width", "height")
     )
-    return records
+    return Record(name, image_id, width, height, pack_objects(found, width, height, name)[0])
 
 
-def ground_truths(record: dict) -> GroundTruths:
-    """Of a data set dict."""
-    annotations = record["annotations"]
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+def ground_truths(record: Record) -> GroundTruths:
+    """Of a record."""
+    objects = record.objects
     return GroundTruths(
-        np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        np.array([a["category_id"] for a in annotations], dtype=np.int64),
-        np.array([not (a.get("iscrowd") or a.get("difficult")) for a in annotations], dtype=bool),
+        objects["box"],
+        objects["class"].astype(np.int64),
+        ~(objects["crowd"] | objects["difficult"]),
     )
 
 

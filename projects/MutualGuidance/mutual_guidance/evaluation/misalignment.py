@@ -62,7 +62,7 @@ class MisalignmentEvaluator(DatasetEvaluator):
         """
         self._dataset_name = dataset_name
         self._output_dir = output_dir
-        self._ground_truths = {r["image_id"]: ground_truths(r) for r in load_records(dataset_name)}
+        self._ground_truths = {r.image_id: ground_truths(r) for r in load_records(dataset_name)}
 
     def reset(self) -> None:
         self._rows = []

@@ -39,11 +39,11 @@ class PascalVOCEvaluator(DatasetEvaluator):
         Args:
             dataset_name: with ``dirname``, ``split`` and ``thing_classes`` in its metadata.
         """
+        self._records = load_records(dataset_name)  # which may set the metadata
         metadata = MetadataCatalog.get(dataset_name)
         self._dataset_name = dataset_name
         self._classes = metadata.thing_classes
         self._is_2007 = metadata.get("year") == 2007
-        self._records = load_records(dataset_name)
 
     def reset(self) -> None:
         self._predictions = {}
@@ -84,16 +84,16 @@ class PascalVOCEvaluator(DatasetEvaluator):
         """AP in percent at each threshold (T,)."""
         matches, scores, num_gts = [], [], 0
         for record in self._records:
-            gts = [a for a in record["annotations"] if a["category_id"] == class_id]
-            difficult = np.array([bool(a["difficult"]) for a in gts], dtype=bool)
+            gts = record.objects[record.objects["class"] == class_id]
+            difficult = gts["difficult"]
             num_gts += (~difficult).sum()
-            if record["image_id"] not in predictions:
+            if record.image_id not in predictions:
                 continue
-            boxes, image_scores, classes = predictions[record["image_id"]]
+            boxes, image_scores, classes = predictions[record.image_id]
             keep = (classes == class_id).nonzero().squeeze(1)
             keep = keep[image_scores[keep].argsort(descending=True, stable=True)]
-            gt_boxes = torch.tensor([a["bbox"] for a in gts], dtype=torch.float64).reshape(-1, 4)
             # In float64, where an IoU of exactly the threshold is not above it.
+            gt_boxes = torch.from_numpy(gts["box"])
             ious = box_iou(boxes[keep].double(), gt_boxes).numpy()
             matches.append(match_detections(ious, difficult))
             scores.append(image_scores[keep].numpy())

@@ -74,7 +74,7 @@ def _match(folder: Path, dataset: str, path: Path) -> None:
         return
     detections = read_detections(source)
     records = load_records(dataset)
-    found = [detections[record["image_id"]] for record in records]
+    found = [detections[str(record.image_id)] for record in records]
     classes = metadata.thing_classes
     truths = [ground_truths(record) for record in records]
     write_matches(path, classes, match(truths, found, len(classes)))

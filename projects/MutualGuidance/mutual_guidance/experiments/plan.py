@@ -95,7 +95,7 @@ def _plan(cfg: CfgNode) -> Plan:
     logging.disable(logging.WARNING)  # train_net.py logs the same once more
     try:
         register_datasets(cfg.DATASETS.REGISTER)
-        check_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+        check_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
         resolve_schedule(cfg)
     except DatasetError as error:
         missing = str(error)

@@ -20,7 +20,8 @@ from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from PIL import Image
 
-from ..data.inputs import check_opencv_name, has_image_suffix
+from ..data.images import has_image_suffix
+from ..data.inputs import check_opencv_name
 from ..errors import InputError
 from ..visualization.predictions import draw_predictions, scaled
 

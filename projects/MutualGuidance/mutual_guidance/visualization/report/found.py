@@ -48,13 +48,13 @@ def read_found(path: Path, dataset: str, config: Path) -> Found:
     classes = list(MetadataCatalog.get(dataset).thing_classes)
     if classes != list(cfg.DATASETS.CLASSES):
         raise ValueError(f"{dataset} has other classes now than when the run was trained")
-    records = {str(record["image_id"]): record for record in load_records(dataset)}
+    records = {str(record.image_id): record for record in load_records(dataset)}
     if records.keys() != detections.keys():
         raise ValueError(f"{dataset} has other images now than when the run was evaluated")
     gts = {image_id: ground_truths(record) for image_id, record in records.items()}
     return Found(
         classes,
-        [record["file_name"] for record in records.values()],
+        [record.file_name for record in records.values()],
         list(gts.values()),
         [match(detections[image_id], gts[image_id]) for image_id in records],
     )

@@ -1,0 +1,149 @@
+"""
+The images of a data set with their objects, as training and evaluation both read them.
+
+Shape symbols: M objects of an image.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+from .faults import CLIPPED, DROPPED, TOLD, Fault
+
+# An object: its box (XYXY, pixels, float64), class, area in square pixels, and whether it is a
+# crowd region or marked difficult. Aligned, so that PyTorch takes the boxes without a copy.
+OBJECT = np.dtype(
+    [("box", "f8", 4), ("area", "f8"), ("class", "i4"), ("crowd", "?"), ("difficult", "?")],
+    align=True,
+)
+# Pixels by which a box may exceed the image, from rounding.
+_ROUNDING = 1.0
+
+
+class Record(NamedTuple):
+    """An image and its objects, in little memory."""
+
+    file_name: str
+    image_id: Any  # unique in the data set
+    width: int
+    height: int
+    objects: np.ndarray  # (M,) of OBJECT
+
+    def as_dict(self) -> dict:
+        """As Detectron2's data set dicts."""
+        annotations = [
+            {
+                "category_id": category,
+                "bbox": box,
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "iscrowd": int(crowd),
+            }
+            for box, category, crowd in zip(
+                self.objects["box"].tolist(),
+                self.objects["class"].tolist(),
+                self.objects["crowd"].tolist(),
+                strict=True,
+            )
+        ]
+        return {
+            "file_name": self.file_name,
+            "image_id": self.image_id,
+            "width": self.width,
+            "height": self.height,
+            "annotations": annotations,
+        }
+
+
+class FoundObject(NamedTuple):
+    """An object as a file gives it."""
+
+    box: Sequence[float]  # XYXY, pixels
+    category: int
+    where: Any  # its line, or the id of its annotation
+    area: float | None = None  # square pixels; None is the box's
+    crowd: bool = False
+    difficult: bool = False
+
+
+def pack_objects(
+    found: Sequence[FoundObject],
+    width: int,
+    height: int,
+    file: str,
+    unit: str = "line",
+    first_pixel: int = 0,
+) -> tuple[np.ndarray, list[Fault]]:
+    """
+    Args:
+        found: in an image of that size. file: where, for the faults.
+        first_pixel: what the file calls the first one: with 1 its corners are pixels of the box,
+            as VOC's are, with 0 the edges beside them.
+
+    Returns:
+        (M,) of OBJECT without those of no use, boxes well beyond the image clipped to it, and
+        what was dropped and clipped.
+    """
+    if not found:
+        return np.zeros(0, OBJECT), []
+    boxes = np.array([o.box for o in found], dtype=np.float64)  # (M, 4)
+    reasons = _why_useless(boxes, width + first_pixel, height + first_pixel)
+    faults = [
+        Fault(file, reason, _detail(found[i], unit), DROPPED)
+        for i, reason in enumerate(reasons)
+        if reason
+    ]
+    faults += _told_twice(found, file, unit)
+    kept = np.array([not reason for reason in reasons])
+    boxes[:, :2] -= first_pixel
+    edges = np.array([width, height, width, height])
+    beyond = np.maximum(-boxes, boxes - edges).max(axis=1)
+    wide = kept & (beyond > _ROUNDING)
+    faults += [
+        Fault(file, "box reaches beyond its image", _detail(found[i], unit), CLIPPED)
+        for i in wide.nonzero()[0]
+    ]
+    boxes[wide] = boxes[wide].clip(0, edges)
+    taken = [found[i] for i in kept.nonzero()[0]]
+    objects = np.zeros(len(taken), OBJECT)
+    objects["box"] = boxes[kept]
+    areas = (objects["box"][:, 2:] - objects["box"][:, :2]).prod(axis=1)
+    objects["area"] = [
+        area if o.area is None else o.area for o, area in zip(taken, areas, strict=True)
+    ]
+    objects["class"] = [o.category for o in taken]
+    objects["crowd"] = [o.crowd for o in taken]
+    objects["difficult"] = [o.difficult for o in taken]
+    return objects, faults
+
+
+def _why_useless(boxes: np.ndarray, width: float, height: float) -> list[str | None]:
+    """Why a box (M, 4) of an image of that size is of no use; None where it is of use."""
+    edges = np.array([width, height])
+    low, high = boxes[:, :2], boxes[:, 2:]
+    with np.errstate(invalid="ignore"):
+        conditions = {
+            "box is not finite": ~np.isfinite(boxes).all(axis=1),
+            "box is inverted or without area": (high <= low).any(axis=1),
+            "box is outside the image": ((high <= 0) | (low >= edges)).any(axis=1),
+            "box reaches more than a whole image beyond the image": (
+                (low < -edges) | (high > 2 * edges)
+            ).any(axis=1),
+        }
+    reasons: list[str | None] = [None] * len(boxes)
+    for reason, holds in reversed(conditions.items()):  # the first one is told
+        for i in holds.nonzero()[0]:
+            reasons[i] = reason
+    return reasons
+
+
+def _told_twice(found: Sequence[FoundObject], file: str, unit: str) -> list[Fault]:
+    """What to tell of objects that are given again."""
+    first = {}
+    again = [o for o in found if first.setdefault((tuple(o.box), o.category), o) is not o]
+    return [Fault(file, "object stands there twice", _detail(o, unit), TOLD) for o in again]
+
+
+def _detail(found: FoundObject, unit: str) -> str:
+    return f"{unit} {found.where}: {[float(v) for v in found.box]}"

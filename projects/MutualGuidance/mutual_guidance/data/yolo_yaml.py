@@ -1,0 +1,109 @@
+"""What YOLO's data.yaml says: the names of the classes, and where the images of a split are."""
+
+import os
+import reprlib
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..errors import DatasetError
+from .classes import clean_names
+from .files import read_text
+
+DATA_FILE = "data.yaml"
+
+
+class YOLONames(NamedTuple):
+    """What the labels of a data set mean."""
+
+    file: str  # that says so
+    classes: list[str]  # by the index that labels have
+    keypoint_values: int = 0  # numbers behind a box
+
+
+def read_names(path: str) -> YOLONames:
+    """
+    Read ``names``, a list, a mapping by index or the name of the only class, and ``kpt_shape``.
+
+    Raises:
+        DatasetError: no such file or entry, or names that cannot be used.
+    """
+    content = _read(path)
+    names = content.get("names")
+    where = f"{path}, names"
+    if isinstance(names, dict):
+        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+            raise DatasetError(
+                f"{where}: its indices are {reprlib.repr(list(names))}; labels count the classes "
+                "from 0, so the names must be numbered from 0 without a gap"
+            )
+        names = [names.get(i, names.get(str(i))) for i in range(len(names))]
+    if isinstance(names, str):
+        _refuse_lists_in_text(names, path)
+    classes = clean_names(names, where)
+    number = content.get("nc", len(classes))
+    if number != len(classes):
+        raise DatasetError(f"{path}: nc is {reprlib.repr(number)}, but names has {len(classes)}")
+    return YOLONames(path, classes, _keypoint_values(content, path))
+
+
+def split_sources(path: str, split: str) -> list[str]:
+    """
+    The folders and text files that data.yaml gives a split: relative ones are below its ``path``,
+    or below the file's own folder.
+
+    Raises:
+        DatasetError: it has no such split.
+    """
+    content = _read(path)
+    sources = content.get(split)
+    sources = [sources] if isinstance(sources, str) else sources
+    if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
+        known = ", ".join(key for key in ("train", "val", "test") if content.get(key))
+        raise DatasetError(
+            f"{path}: its {split!r} is {reprlib.repr(sources)}; expected a folder, a text file or "
+            f"a list of them (it has {known or 'no split'})"
+        )
+    folder = os.path.dirname(path)
+    base = content.get("path") or "."
+    bases = [os.path.join(folder, base), folder] if isinstance(base, str) else [folder]
+    return [_existing(source, bases) for source in sources]
+
+
+def _existing(source: str, bases: list[str]) -> str:
+    """The path of a source, as exporters mean it: some write one folder too high."""
+    meant = [source, source.removeprefix("../")]
+    candidates = [os.path.normpath(os.path.join(b, s)) for s in meant for b in bases]
+    return next(filter(os.path.exists, candidates), candidates[0])
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(read_text(path))
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} is missing: put it there, or list the classes") from error
+    except (ValueError, RecursionError, OSError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1})" if mark else ""
+        raise DatasetError(f"{path} is not YAML of plain values{place}") from error
+    if not isinstance(content, dict) or "names" not in content:
+        raise DatasetError(f"{path} has no names of the classes: expected names: [first, second]")
+    return content
+
+
+def _refuse_lists_in_text(names: str, path: str) -> None:
+    """Raise DatasetError for text that is several names, or the name of a file of them."""
+    if "," in names or os.path.exists(os.path.join(os.path.dirname(path), names)):
+        raise DatasetError(
+            f"{path}, names: the text {names!r} is not the name of one class; write a list, as in "
+            "names: [first, second]"
+        )
+
+
+def _keypoint_values(content: dict[str, Any], path: str) -> int:
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or [type(n) for n in shape] != [int, int] or min(shape) < 1:
+        raise DatasetError(f"{path}: kpt_shape is {reprlib.repr(shape)}; expected [points, 2 or 3]")
+    return shape[0] * shape[1]

@@ -1,0 +1,194 @@
+"""
+COCO's average precision on the records that training reads.
+
+Shape symbols: T IoU thresholds, R recalls, K classes, A ranges of area, L limits on detections.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ..data import Record
+from .ground_truth import load_records
+
+logger = logging.getLogger(__name__)
+
+# Detections of a class that COCO counts in an image.
+COCO_LIMIT = 100
+_AREAS = ("", "s", "m", "l")  # all, small, medium, large
+
+
+class COCOBoxEvaluator(DatasetEvaluator):
+    """
+    AP, AP50, AP75, APs, APm, APl and AP of each class, by pycocotools.
+
+    Detectron2's own evaluator reads the JSON file anew, with boxes that training dropped and
+    whatever ids stand there; this one gives pycocotools the records, under ids of its own. Crowd
+    regions are neither counted nor held against a detection.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: str, max_detections: int) -> None:
+        """
+        Args:
+            dataset_name: with ``thing_classes`` in its metadata.
+            output_dir: inference/<data set>/coco_instances_results.json is written there.
+            max_detections: that the detector returns of an image. Where an image has more objects
+                of a class than the 100 detections that COCO counts, AP@<max_detections> and so on
+                are measured with this limit, too.
+        """
+        self._records = load_records(dataset_name)  # which may set the metadata
+        metadata = MetadataCatalog.get(dataset_name)
+        self._dataset_name = dataset_name
+        self._file = os.path.join(
+            output_dir, "inference", dataset_name, "coco_instances_results.json"
+        )
+        self._classes = metadata.thing_classes
+        self._category_ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        self._limits = [1, 10, COCO_LIMIT]
+        most = most_of_a_class(self._records)
+        if most > COCO_LIMIT:
+            self._add_limit(most, max_detections)
+
+    def _add_limit(self, most: int, max_detections: int) -> None:
+        text = (
+            f"An image of {self._dataset_name} has {most} objects of a class, but AP counts "
+            f"{COCO_LIMIT} detections of a class in an image, as COCO does: "
+        )
+        if max_detections > COCO_LIMIT:
+            self._limits.append(max_detections)
+            text += f"AP@{max_detections} counts {max_detections} (TEST.DETECTIONS_PER_IMAGE)"
+        else:
+            text += f"with TEST.DETECTIONS_PER_IMAGE above {COCO_LIMIT} more would be measured"
+        logger.warning(text)
+
+    def reset(self) -> None:
+        self._results = []
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for x, output in zip(inputs, outputs, strict=True):
+            self._results += instances_to_coco_json(output["instances"].to("cpu"), x["image_id"])
+
+    def evaluate(self) -> dict | None:
+        """
+        Returns:
+            {"bbox": {metric: value}}, in percent; NaN where there is no ground truth, which the
+            means leave out. None on all processes but the first.
+        """
+        gathered = comm.gather(self._results, dst=0)
+        if not comm.is_main_process():
+            return None
+        results = list(itertools.chain.from_iterable(gathered))
+        self._save(results)
+        precision = average_precisions(self._records, results, len(self._classes), self._limits)
+        return OrderedDict(bbox=summarize(precision, self._limits, self._classes))
+
+    def _save(self, results: list[dict]) -> None:
+        """Write the detections as COCO's server takes them, with the ids of the JSON file."""
+        ids = {index: category_id for category_id, index in self._category_ids.items()}
+        rows = [{**r, "category_id": ids.get(r["category_id"], r["category_id"])} for r in results]
+        PathManager.mkdirs(os.path.dirname(self._file))
+        with PathManager.open(self._file, "w") as f:
+            json.dump(rows, f)
+
+
+def most_of_a_class(records: Sequence[Record]) -> int:
+    """The largest number of objects that an image has of a class, crowd regions left out."""
+    counts = (
+        np.unique(r.objects["class"][~r.objects["crowd"]], return_counts=True)[1] for r in records
+    )
+    return max((int(c.max()) for c in counts if len(c)), default=0)
+
+
+def average_precisions(
+    records: Sequence[Record], results: list[dict], num_classes: int, limits: list[int]
+) -> np.ndarray:
+    """
+    Args:
+        records: the ground truth. results: detections as of ``instances_to_coco_json``.
+        limits: on the detections of a class in an image, ascending (L).
+
+    Returns:
+        (T, R, K, A, L): precision at each recall, -1 where there is no ground truth.
+    """
+    indices = {record.image_id: i for i, record in enumerate(records)}
+    truth = (
+        (indices[r.image_id], xyxy, category, {"area": area, "iscrowd": int(crowd)})
+        for r in records
+        for xyxy, category, area, crowd in zip(
+            *(r.objects[key].tolist() for key in ("box", "class", "area", "crowd")), strict=True
+        )
+    )
+    truth = [
+        {"image_id": i, "category_id": c, "bbox": _xywh(xyxy), **more} for i, xyxy, c, more in truth
+    ]
+    found = [
+        {
+            **result,
+            "image_id": indices[result["image_id"]],
+            "area": result["bbox"][2] * result["bbox"][3],
+            "iscrowd": 0,
+        }
+        for result in results
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        sets = [_coco(len(records), num_classes, annotations) for annotations in (truth, found)]
+        evaluation = COCOeval(*sets, "bbox")
+        evaluation.params.maxDets = limits
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"]
+
+
+def _coco(num_images: int, num_classes: int, annotations: list[dict]) -> COCO:
+    """A data set of pycocotools. Ids of annotations begin at 1, since it takes 0 for no match."""
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": i} for i in range(num_images)],
+        "categories": [{"id": i} for i in range(num_classes)],
+        "annotations": [{**a, "id": i} for i, a in enumerate(annotations, start=1)],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _xywh(box: list[float]) -> list[float]:
+    x0, y0, x1, y1 = box
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def summarize(
+    precision: np.ndarray, limits: Sequence[int], classes: Sequence[str]
+) -> dict[str, float]:
+    """Means of precision (T, R, K, A, L) in percent; thresholds are 0.50:0.05:0.95."""
+    at = limits.index(COCO_LIMIT)
+    metrics = {
+        "AP": _mean(precision[..., 0, at]),
+        "AP50": _mean(precision[0, ..., 0, at]),
+        "AP75": _mean(precision[5, ..., 0, at]),
+    }
+    metrics |= {f"AP{_AREAS[a]}": _mean(precision[..., a, at]) for a in range(1, len(_AREAS))}
+    for more in range(at + 1, len(limits)):
+        metrics[f"AP@{limits[more]}"] = _mean(precision[..., 0, more])
+        metrics[f"AP50@{limits[more]}"] = _mean(precision[0, ..., 0, more])
+        metrics[f"AP75@{limits[more]}"] = _mean(precision[5, ..., 0, more])
+    of_class = {f"AP-{n}": _mean(precision[:, :, k, 0, at]) for k, n in enumerate(classes)}
+    return metrics | of_class
+
+
+def _mean(precision: np.ndarray) -> float:
+    defined = precision[precision > -1]
+    return 100 * float(defined.mean()) if defined.size else float("nan")

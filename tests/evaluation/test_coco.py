@@ -1,0 +1,166 @@
+import json
+import uuid
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import Boxes, BoxMode, Instances
+
+from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.evaluation.coco import COCOBoxEvaluator, most_of_a_class
+from mutual_guidance.evaluation.ground_truth import load_records
+from tests.evaluation.perfect import perfect_metrics
+
+SIDE = 160
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A writer of a JSON file of two images and two classes that registers it."""
+
+    def write(annotations):
+        for name in ("a.png", "b.png"):
+            cv2.imwrite(str(tmp_path / name), np.zeros((SIDE, SIDE, 3), np.uint8))
+        images = [
+            {"id": i, "file_name": name, "width": SIDE, "height": SIDE}
+            for i, name in ((7, "b.png"), (3, "a.png"))
+        ]
+        categories = [{"id": 5, "name": "cat"}, {"id": 9, "name": "dog"}]
+        content = {"images": images, "categories": categories, "annotations": annotations}
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        entry = {"name": f"coco_{uuid.uuid4().hex}", "format": "coco", "root": str(tmp_path),
+                 "annotations": "a.json", "images": "."}  # fmt: skip
+        register_datasets([entry])
+        check_datasets([entry["name"]])
+        return entry["name"]
+
+    return write
+
+
+def annotation(image_id, box, category_id=5, **more):
+    return {"image_id": image_id, "category_id": category_id, "bbox": box, **more}
+
+
+def noisy_detections(name, seed=0):
+    """(input, output) of each image: boxes near the truth and elsewhere, some classes wrong."""
+    generator = np.random.default_rng(seed)
+    for record in load_records(name):
+        true = record.objects["box"]
+        side = np.sqrt((true[:, 2:] - true[:, :2]).prod(axis=1)).clip(1)[:, None]
+        spreads = [generator.normal(0, spread, true.shape) * side for spread in (0.06, 0.2)]
+        boxes = np.concatenate([*(true + s for s in spreads), [[1, 1, 30, 40]]])
+        classes = np.array([*record.objects["class"], *record.objects["class"], 0])
+        wrong = generator.random(len(boxes)) < 0.15
+        instances = Instances((record.height, record.width))
+        instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32))
+        instances.scores = torch.tensor(generator.random(len(boxes)), dtype=torch.float32)
+        instances.pred_classes = torch.tensor(np.where(wrong, 1 - classes.clip(0, 1), classes))
+        yield {"image_id": record.image_id}, {"instances": instances}
+
+
+def metrics_of(evaluator, name):
+    evaluator.reset()
+    for model_input, output in noisy_detections(name):
+        evaluator.process([model_input], [output])
+    return evaluator.evaluate()["bbox"]
+
+
+@pytest.mark.parametrize("name", ["coco_2017_val", "coco_2017_train"])
+def test_honest_data_has_the_metrics_of_detectron2s_evaluator(real_data, name, tmp_path):
+    root, split = real_data / "coco", name.split("_")[2]
+    ours = {
+        "name": f"own_{name}", "format": "coco", "root": str(root),
+        "annotations": f"annotations/instances_{split}2017.json", "images": f"{split}2017",
+    }  # fmt: skip
+    register_datasets([ours])
+    again = f"again_{uuid.uuid4().hex}"  # where DETECTRON2_DATASETS is now
+    register_coco_instances(again, {}, str(root / ours["annotations"]), str(root / ours["images"]))
+    DatasetCatalog.get(again)
+    expected = metrics_of(COCOEvaluator(again, ("bbox",), output_dir=str(tmp_path)), again)
+    assert 5 < expected["AP"] < 95 and np.isfinite(expected["APs"])
+    for dataset_name in (again, ours["name"]):
+        metrics = metrics_of(COCOBoxEvaluator(dataset_name, str(tmp_path), 300), dataset_name)
+        assert list(metrics) == list(expected)
+        assert metrics == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+def test_crowds_and_areas_count_as_with_detectron2s_evaluator(dataset, tmp_path):
+    name = dataset(
+        [
+            annotation(3, [10, 10, 40, 40], id=1, iscrowd=0, area=900.0),
+            annotation(3, [80, 20, 50, 90], id=2, iscrowd=1, area=3000.0),
+            annotation(7, [20, 30, 100, 110], 9, id=3, iscrowd=0, area=9900.0),
+            annotation(7, [2, 3, 20, 20], 9, id=4, iscrowd=0, area=350.0),
+        ]
+    )
+    expected = metrics_of(COCOEvaluator(name, ("bbox",), output_dir=str(tmp_path)), name)
+    metrics = metrics_of(COCOBoxEvaluator(name, str(tmp_path), 300), name)
+    assert metrics == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+def test_what_training_dropped_or_named_oddly_is_not_held_against_a_detector(dataset, tmp_path):
+    name = dataset(
+        [
+            annotation(3, [10, 10, 40, 40], id=0),
+            annotation(3, [10, 10, 0, 40], id="flat"),
+            annotation(3, [100, 10, 40, 40], id=0, iscrowd=None, area=None),
+            annotation(7, [-50, 10, 100, 40], 9),
+            annotation(7, [500, 10, 40, 40], 9, id=1, iscrowd=False),
+        ]
+    )
+    metrics = perfect_metrics(name, tmp_path)
+    assert {
+        k: v for k, v in metrics.items() if k in ("AP", "AP50", "AP75", "AP-cat", "AP-dog")
+    } == (pytest.approx({"AP": 100, "AP50": 100, "AP75": 100, "AP-cat": 100, "AP-dog": 100}))
+    # The detections are saved under the file's own ids.
+    (file,) = (tmp_path / "inference").glob("*/coco_instances_results.json")
+    saved = json.loads(file.read_text())
+    assert [(r["image_id"], r["category_id"]) for r in saved] == [(3, 5), (3, 5), (7, 9)]
+    assert saved[2]["bbox"] == [0, 10, 50, 40]
+
+
+def test_a_run_without_a_detection_has_an_ap_of_0(dataset, tmp_path):
+    name = dataset([annotation(3, [10, 10, 40, 40]), annotation(7, [10, 10, 9, 9], 9)])
+    evaluator = COCOBoxEvaluator(name, str(tmp_path), 300)
+    evaluator.reset()
+    metrics = evaluator.evaluate()["bbox"]
+    assert {metrics[k] for k in ("AP", "AP50", "AP75", "APs", "APm", "AP-cat", "AP-dog")} == {0.0}
+    assert np.isnan(metrics["APl"])
+
+
+@pytest.mark.parametrize(("limit", "more"), [(300, {"AP@300": 100.0}), (100, {})])
+def test_more_than_100_objects_of_a_class(dataset, tmp_path, caplog, limit, more):
+    corners = [(x, y) for x in range(0, 120, 10) for y in range(0, 120, 10)]
+    name = dataset([annotation(3, [x, y, 8, 8]) for x, y in corners])
+    records = load_records(name)
+    assert most_of_a_class(records) == 144
+    evaluator = COCOBoxEvaluator(name, str(tmp_path), limit)
+    evaluator.reset()
+    instances = Instances((SIDE, SIDE))
+    instances.pred_boxes = Boxes(torch.from_numpy(records[0].objects["box"]))
+    instances.scores, instances.pred_classes = torch.ones(144), torch.zeros(144).long()
+    evaluator.process([{"image_id": 3}], [{"instances": instances}])
+    metrics = evaluator.evaluate()["bbox"]
+    # 100 of 144 are found at precision 1: at 70 of the 101 recalls 0, 0.01, ..., 1.
+    assert metrics["AP"] == pytest.approx(100 * 70 / 101)
+    assert {k: v for k, v in metrics.items() if k.startswith("AP@")} == pytest.approx(more)
+    assert "has 144 objects of a class, but AP counts 100" in caplog.text
+    assert "TEST.DETECTIONS_PER_IMAGE" in caplog.text
+
+
+def test_a_set_that_python_registered(tmp_path):
+    name = f"python_{uuid.uuid4().hex}"
+    objects = [
+        {"bbox": [10, 10, 20, 30], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "iscrowd": 0},
+        {"bbox": [50, 50, 90, 90], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1, "iscrowd": 1},
+    ]
+    record = {"file_name": "a", "image_id": 1, "width": SIDE, "height": SIDE}
+    DatasetCatalog.register(name, lambda: [{**record, "annotations": objects}])
+    MetadataCatalog.get(name).set(thing_classes=["cat", "dog"], evaluator_type="coco")
+    metrics = perfect_metrics(name, tmp_path)
+    assert metrics["AP"] == metrics["AP-cat"] == pytest.approx(100)
+    assert np.isnan(metrics["AP-dog"])  # a crowd is not to be found
