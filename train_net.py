@@ -80,5 +80,13 @@ def how_to_go_on(args: argparse.Namespace) -> str:
     return f"Go on with:\n  {shlex.join(['python', sys.argv[0], *resume, *sys.argv[1:]])}"
 
 
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Detectron2's arguments; the config may also be the first one, without --config-file."""
+    args = default_argument_parser().parse_args(argv)
+    if not args.config_file and args.opts and args.opts[0].endswith((".yaml", ".yml")):
+        args.config_file = args.opts.pop(0)
+    return args
+
+
 if __name__ == "__main__":
     launch(main, parse_args())

@@ -194,7 +194,8 @@ def write_things(home: Path) -> None:
         video.write(frame)
     video.release()
     (config,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (home / "mine.yaml").write_text(config.replace("~/mine", "Shapes"))
+    no_download = 'MODEL: {WEIGHTS: ""}\n'
+    (home / "mine.yaml").write_text(config.replace("~/mine", "Shapes") + no_download)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
+from urllib.error import URLError
+
 import pytest
 import torch
+from detectron2.engine import default_argument_parser
 
+from mutual_guidance.checkpoint import TorchvisionHandler
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import load_config, prepare
-from mutual_guidance.engine.checks import check_values, check_weights
+from mutual_guidance.engine import load_config, prepare, setup
+from mutual_guidance.engine.checks import check_batch, check_values, check_weights
 from mutual_guidance.engine.setup import (
     resolve_classes,
     resolve_device,
     resolve_schedule,
 )
-from mutual_guidance.errors import ConfigError
+from mutual_guidance.errors import ConfigError, DatasetError
 from tests.conftest import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
@@ -26,8 +30,56 @@ def test_missing_file_and_wrong_keys_are_named(tmp_path):
     path.write_text("SOLVER:\n  BASE_LRR: 0.1\n")
     with pytest.raises(ConfigError, match=r"misspelt\.yaml .*SOLVER\.BASE_LRR; did you mean"):
         load_config(str(path), [])
-    with pytest.raises(ConfigError, match="IMS_PER_BATCH"):
+    message = "SOLVER.IMS_PER_BATCH is 'many', of the kind str; it must be of the kind int"
+    with pytest.raises(ConfigError, match=message):
         load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", "many"])
+
+
+def test_keys_and_values_as_a_person_types_them(tmp_path):
+    opts = ["SOLVER.EPOCHS=1", "DATASETS.TRAIN", "mine_train", "SOLVER.AMP.ENABLED", "true"]
+    cfg = load_config(CONFIG, opts)
+    assert cfg.SOLVER.EPOCHS == 1.0 and cfg.DATASETS.TRAIN == ("mine_train",)
+    assert cfg.SOLVER.AMP.ENABLED is True
+    (tmp_path / "mine.yaml").write_text(
+        f"_BASE_: {CONFIG}\nSOLVER: {{EPOCHS: 50}}\nDATASETS: {{TEST: mine}}"
+    )
+    cfg = load_config(tmp_path / "mine.yaml")
+    assert cfg.SOLVER.EPOCHS == 50.0 and cfg.DATASETS.TEST == ("mine",)
+    with pytest.raises(
+        ConfigError, match="no key STRATEGY; did you mean MODEL.MUTUAL_GUIDANCE.STRATEGY"
+    ):
+        load_config(CONFIG, ["STRATEGY", "static"])
+    with pytest.raises(ConfigError, match="no config is given: add --config-file FILE"):
+        load_config("", [])
+    with pytest.raises(ConfigError, match="no such file; did you mean .*/retinanet_R_18.yaml"):
+        load_config(CONFIG.replace("_R_18", "_R18"), [])
+
+
+def test_a_batch_that_the_processes_cannot_share():
+    cfg = load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", 16])
+    check_batch(cfg, 4)
+    message = "16 cannot be divided among 3 processes: set it to a multiple, as 15"
+    with pytest.raises(ConfigError, match=message):
+        check_batch(cfg, 3)
+
+
+def test_iterations_of_the_command_line_win_over_epochs_of_the_file():
+    assert load_config(CONFIG).SOLVER.EPOCHS == 27.0
+    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", "7"])
+    assert (cfg.SOLVER.EPOCHS, cfg.SOLVER.MAX_ITER) == (0.0, 7)
+    assert load_config(CONFIG, ["SOLVER.MAX_ITER", 7, "SOLVER.EPOCHS", 2]).SOLVER.EPOCHS == 2.0
+
+
+@pytest.mark.parametrize(
+    ("share", "warmup", "expected"), [(0.1, 500, 42), (0.1, 10, 10), (1.0, 500, 427)]
+)
+def test_a_warm_up_is_at_most_a_tenth_of_the_training(share, warmup, expected, caplog):
+    opts = ["SOLVER.MAX_ITER", 427, "SOLVER.WARMUP_ITERS", warmup, "SOLVER.MAX_WARMUP_SHARE", share]
+    cfg = load_config(CONFIG, opts)
+    with caplog.at_level("INFO"):
+        resolve_schedule(cfg)
+    assert expected == cfg.SOLVER.WARMUP_ITERS
+    assert ("is shortened to" in caplog.text) == (expected < warmup)
 
 
 def test_config_from_a_stranger_executes_nothing(tmp_path):
@@ -127,7 +179,7 @@ def test_misalignment_needs_a_dense_detector():
         check_values(load_config(CONFIG, opts))
 
 
-def test_weights_must_be_there(tmp_path):
+def test_weights_must_be_there(tmp_path, monkeypatch):
     cfg = load_config(CONFIG)
     check_weights(cfg, "start")
     with pytest.raises(ConfigError, match=f"trained weights are needed.*{cfg.OUTPUT_DIR}"):
@@ -137,6 +189,7 @@ def test_weights_must_be_there(tmp_path):
         with pytest.raises(ConfigError, match=r"no file .*none\.pth"):
             check_weights(cfg, needed)
     check_weights(cfg, "any")
+    monkeypatch.setattr(TorchvisionHandler, "_get_local_path", lambda *_, **__: CONFIG)
     cfg.MODEL.WEIGHTS = "torchvision://resnet18"
     check_weights(cfg, "start")
 
@@ -176,7 +229,7 @@ def test_a_set_of_data_must_be_named(voc, voc_entry):
     with pytest.raises(ConfigError, match="classes are unknown"):
         prepare(
             CONFIG,
-            ["DATASETS.TEST", (), "DATASETS.TRAIN", (), "MODEL.WEIGHTS", "torchvision://resnet18"],
+            ["DATASETS.TEST", (), "DATASETS.TRAIN", (), "MODEL.WEIGHTS", CONFIG],
             weights="trained",
         )
 
@@ -193,3 +246,42 @@ def test_a_frozen_config_of_a_training(voc, voc_entry):
     assert cfg.DATASETS.CLASSES == ["red", "green", "blue"] and cfg.MODEL.FCOS.NUM_CLASSES == 3
     opts.remove("SOLVER.AMP.ENABLED"), opts.remove(True)
     assert not prepare(CONFIG, opts, data=("TRAIN",)).SOLVER.AMP.ENABLED
+
+
+def test_what_stops_a_run_is_in_its_log(voc, voc_entry, tmp_path):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    (voc.root / "JPEGImages" / "a.jpg").unlink()
+    (tmp_path / "own.yaml").write_text(
+        f"_BASE_: {CONFIG}\nDATASETS: {{REGISTER: [{voc_entry}], TRAIN: [{voc_entry['name']}]}}\n"
+    )
+    opts = ["DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path / "out"), "MODEL.DEVICE", "cpu"]
+    args = default_argument_parser().parse_args(
+        ["--config-file", str(tmp_path / "own.yaml"), *opts]
+    )
+    with pytest.raises(DatasetError, match="image is missing") as error:
+        setup(args)
+    assert str(error.value) in (tmp_path / "out" / "log.txt").read_text()
+    line = (tmp_path / "out" / "dataset_faults.txt").read_text().splitlines()[0]
+    assert line.startswith("stops\t1\t") and "a.jpg" in line
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (
+            "torchvision://resnet81",
+            "cannot be had .*start from random weights; did you mean resnet",
+        ),
+        ("torchvsion://resnet18", "cannot be had .there is no such place.: name a local file"),
+        ("detectron2://nothing.pkl", "cannot be had .no network.: .* start from random weights"),
+    ],
+)
+def test_weights_that_cannot_be_had(weights, message, monkeypatch):
+    def get(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr("iopath.common.file_io.HTTPURLHandler._get_local_path", get)
+    cfg = load_config(CONFIG, ["MODEL.WEIGHTS", weights])
+    with pytest.raises(ConfigError, match=message):
+        check_weights(cfg, "start")
+    check_weights(cfg, "any")

@@ -2,6 +2,8 @@
 
 from detectron2.config import CfgNode as CN
 
+from .typed import fit_values
+
 # What MODEL.PYRAMID was called.
 _OLD_PYRAMID = "MODEL.FSSD"
 
@@ -72,11 +74,13 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     #   name: as in DATASETS.TRAIN and DATASETS.TEST
     #   format: voc, coco or yolo
     #   root: folder; relative ones are below $DETECTRON2_DATASETS (default: datasets)
-    #   split: (voc) file below ImageSets/Main, without its .txt
-    #   classes: (voc, yolo) names in order; without it they are collected from the annotations
-    #     (voc) or read from names in data.yaml below the root (yolo)
+    #   split: (voc) file below ImageSets/Main, without its .txt; (yolo) key of data.yaml, instead
+    #     of images
+    #   classes: names in order, all or some; without it they are collected from the annotations
+    #     (voc), the categories (coco) or read from names in data.yaml below the root (yolo)
     #   annotations: (coco) JSON file, relative to root
-    #   images: (coco, yolo) folder, relative to root
+    #   images: (coco, yolo) folder, relative to root; (yolo) text file, or list of those, as well
+    #   data: (yolo) another name than data.yaml
     cfg.DATASETS.REGISTER = []
     # Names of the classes in order, filled in from the data sets, so that the config.yaml of a run
     # tells them where the data sets are not at hand.
@@ -87,6 +91,8 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # Images a batch for which SOLVER.BASE_LR is meant; it is scaled linearly to
     # SOLVER.IMS_PER_BATCH. 0 takes BASE_LR as it is.
     cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0
+    # SOLVER.WARMUP_ITERS is shortened to this share of the training, if it is longer.
+    cfg.SOLVER.MAX_WARMUP_SHARE = 0.1
     # With SOLVER.AMP.ENABLED: float16 (on a GPU) or bfloat16. Assignment stays in float32.
     cfg.SOLVER.AMP.PRECISION = "float16"
     # Decay of a moving average of the weights that is kept and evaluated beside them, in [0, 1); 0
@@ -110,4 +116,4 @@ def merge_config_file(cfg: CN, path: str) -> None:
     model = loaded.get("MODEL")
     if isinstance(model, CN) and "FSSD" in model:
         model.setdefault("PYRAMID", CN()).update(model.pop("FSSD"))
-    cfg.merge_from_other_cfg(loaded)
+    cfg.merge_from_other_cfg(CN(fit_values(loaded, cfg)))

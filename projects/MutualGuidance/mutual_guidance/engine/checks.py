@@ -8,9 +8,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.utils.file_io import PathManager
+from torchvision.models import list_models
 
-from ..errors import ConfigError
+from ..errors import ConfigError, UserError
 from ..modeling.meta_arch import Guided
+from ..typed import did_you_mean, nearest_path
 from .step import PRECISIONS
 
 _HEADS = ("per_level", "shared")
@@ -38,6 +41,16 @@ def _check_choice(key: str, value: object, choices) -> None:
 def _check_least(key: str, value: int, least: int) -> None:
     if value < least:
         raise ConfigError(f"{key} must be {least} or more, got {value}")
+
+
+def check_batch(cfg: CfgNode, num_processes: int) -> None:
+    """Raise ConfigError for a batch that the processes cannot share."""
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if batch % num_processes:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH {batch} cannot be divided among {num_processes} processes: "
+            f"set it to a multiple, as {num_processes * max(1, round(batch / num_processes))}"
+        )
 
 
 def check_detector(cfg: CfgNode) -> None:
@@ -76,7 +89,7 @@ def _reason(error: Exception) -> str:
 def check_weights(cfg: CfgNode, needed: str) -> None:
     """
     Raise ConfigError unless MODEL.WEIGHTS are as they are needed: "trained", "start" (they may be
-    none) or "any" (nothing is looked at).
+    none) or "any" (nothing is looked at). Those of another place are fetched.
     """
     weights = cfg.MODEL.WEIGHTS
     if needed == "trained" and not weights:
@@ -84,5 +97,27 @@ def check_weights(cfg: CfgNode, needed: str) -> None:
             "trained weights are needed: add MODEL.WEIGHTS FILE, or --resume and the OUTPUT_DIR of "
             f"a training ({cfg.OUTPUT_DIR} has no checkpoint)"
         )
-    if needed != "any" and weights and "://" not in weights and not os.path.isfile(weights):
-        raise ConfigError(f"MODEL.WEIGHTS: there is no file {weights}")
+    if needed == "any" or not weights:
+        return
+    if "://" in weights:
+        _fetch_weights(weights)
+    elif not os.path.isfile(weights):
+        raise ConfigError(f"MODEL.WEIGHTS: there is no file {weights}{nearest_path(weights)}")
+
+
+def _fetch_weights(weights: str) -> None:
+    """Raise ConfigError for weights of another place that cannot be had."""
+    name, models = weights.partition("://")[2], list_models()
+    meant = [] if name in models else difflib.get_close_matches(name, models)
+    try:
+        if os.path.isfile(PathManager.get_local_path(weights)):
+            return
+        reason = "there is no such place"
+    except UserError:
+        raise
+    except Exception as error:  # servers and catalogs fail in many ways
+        reason = str(getattr(error, "reason", error))
+    raise ConfigError(
+        f'MODEL.WEIGHTS {weights} cannot be had ({reason}): name a local file, or set it to "" to '
+        f"start from random weights{did_you_mean(meant)}"
+    )

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import difflib
 import logging
 import os
 import re
@@ -18,10 +17,12 @@ from detectron2.utils.logger import setup_logger
 from .. import add_mutual_guidance_config
 from ..config import merge_config_file
 from ..data import check_datasets, register_datasets
-from ..errors import ConfigError
+from ..errors import ConfigError, UserError, printable
 from ..run_files import checkpoint_files, replace_file
+from ..typed import did_you_mean, fit_pairs, nearest_keys, nearest_path, pairs_of
 from .checks import check_values, check_weights
 from .output import check_output, check_shared_memory
+from .resume import keep_to_run
 
 _LOGGER_NAME = "mutual_guidance"
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
@@ -44,9 +45,24 @@ def setup(args: argparse.Namespace) -> CfgNode:
     else:
         weights = "trained" if args.eval_only else "start"
     data = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
-    cfg = prepare(args.config_file, args.opts, data=data, weights=weights, for_training=True)
+    with _noted(os.path.join(folder, "log.txt")):
+        cfg = prepare(
+            args.config_file,
+            args.opts,
+            data=data,
+            weights=weights,
+            for_training=True,
+            folder=folder,
+        )
     if not args.eval_only:
         check_shared_memory(cfg)
+        if weights == "any":
+            cfg = keep_to_run(cfg, os.path.join(folder, "config.yaml"))
+        if weights == "start" and not cfg.MODEL.WEIGHTS:
+            logger.warning(
+                "Starting from random weights (MODEL.WEIGHTS is empty): with few images a detector "
+                "learns much more from ImageNet's, as those that configs/detectors name"
+            )
     with _kept(os.path.join(folder, "config.yaml") if args.eval_only else None):
         default_setup(cfg, args)
     return cfg
@@ -59,9 +75,10 @@ def prepare(
     data: Sequence[str] = (),
     weights: str = "any",
     for_training: bool = False,
+    folder: str | None = None,
 ) -> CfgNode:
     """
-    From a command line to a frozen config that can run here. Nothing is written, no seed is set.
+    From a command line to a frozen config that can run here. No seed is set.
 
     Args:
         config_file: a YAML. opts: KEY VALUE pairs.
@@ -72,6 +89,7 @@ def prepare(
         for_training: device, precision and schedule are the config's. A tool may run on another
             machine than the training, whose config.yaml it is given: without this, MODEL.DEVICE is
             "auto" and there is no mixed precision, unless ``opts`` name them.
+        folder: where all faults of the data sets are listed; None lists them nowhere.
 
     Raises:
         ConfigError, DatasetError: before any long work.
@@ -84,16 +102,28 @@ def prepare(
     needs_classes = bool(data) or weights == "trained"
     if data and not cfg.DATASETS[data[0]]:
         raise ConfigError(f"DATASETS.{data[0]} is empty: name a data set")
-    names = [name for key in data for name in cfg.DATASETS[key]]
-    if needs_classes and not names and not known_classes(cfg):
-        names = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN][:1]
-    check_datasets(names)
+    train, test = (cfg.DATASETS[key] if key in data else () for key in ("TRAIN", "TEST"))
+    if needs_classes and not (train or test or known_classes(cfg)):
+        train = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN][:1]
+    check_datasets(train, test, folder)
     if needs_classes:
         resolve_classes(cfg)
     if for_training and "TRAIN" in data:
         resolve_schedule(cfg)
     cfg.freeze()
     return cfg
+
+
+@contextlib.contextmanager
+def _noted(path: str) -> Iterator[None]:
+    """Add to the log what a person has to mend: the terminal may be gone when it is looked for."""
+    try:
+        yield
+    except UserError as error:
+        if comm.is_main_process():
+            with open(path, "a", encoding="utf-8") as f:
+                f.write(f"error: {printable(str(error))}\n")
+        raise
 
 
 @contextlib.contextmanager
@@ -121,16 +151,24 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
     add_mutual_guidance_config(cfg)
     cfg.MODEL.DEVICE = "auto"
     known = _all_keys(cfg)
+    path, pairs = os.fspath(config_file), pairs_of(opts)
+    if not path:
+        raise ConfigError("no config is given: add --config-file FILE (there are some in configs/)")
+    if not os.path.isfile(path):
+        raise ConfigError(f"config {path}: there is no such file{nearest_path(path)}")
     try:
-        merge_config_file(cfg, os.fspath(config_file))
-        cfg.merge_from_list(list(opts))
+        merge_config_file(cfg, path)
+        cfg.merge_from_list(fit_pairs(pairs, cfg))
     except Exception as error:
         # The text of a KeyError is quoted.
-        reason = error.args[0] if isinstance(error, KeyError) else error
+        reason = str(error.args[0] if isinstance(error, KeyError) else error)
         raise ConfigError(
-            f"config {config_file} with {list(opts) or 'no overrides'}: {reason}"
-            f"{_nearest_keys(str(reason), known)}"
+            f"config {path} with {list(opts) or 'no overrides'}: {_explained(reason, known)}"
         ) from error
+    given = [key for key, _ in pairs]
+    solver = cfg.SOLVER
+    if "SOLVER.MAX_ITER" in given and "SOLVER.EPOCHS" not in given and solver.MAX_ITER > 0:
+        solver.EPOCHS = 0.0  # what is typed wins over the file
     return cfg
 
 
@@ -143,11 +181,19 @@ def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
     return keys
 
 
-def _nearest_keys(message: str, known: list[str]) -> str:
-    """A suggestion for the key that yacs's message calls non-existent."""
-    unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", message)
-    near = difflib.get_close_matches(unknown[1], known) if unknown else []
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+def _explained(reason: str, known: list[str]) -> str:
+    """What yacs says, in words for a person: a key that is meant, the kind that a value must be."""
+    unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", reason)
+    if unknown:
+        return f"there is no key {unknown[1]}{did_you_mean(nearest_keys(unknown[1], known))}"
+    mismatch = re.search(
+        r"Type mismatch \(<class '(\w+)'> vs. <class '(\w+)'>\) with values \(.* vs. (.*)\) for "
+        r"config key: (\S+)", reason, re.DOTALL,
+    )  # fmt: skip
+    if mismatch:
+        needed, given, value, key = mismatch.groups()
+        return f"{key} is {value!r}, of the kind {given}; it must be of the kind {needed}"
+    return reason
 
 
 def resolve_device(cfg: CfgNode) -> None:
@@ -193,7 +239,7 @@ def resolve_classes(cfg: CfgNode) -> None:
 
 
 def resolve_schedule(cfg: CfgNode) -> None:
-    """Epochs to iterations, and the learning rate to the batch size."""
+    """Epochs to iterations, the learning rate to the batch size, the warm-up to the length."""
     solver = cfg.SOLVER
     reference = solver.REFERENCE_IMS_PER_BATCH
     if reference > 0 and reference != solver.IMS_PER_BATCH:
@@ -214,3 +260,10 @@ def resolve_schedule(cfg: CfgNode) -> None:
         logger.info(
             f"{solver.EPOCHS} epochs of {num_images} images are {solver.MAX_ITER} iterations"
         )
+    longest = int(solver.MAX_WARMUP_SHARE * solver.MAX_ITER)
+    if longest < solver.WARMUP_ITERS:
+        logger.info(
+            f"The warm-up of {solver.WARMUP_ITERS} iterations is shortened to {longest}: "
+            f"{solver.MAX_WARMUP_SHARE} of the training (SOLVER.MAX_WARMUP_SHARE)"
+        )
+        solver.WARMUP_ITERS = longest

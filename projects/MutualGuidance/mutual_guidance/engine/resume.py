@@ -1,0 +1,79 @@
+"""What a resumed run goes on with, where its config is not that of the run any more."""
+
+import logging
+import os
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from tabulate import tabulate
+
+from ..errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+# What the checkpoint brings with it: the weights, the optimizer's settings, and the seed of the
+# stream of images.
+_OF_CHECKPOINT = (
+    "MODEL.WEIGHTS",
+    "SEED",
+    "SOLVER.BASE_LR",
+    "SOLVER.MOMENTUM",
+    "SOLVER.NESTEROV",
+    "SOLVER.REFERENCE_IMS_PER_BATCH",
+    "SOLVER.WEIGHT_DECAY",
+    "SOLVER.WEIGHT_DECAY_BIAS",
+    "SOLVER.WEIGHT_DECAY_NORM",
+)
+_CLASSES = "DATASETS.CLASSES"
+
+
+def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
+    """
+    The config of a run that is resumed: of what the checkpoint decides the values of the run, whose
+    config.yaml ``path`` is, so that the new one says what is used. What differs is told.
+
+    Raises:
+        ConfigError: the classes are others.
+    """
+    run = _read(path) if os.path.isfile(path) else {}
+    comm.synchronize()  # the main process writes the file anew
+    given = _flat(yaml.safe_load(cfg.dump()))
+    differing = [key for key in given if key in run and given[key] != run[key]]
+    if _CLASSES in differing and run[_CLASSES]:
+        raise ConfigError(
+            f"--resume: the classes are {', '.join(map(str, given[_CLASSES]))}, but {path} says "
+            f"{', '.join(map(str, run[_CLASSES]))}: train those into another OUTPUT_DIR"
+        )
+    kept = [key for key in differing if key in _OF_CHECKPOINT]
+    if differing:
+        rows = [(k, run[k], given[k], (run if k in kept else given)[k]) for k in differing]
+        table = tabulate(rows, ("key", "of the run", "now given", "used"), tablefmt="simple")
+        logger.warning(f"--resume: the config is not that of {path}:\n{table}")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list([part for key in kept for part in (key, run[key])])
+    cfg.freeze()
+    return cfg
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as f:
+            return _flat(yaml.safe_load(f) or {})
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"--resume: {path} cannot be read; remove it to go on with the config that is given"
+        ) from error
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,47 @@
+import pytest
+
+from mutual_guidance.engine import load_config
+from mutual_guidance.engine.resume import keep_to_run
+from mutual_guidance.errors import ConfigError
+from tests.conftest import REPOSITORY
+
+CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """config.yaml of a run, and the config that it is of."""
+    cfg = load_config(CONFIG, ["DATASETS.CLASSES", ["cat", "dog"], "SOLVER.BASE_LR", 0.02])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    return str(tmp_path / "config.yaml"), cfg
+
+
+def test_the_same_config_goes_on_silently(run, caplog):
+    path, cfg = run
+    assert keep_to_run(cfg, path) == cfg and caplog.text == ""
+
+
+def test_what_the_checkpoint_decides_is_kept_and_told(run, caplog):
+    path, cfg = run
+    cfg.merge_from_list(["SOLVER.BASE_LR", 0.5, "SEED", 7, "SOLVER.CHECKPOINT_PERIOD", 9])
+    resumed = keep_to_run(cfg, path)
+    assert (resumed.SOLVER.BASE_LR, resumed.SEED, resumed.SOLVER.CHECKPOINT_PERIOD) == (0.02, 1, 9)
+    assert resumed.is_frozen()
+    rows = {line.split()[0]: line.split()[1:] for line in caplog.text.splitlines() if "." in line}
+    assert rows["SOLVER.BASE_LR"] == ["0.02", "0.5", "0.02"]
+    assert rows["SOLVER.CHECKPOINT_PERIOD"] == ["250", "9", "9"]
+
+
+def test_other_classes_are_refused(run):
+    path, cfg = run
+    cfg.DATASETS.CLASSES = ["cat", "cow"]
+    with pytest.raises(ConfigError, match="the classes are cat, cow, but .* says cat, dog"):
+        keep_to_run(cfg, path)
+
+
+def test_a_run_without_or_with_a_torn_config(run, tmp_path):
+    _, cfg = run
+    assert keep_to_run(cfg, str(tmp_path / "none.yaml")) == cfg
+    (tmp_path / "torn.yaml").write_text("A: [")
+    with pytest.raises(ConfigError, match="torn.yaml cannot be read; remove it"):
+        keep_to_run(cfg, str(tmp_path / "torn.yaml"))
