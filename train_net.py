@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> dict | None:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """As Detectron2's ``default_argument_parser``; the pairs may also stand behind --opts."""
     parser = Parser(__doc__)
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--config-file", metavar="FILE", help="the config, or the first argument")
     parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR, if it can")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="of each machine")
@@ -66,6 +66,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_opts(parser)
     args = parser.parse_args(argv)
+    if not args.config_file and args.pairs and args.pairs[0].endswith((".yaml", ".yml")):
+        args.config_file = args.pairs.pop(0)
+    if not args.config_file:
+        parser.error("no config is given: name one with --config-file FILE, as in configs/")
     args.opts = [*args.pairs, *args.opts]
     if args.num_machines > 1 and args.dist_url == "auto":
         parser.error("--num-machines: name the first with --dist-url, as tcp://HOST:PORT")
@@ -78,14 +82,6 @@ def how_to_go_on(args: argparse.Namespace) -> str:
         return "Go on with the same torchrun command, and --resume after train_net.py"
     resume = [] if args.resume else ["--resume"]
     return f"Go on with:\n  {shlex.join(['python', sys.argv[0], *resume, *sys.argv[1:]])}"
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Detectron2's arguments; the config may also be the first one, without --config-file."""
-    args = default_argument_parser().parse_args(argv)
-    if not args.config_file and args.opts and args.opts[0].endswith((".yaml", ".yml")):
-        args.config_file = args.opts.pop(0)
-    return args
 
 
 if __name__ == "__main__":
