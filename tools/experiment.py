@@ -9,6 +9,7 @@ The same command again skips what is finished, here or in docs/results, and resu
 interrupted. See docs/experiments.md.
 """
 
+import argparse
 import shlex
 import sys
 from pathlib import Path
@@ -18,8 +19,14 @@ from tabulate import tabulate
 from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.errors import ExperimentError, run_main
 from mutual_guidance.experiments.decision import answer, power
-from mutual_guidance.experiments.grid import Cell, Experiment, load_experiment
-from mutual_guidance.experiments.intervals import add_intervals
+from mutual_guidance.experiments.grid import (
+    Cell,
+    Experiment,
+    compared_cells,
+    load_experiment,
+    run_place,
+)
+from mutual_guidance.experiments.intervals import Intervals
 from mutual_guidance.experiments.kept import collect_runs, read_results, restore
 from mutual_guidance.experiments.plan import Plan, make_plans, seconds_per_image
 from mutual_guidance.experiments.records import (
@@ -37,7 +44,7 @@ OUTPUT = Path("output", "experiments")
 KEPT = Path("docs", "results")
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
     parser.add_argument(
@@ -52,7 +59,11 @@ def main() -> None:
         metavar="RESULTS.json",
         help="with --dry-run: finished runs whose spread tells what difference this grid can show",
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
     experiment = load_experiment(args.experiment, OUTPUT)
     plans = make_plans(ROOT, experiment.cells, experiment.questions)
     environments = slots(args.jobs)
@@ -114,8 +125,7 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
 def power_line(experiment: Experiment, spread_of: Path | None) -> str:
     """What difference the grid can show, by the spread of its own static runs or of others."""
     primary = experiment.questions["primary"]
-    keys = ("config", "variant", "strategy")
-    pairs = sum(all(vars(cell)[k] == primary[k] for k in keys) for cell in experiment.cells)
+    pairs = len(compared_cells(primary, experiment.cells)[0])
     own = collect_runs(ROOT, experiment.cells)[0]
     runs = read_results(spread_of)["runs"] if spread_of else own
     shown = power(experiment.questions, runs, pairs)
@@ -139,12 +149,13 @@ def save_results(experiment: Experiment, plans: dict[Cell, Plan], path: Path, fo
     missing = [str(cell.folder) for cell in experiment.cells if not is_finished(ROOT, cell)]
     rows = summarize(runs, experiment.paper)
     questions = experiment.questions
-    add_intervals(ROOT, plans, rows, questions["primary"]["classes"] if questions else ())
+    Intervals(ROOT, plans, questions["primary"]["classes"] if questions else ()).add(rows)
     asked = {}
     if questions:
         asked["questions"] = questions
         asked["plan_commits"] = plan_commits(ROOT, path, runs)
-        asked["answer"] = answer(questions, rows, len(runs), len(missing))
+        places = [run_place(run) for run in runs]
+        asked["answer"] = answer(questions, rows, experiment.cells, places)
     source = experiment.paper.get("source", "")
     result = {
         "experiment": experiment.name,

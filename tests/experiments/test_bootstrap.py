@@ -9,7 +9,7 @@ from mutual_guidance.data import register_datasets
 from mutual_guidance.evaluation import PascalVOCEvaluator
 from mutual_guidance.evaluation.detections import Detections
 from mutual_guidance.evaluation.ground_truth import GroundTruths, ground_truths, load_records
-from mutual_guidance.experiments.bootstrap import draw, metrics, paired_bootstrap
+from mutual_guidance.experiments.bootstrap import compare, draw, metrics, resample
 from mutual_guidance.experiments.matches import (
     MOST_PER_OBJECT,
     match,
@@ -143,7 +143,8 @@ def test_intervals_are_those_of_plain_numpy():
             pool([match(t, f, 3) for t, f in zip(folds, of_folds, strict=True)])
             for of_folds in of_seeds
         ]
-    got = paired_bootstrap(matches["guided"], matches["static"], CLASSES, CLASSES, draws=16)
+    drawn = [resample(matches[s], CLASSES, CLASSES, draws=16) for s in ("guided", "static")]
+    got = compare(*drawn)
 
     def over_seeds(strategy, images, shares):
         by_seed = [
@@ -190,7 +191,8 @@ def test_equal_strategies_do_not_differ():
     rng = np.random.default_rng(0)
     truths = some_truths(rng, 9)
     matches = [match(truths, some_detections(rng, truths, 1.0), 3) for _ in range(3)]
-    ap = paired_bootstrap(matches, matches, CLASSES, CLASSES, draws=20)["AP"]
+    drawn = resample(matches, CLASSES, CLASSES, draws=20)
+    ap = compare(drawn, drawn)["AP"]
     assert (ap["difference"], ap["low"], ap["high"], ap["p"], ap["relative"]) == (0, 0, 0, 1, 0)
 
 

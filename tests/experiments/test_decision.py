@@ -1,8 +1,10 @@
 import math
+from pathlib import Path
 
 import pytest
 
 from mutual_guidance.experiments.decision import answer, holm, power, verdict
+from mutual_guidance.experiments.grid import Cell
 from mutual_guidance.experiments.student import T_975, quantile, two_sided_p
 
 PLACE = {"config": "configs/A/x.yaml", "variant": "", "strategy": "mutual_guidance"}
@@ -11,6 +13,22 @@ QUESTIONS = {
     "decision": {"paper_gain": 4.0},
     "secondary": [{"metric": "AP75", **PLACE}, {"metric": "misalignment/x", **PLACE}],
 }
+
+
+VARIANT = {**PLACE, "variant": "half", "strategy": "localize_to_classify"}
+
+
+def cells(place):
+    """Of two seeds, in the order in which they run."""
+    return [
+        Cell(Path(), "long", seed=s, fold=None, settings=(), baseline=b, **{**place, **change})
+        for s in (1, 2)
+        for b, change in ((None, {"strategy": "static", "variant": ""}), ("", {}))
+    ]
+
+
+CELLS = [*cells(PLACE), *cells(VARIANT)[1::2]]
+PLACES = [cell.place for cell in CELLS]
 
 
 def row(bootstrap, metrics):
@@ -44,14 +62,24 @@ def test_the_rule(low, high, expected):
 
 def test_nothing_is_said_before_all_runs_have_finished():
     rows = [row({"AP": interval(1.0, 2.0)}, {})]
-    assert answer(QUESTIONS, rows, 3, 5) == {"state": "running: 3 of 8 runs"}
+    assert answer(QUESTIONS, rows, CELLS, PLACES[:3]) == {"state": "running: 3 of 4 runs"}
+
+
+def test_a_secondary_comparison_may_come_later():
+    questions = {**QUESTIONS, "secondary": [{"metric": "AP", **VARIANT}, *QUESTIONS["secondary"]]}
+    rows = [row({"AP": interval(1.0, 2.0), "AP75": interval(0.1, 2.1, p=0.03)}, {})]
+    got = answer(questions, rows, CELLS, PLACES[:5])
+    assert got["state"] == "confirmed"
+    later, ap75, _ = got["secondary"]
+    assert (later["interval"], later["p_holm"]) == ("running: 3 of 4 runs", None)
+    assert (ap75["interval"], ap75["p_holm"]) == ("bootstrap", 0.03)
 
 
 def test_the_primary_decides_and_the_secondary_are_corrected():
     # Of five pairs: t = 1 / 0.5 * 2.776 = 5.552, p = 0.0052.
     x = {"mean": 6.0, "difference": 1.0, "low": 0.5, "high": 1.5, "pairs": 5}
     bootstrap = {"AP": interval(0.5, 3.5), "AP75": interval(0.1, 2.1, p=0.03)}
-    got = answer(QUESTIONS, [row(bootstrap, {"misalignment/x": x})], 10, 0)
+    got = answer(QUESTIONS, [row(bootstrap, {"misalignment/x": x})], CELLS, PLACES)
     assert got["state"] == "confirmed"
     assert got["primary"]["difference"] == 2.0 and got["primary"]["interval"] == "bootstrap"
     ap75, other = got["secondary"]
@@ -62,7 +90,7 @@ def test_the_primary_decides_and_the_secondary_are_corrected():
 
 
 def test_a_metric_that_was_not_measured_is_undecided():
-    got = answer(QUESTIONS, [row({}, {})], 10, 0)
+    got = answer(QUESTIONS, [row({}, {})], CELLS, PLACES)
     assert got["state"] == "undecided" and got["secondary"][0]["p_holm"] is None
 
 

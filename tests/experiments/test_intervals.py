@@ -10,9 +10,9 @@ import yaml
 from mutual_guidance.data import register_datasets
 from mutual_guidance.evaluation.detections import Detections, write_detections
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
-from mutual_guidance.experiments.bootstrap import metrics, paired_bootstrap
+from mutual_guidance.experiments.bootstrap import compare, metrics, resample
 from mutual_guidance.experiments.grid import load_experiment
-from mutual_guidance.experiments.intervals import add_intervals
+from mutual_guidance.experiments.intervals import Intervals
 from mutual_guidance.experiments.matches import match, pool
 from mutual_guidance.experiments.plan import Plan
 from mutual_guidance.experiments.records import write_json
@@ -77,42 +77,47 @@ def finish(root, plans, cells):
     return list(records_of.values()), found
 
 
-def test_rows_get_the_interval_of_their_complete_seeds(plans, tmp_path):
-    records, found = finish(tmp_path, plans, list(plans)[:-1])  # seed 2 lacks a fold
+def test_rows_get_the_interval_of_all_folds_and_seeds(plans, tmp_path):
+    records, found = finish(tmp_path, plans, plans)
     rows = summarize(records, {})
-    add_intervals(tmp_path, plans, rows, ["red", "green"])
+    Intervals(tmp_path, plans, ["red", "green"]).add(rows)
     static, guided = rows
     assert "bootstrap" not in static
     got = guided["bootstrap"]
-    assert (got["images"], got["seeds"], got["in_mean"]) == (12, [1], ["red", "green"])
-    of_seed = {
-        strategy: pool([found[c] for c in found if c.seed == 1 and c.strategy == strategy])
-        for strategy in ("static", "mutual_guidance")
-    }
-    expected = paired_bootstrap(
-        [of_seed["mutual_guidance"]], [of_seed["static"]], CLASSES, ["red", "green"]
-    )
+    assert (got["images"], got["seeds"], got["in_mean"]) == (12, [1, 2], ["red", "green"])
+    drawn = [
+        resample(
+            [
+                pool([m for c, m in found.items() if c.seed == seed and c.strategy == strategy])
+                for seed in (1, 2)
+            ],
+            CLASSES,
+            ["red", "green"],
+        )
+        for strategy in ("mutual_guidance", "static")
+    ]
     # Boxes and scores were rounded to 16 bits.
     assert got["rounding"] < 0.05
-    for name, summary in expected.items():
+    for name, summary in compare(*drawn).items():
         assert got["metrics"][name] == pytest.approx(summary, abs=0.1), name
 
 
 def test_the_matches_of_a_run_are_kept_and_read_again(plans, tmp_path):
     records, _ = finish(tmp_path, plans, plans)
     rows = summarize(records, {})
-    add_intervals(tmp_path, plans, rows, [])
+    Intervals(tmp_path, plans, []).add(rows)
     first = rows[1]["bootstrap"]
-    assert first["seeds"] == [1, 2] and first["in_mean"] == CLASSES
+    assert first["in_mean"] == CLASSES
     for path in tmp_path.glob("out/**/detections/*.npz"):
         path.unlink()
-    add_intervals(tmp_path, plans, rows, [])
+    Intervals(tmp_path, plans, []).add(rows)
     assert rows[1]["bootstrap"] == first
 
 
-def test_runs_without_detections_have_none(plans, tmp_path):
+@pytest.mark.parametrize("lost", ["detections/*.npz", "record.json"])
+def test_a_run_that_is_not_there_leaves_its_row_without(plans, tmp_path, lost):
     records, _ = finish(tmp_path, plans, plans)
-    next(tmp_path.glob("out/**/seed_2/detections/*.npz")).unlink()
+    next(tmp_path.glob(f"out/**/static/**/{lost}")).unlink()
     rows = summarize(records, {})
-    add_intervals(tmp_path, plans, rows, [])
-    assert rows[1]["bootstrap"]["seeds"] == [1]
+    Intervals(tmp_path, plans, []).add(rows)
+    assert not any("bootstrap" in row for row in rows)

@@ -181,7 +181,7 @@ def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(
     write_json(REPOSITORY / experiment.cells[-1].folder / "record.json", record)
     tool.save_results(experiment, plans, planned, tool.OUTPUT / "drawn")
     result = json.loads((tool.OUTPUT / "drawn" / "results.json").read_text())
-    assert result["answer"] == {"state": "running: 1 of 3 runs"}
+    assert result["answer"] == {"state": "running: 1 of 2 runs"}
     assert result["questions"]["decision"] == {"paper_gain": 3.5} and result["plan_commits"] == []
 
     planned.write_text(planned.read_text().replace("paper_gain: 3.5", "paper_gain: 9.5"))

@@ -1,10 +1,11 @@
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 
 from mutual_guidance.errors import ExperimentError
-from mutual_guidance.experiments.bootstrap import paired_bootstrap
+from mutual_guidance.experiments.bootstrap import compare, resample
 from mutual_guidance.experiments.decision import answer
 from mutual_guidance.experiments.grid import load_experiment, run_place
 from mutual_guidance.experiments.matches import pool, read_matches
@@ -125,7 +126,13 @@ def planned(tool, tmp_path, result):
         "metrics": {"AP": ap, "AP75": {**ap, "p": 0.02}},
     }  # fmt: skip
     result.update(questions=questions, plan_commits=["0123abc"], missing=[])
-    result["answer"] = answer(questions, result["rows"], 5, 0)
+    cells = load_experiment(tmp_path / "experiments" / "tiny.yaml", tmp_path).cells
+    for run in result["runs"]:
+        run["protocol"] = "long"
+    for row in result["rows"]:
+        row["protocol"] = "long"
+    places = [cell.place for cell in cells]
+    result["answer"] = answer(questions, result["rows"], cells, places)
     return result
 
 
@@ -152,11 +159,11 @@ def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
 def test_an_experiment_that_is_not_finished_only_says_so(tool, tmp_path, monkeypatch, planned):
     (decision,) = rows_of(call(tool, monkeypatch), "it helps")
     assert decision[2:4] == ["**running: 0 of 4 runs**", ""]
-    planned["answer"] = answer(planned["questions"], planned["rows"], 5, 1)
+    planned["answer"] = {"state": "running: 3 of 4 runs"}
     path = tmp_path / "results.json"
     path.write_text(json.dumps(planned))
     page = call(tool, monkeypatch, path)
-    assert rows_of(page, "it helps")[0][2:4] == ["**running: 5 of 6 runs**", ""]
+    assert rows_of(page, "it helps")[0][2:4] == ["**running: 3 of 4 runs**", ""]
     assert not rows_of(page, "mutual_guidance ")
 
 
@@ -202,9 +209,9 @@ def test_the_committed_answers_are_those_of_the_kept_matches(path):
     """All but the draws, of which there are fewer here: their intervals are nearly the same."""
     result = json.loads(path.read_text())
     if "questions" in result:
-        again = answer(
-            result["questions"], result["rows"], len(result["runs"]), len(result["missing"])
-        )
+        cells = load_experiment(REPOSITORY / "experiments" / f"{path.stem}.yaml", Path()).cells
+        finished = [run_place(run) for run in result["runs"]]
+        again = answer(result["questions"], result["rows"], cells, finished)
         assert again == result["answer"]
     for row in (row for row in result["rows"] if "bootstrap" in row):
         kept, classes, folds = row["bootstrap"], [], {}
@@ -218,7 +225,7 @@ def test_the_committed_answers_are_those_of_the_kept_matches(path):
         guided, static = (
             [pool(folds[key, seed]) for seed in kept["seeds"]] for key in (_key(row), others)
         )
-        got = paired_bootstrap(guided, static, classes, kept["in_mean"], draws=100)
+        got = compare(*(resample(s, classes, kept["in_mean"], draws=100) for s in (guided, static)))
         for name, summary in kept["metrics"].items():
             for key in ("value", "baseline", "difference"):
                 assert got[name][key] == pytest.approx(summary[key], abs=1e-3), (name, key)

@@ -4,7 +4,7 @@ Intervals of average precision by drawing test images and seeds anew.
 Shape symbols: N images, S seeds, D detections of a class, T IoU thresholds, B draws.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -68,53 +68,26 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
         return np.where(known, values, 0).sum(axis=axis) / known.sum(axis=axis)
 
 
-def paired_bootstrap(
-    guided: Sequence[Sequence[Matches]],
-    static: Sequence[Sequence[Matches]],
+def resample(
+    strategy: Sequence[Sequence[Matches]],
     classes: Sequence[str],
     in_mean: Sequence[str],
     draws: int = DRAWS,
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, np.ndarray]:
     """
-    How two strategies differ, on images and with seeds drawn with replacement, the same ones for
-    both. Of S seeds S - 1 are drawn (Rao and Wu, 1988): S would make the variance too small by
-    (S - 1) / S, which is much of it where seeds are few.
+    The metrics of a strategy on images and with seeds drawn with replacement, the same ones for
+    every strategy that is given as many.
 
     Args:
-        guided, static: for each seed, the matches by class, on the same images in the same order.
+        strategy: for each seed, the matches by class, on the same images in the same order.
         in_mean: the classes whose mean AP, AP50 and AP75 are.
 
     Returns:
-        By metric: "value" and "baseline", the means over the seeds of what all images give;
-        "difference" and its 95 % percentile interval "low" to "high"; the same in percent of the
-        baseline as "relative", "relative_low" and "relative_high"; and the two-sided "p".
-        None where it cannot be said.
+        By metric (1 + B,): the mean over the seeds of all images, then that of each draw.
     """
-    images, seeds = draw(len(guided[0][0].num_gts), len(guided), draws)
-    # The first row, which is not drawn, has every image and seed once.
+    images, seeds = draw(len(strategy[0][0].num_gts), len(strategy), draws)
     images = np.concatenate([np.ones((1, images.shape[1])), images])
     seeds = np.concatenate([np.full((1, seeds.shape[1]), 1 / seeds.shape[1]), seeds])
-    by_metric = [_over_seeds(s, images, seeds, classes, in_mean) for s in (guided, static)]
-    return {name: _summarize(by_metric[0][name], by_metric[1][name]) for name in by_metric[0]}
-
-
-def draw(num_images: int, num_seeds: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """(B, N) how often a draw has each image, and (B, S) the share of each seed in it."""
-    rng = np.random.default_rng(0)
-    images = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=draws)
-    count = max(1, num_seeds - 1)
-    seeds = rng.multinomial(count, np.full(num_seeds, 1 / num_seeds), size=draws)
-    return images, seeds / count
-
-
-def _over_seeds(
-    strategy: Sequence[Sequence[Matches]],
-    images: np.ndarray,
-    seeds: np.ndarray,
-    classes: Sequence[str],
-    in_mean: Sequence[str],
-) -> dict[str, np.ndarray]:
-    """Of each draw, the metrics' means over its seeds, each (B,)."""
     total: dict[str, np.ndarray] = {}
     for share, matches in zip(seeds.T, strategy, strict=True):
         widest = max(len(of_class.images) for of_class in matches)
@@ -124,6 +97,36 @@ def _over_seeds(
             values = np.concatenate([part[name] for part in parts])
             total[name] = total.get(name, 0.0) + share * values
     return total
+
+
+def draw(num_images: int, num_seeds: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """
+    (B, N) how often a draw has each image, and (B, S) the share of each seed in it. Of S seeds
+    S - 1 are drawn (Rao and Wu, 1988): S would make the variance too small by (S - 1) / S, which is
+    much of it where seeds are few.
+    """
+    rng = np.random.default_rng(0)
+    images = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=draws)
+    count = max(1, num_seeds - 1)
+    seeds = rng.multinomial(count, np.full(num_seeds, 1 / num_seeds), size=draws)
+    return images, seeds / count
+
+
+def compare(
+    guided: Mapping[str, np.ndarray], static: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float | None]]:
+    """
+    How two strategies differ.
+
+    Args:
+        guided, static: see :func:`resample`.
+
+    Returns:
+        By metric: "value" and "baseline" without drawing; their "difference" and its 95 %
+        percentile interval "low" to "high"; the same in percent of the baseline as "relative",
+        "relative_low" and "relative_high"; and the two-sided "p". None where it cannot be said.
+    """
+    return {name: _summarize(guided[name], static[name]) for name in guided}
 
 
 def _summarize(values: np.ndarray, baselines: np.ndarray) -> dict[str, float | None]:

@@ -2,36 +2,48 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .grid import Cell, compared_cells
 from .schema import BASELINE
 from .student import T_80, quantile, two_sided_p
 
+_PLACE = ("config", "variant", "strategy")
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
-def answer(questions: Mapping[str, Any], rows: Iterable[dict], runs: int, missing: int) -> dict:
+def answer(
+    questions: Mapping[str, Any],
+    rows: Sequence[dict],
+    cells: Sequence[Cell],
+    finished: Collection[Path],
+) -> dict:
     """
     Args:
         questions: "primary", "decision" and "secondary" of the experiment's file.
-        rows: of the table, with their intervals. runs: that have finished. missing: that have not.
+        rows: of the table, with their intervals. cells: of the experiment.
+        finished: the :attr:`Cell.place` of each run that has finished.
 
     Returns:
-        {"state"}: "running: n of m runs" where runs are missing, and nothing else; otherwise the
-        verdict on "primary" (see :func:`verdict`) with the comparison, and "secondary", a list of
-        comparisons with their "p" and "p_holm", corrected for how many they are. A comparison has
-        "value", "baseline", "difference", "low", "high", "relative" and "interval", which says of
-        what it is.
+        {"state"}: "running: n of m runs" where runs of the primary comparison are missing, and
+        nothing else; otherwise the verdict on "primary" (see :func:`verdict`) with the comparison,
+        and "secondary", a list of comparisons with their "p" and "p_holm", corrected for how many
+        they are. A comparison has "value", "baseline", "difference", "low", "high", "relative" and
+        "interval", which says of what it is: "bootstrap", "t", "none" or, as above, "running: ...".
     """
-    if missing:
-        return {"state": f"running: {runs} of {runs + missing} runs"}
-    rows = list(rows)
+    state = _running(questions["primary"], cells, finished)
+    if state:
+        return {"state": state}
     primary = _compare(questions["primary"], rows)
-    secondary = [_compare(question, rows) for question in questions["secondary"]]
-    for comparison, p in zip(secondary, holm([c.get("p") for c in secondary]), strict=True):
+    secondary = []
+    for question in questions["secondary"]:
+        state = _running(question, cells, finished)
+        secondary.append(_nothing(question, state) if state else _compare(question, rows))
+    for comparison, p in zip(secondary, holm([c["p"] for c in secondary]), strict=True):
         comparison["p_holm"] = p
     state = verdict(primary, questions["decision"]["paper_gain"])
     return {"state": state, "primary": primary, "secondary": secondary}
@@ -54,18 +66,31 @@ def verdict(comparison: Mapping[str, Any], paper_gain: float) -> str:
     return f"{REFUTED}: less than the paper's gain" if smaller else UNDECIDED
 
 
-def _compare(question: Mapping[str, Any], rows: list[dict]) -> dict[str, Any]:
+def _running(question: Mapping[str, Any], cells: Sequence[Cell], finished: Collection[Path]) -> str:
+    """How many runs of a comparison have finished; empty if all have."""
+    runs = sum(compared_cells(question, cells), [])
+    done = sum(cell.place in finished for cell in runs)
+    return "" if done == len(runs) else f"running: {done} of {len(runs)} runs"
+
+
+def _nothing(question: Mapping[str, Any], interval: str) -> dict[str, Any]:
+    return {**_asked(question), "low": None, "high": None, "p": None, "interval": interval}
+
+
+def _asked(question: Mapping[str, Any]) -> dict[str, str]:
+    return {key: question[key] for key in ("metric", *_PLACE)}
+
+
+def _compare(question: Mapping[str, Any], rows: Sequence[dict]) -> dict[str, Any]:
     """By the bootstrap where there is one of the metric, else by the runs' t-interval."""
-    keys = ("config", "variant", "strategy")
-    (row,) = (row for row in rows if all(row[key] == question[key] for key in keys))
-    metric = question["metric"]
-    place = {"metric": metric, **{key: question[key] for key in keys}}
+    (row,) = (row for row in rows if all(row[key] == question[key] for key in _PLACE))
+    metric, place = question["metric"], _asked(question)
     bootstrap = row.get("bootstrap", {}).get("metrics", {})
     if metric in bootstrap:
         return {**place, **bootstrap[metric], "interval": "bootstrap"}
     summary = row["metrics"].get(metric, {})
     if "difference" not in summary:
-        return {**place, "low": None, "high": None, "p": None, "interval": "none"}
+        return _nothing(question, "none")
     mean, difference = summary["mean"], summary["difference"]
     baseline = mean - difference
     return {

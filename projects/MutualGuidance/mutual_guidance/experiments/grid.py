@@ -1,7 +1,7 @@
 """From an experiment's YAML file to its cells, the runs of train_net.py."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,22 @@ def _cells(raw: dict, output: Path) -> list[Cell]:
                     **of_cell,
                 )
     return list(cells.values())
+
+
+def compared_cells(
+    place: Mapping[str, str], cells: Sequence[Cell]
+) -> tuple[list[Cell], list[Cell]]:
+    """
+    The cells of a comparison, and those of its baseline; none without a baseline.
+
+    Args:
+        place: "config", "variant" and "strategy", and "protocol" where there are several.
+    """
+    given = [key for key in ("protocol", "config", "variant", "strategy") if key in place]
+    guided = [c for c in cells if all(getattr(c, key) == place[key] for key in given)]
+    places = {(c.protocol, c.config, c.baseline) for c in guided if c.baseline is not None}
+    others = [c for c in cells if c.strategy == BASELINE and c.variant != START]
+    return guided, [c for c in others if (c.protocol, c.config, c.variant) in places]
 
 
 def _folds(folds: dict[str, Any]) -> list[tuple[int | None, dict[str, Any]]]:

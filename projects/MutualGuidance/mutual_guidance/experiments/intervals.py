@@ -1,68 +1,84 @@
 """From the finished runs of an experiment to the intervals of its comparisons."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from detectron2.data import MetadataCatalog
+from tqdm import tqdm
 
 from ..evaluation.detections import read_detections
 from ..evaluation.ground_truth import ground_truths, load_records
-from .bootstrap import DRAWS, metrics, paired_bootstrap
-from .grid import Cell
+from .bootstrap import DRAWS, compare, metrics, resample
+from .grid import Cell, compared_cells
 from .matches import Matches, match, pool, read_matches, write_matches
 from .plan import Plan
 from .records import MATCHES_FILE, detections_file, is_finished, read_record
-from .schema import BASELINE
-
-_Place = tuple[str, str, str, str]
-# Of a cell that has finished, the classes and what was found of each.
-_Found = dict[Cell, tuple[list[str], list[Matches]]]
 
 
-def add_intervals(
-    root: Path, plans: dict[Cell, Plan], rows: Iterable[dict], in_mean: Sequence[str]
-) -> None:
-    """
-    Give each row of :func:`summarize` that has a baseline a "bootstrap", over the seeds that have
-    finished with all their folds: {"images": how many, "seeds": which, "draws", "in_mean": the
-    classes, "rounding": the largest difference of AP between what a run printed and what its
-    matches give, "metrics": see :func:`paired_bootstrap`}.
+class Intervals:
+    """Draws from what the runs of an experiment found; those of a strategy once."""
 
-    Args:
-        in_mean: the classes of AP, AP50 and AP75; empty for all.
-    """
-    places: dict[_Place, dict[int, list[Cell]]] = {}
-    for cell in plans:
-        place = (cell.protocol, cell.config, cell.variant, cell.strategy)
-        places.setdefault(place, {}).setdefault(cell.seed, []).append(cell)
-    found: _Found = {}
-    for row in rows:
-        by_seed = places[row["protocol"], row["config"], row["variant"], row["strategy"]]
-        variant = next(iter(by_seed.values()))[0].baseline
-        if variant is None:
-            continue
-        others = places[row["protocol"], row["config"], variant, BASELINE]
-        pairs = {seed: (cells, others[seed]) for seed, cells in by_seed.items() if seed in others}
-        pairs = {
-            seed: pair
-            for seed, pair in pairs.items()
-            if all(_find(root, cell, plans[cell], found) for cells in pair for cell in cells)
+    def __init__(self, root: Path, plans: dict[Cell, Plan], in_mean: Sequence[str]) -> None:
+        """
+        Args:
+            root: of the project. in_mean: the classes of AP, AP50 and AP75; empty for all.
+        """
+        self._root = root
+        self._plans = plans
+        self._in_mean = in_mean
+        self._drawn: dict[tuple[Cell, ...], dict] = {}
+
+    def add(self, rows: Iterable[dict]) -> None:
+        """
+        Give each row of :func:`summarize` that has a baseline a "bootstrap", if all its runs and
+        the baseline's have finished and left what they found: {"images": how many, "seeds": which,
+        "draws", "in_mean": the classes, "rounding": the largest difference of AP between what a run
+        printed and what its matches give, "metrics": see :func:`compare`}.
+        """
+        for row in rows:
+            guided, static = compared_cells(row, list(self._plans))
+            if not guided or not static or not all(map(self._has_matches, guided + static)):
+                continue
+            of_guided, of_static = self._draw(guided), self._draw(static)
+            row["bootstrap"] = {
+                **{key: of_guided[key] for key in ("images", "seeds", "in_mean")},
+                "draws": DRAWS,
+                "rounding": max(of_guided["rounding"], of_static["rounding"]),
+                "metrics": compare(of_guided["metrics"], of_static["metrics"]),
+            }
+
+    def _has_matches(self, cell: Cell) -> bool:
+        path = self._root / cell.folder / MATCHES_FILE
+        if not is_finished(self._root, cell):
+            return False
+        if not path.is_file():
+            _match(path.parent, self._plans[cell].config["DATASETS.TEST"][0], path)
+        return path.is_file()
+
+    def _draw(self, cells: list[Cell]) -> dict:
+        """Of the runs of a strategy."""
+        if tuple(cells) not in self._drawn:
+            self._drawn[tuple(cells)] = self._resample(cells)
+        return self._drawn[tuple(cells)]
+
+    def _resample(self, cells: list[Cell]) -> dict:
+        by_seed: dict[int, list[list[Matches]]] = {}
+        rounding = 0.0
+        for cell in tqdm(cells, desc=f"Reading {cells[0].strategy}", leave=False):
+            classes, matches = read_matches(self._root / cell.folder / MATCHES_FILE)
+            by_seed.setdefault(cell.seed, []).append(matches)
+            printed = read_record(self._root, cell)["metrics"]
+            rounding = max(rounding, _rounding(printed, classes, matches))
+        pooled = [pool(folds) for folds in by_seed.values()]
+        in_mean = list(self._in_mean or classes)
+        return {
+            "images": len(pooled[0][0].num_gts),
+            "seeds": list(by_seed),
+            "in_mean": in_mean,
+            "rounding": round(rounding, 4),
+            "metrics": resample(pooled, classes, in_mean),
         }
-        if pairs:
-            row["bootstrap"] = _bootstrap(root, pairs, found, in_mean)
-
-
-def _find(root: Path, cell: Cell, plan: Plan, found: _Found) -> bool:
-    """Whether the cell has matches, then among the found ones."""
-    path = root / cell.folder / MATCHES_FILE
-    if not is_finished(root, cell):
-        return False
-    if not path.is_file():
-        _match(root / cell.folder, plan.config["DATASETS.TEST"][0], path)
-    if path.is_file() and cell not in found:
-        found[cell] = read_matches(path)
-    return cell in found
 
 
 def _match(folder: Path, dataset: str, path: Path) -> None:
@@ -80,30 +96,7 @@ def _match(folder: Path, dataset: str, path: Path) -> None:
     write_matches(path, classes, match(truths, found, len(classes)))
 
 
-def _bootstrap(
-    root: Path,
-    pairs: dict[int, tuple[list[Cell], list[Cell]]],
-    found: _Found,
-    in_mean: Sequence[str],
-) -> dict:
-    cells = [cell for pair in pairs.values() for of_strategy in pair for cell in of_strategy]
-    classes = found[cells[0]][0]
-    in_mean = list(in_mean or classes)
-    guided, static = (
-        [pool([found[cell][1] for cell in pair[i]]) for pair in pairs.values()] for i in (0, 1)
-    )
-    return {
-        "images": len(guided[0][0].num_gts),
-        "seeds": list(pairs),
-        "draws": DRAWS,
-        "in_mean": in_mean,
-        "rounding": round(max(_rounding(root, cell, *found[cell]) for cell in cells), 4),
-        "metrics": paired_bootstrap(guided, static, classes, in_mean),
-    }
-
-
-def _rounding(root: Path, cell: Cell, classes: list[str], matches: list[Matches]) -> float:
+def _rounding(printed: Mapping[str, float], classes: list[str], matches: list[Matches]) -> float:
     """How far AP of the matches is from what the run printed."""
-    printed = read_record(root, cell)["metrics"]
     ours = metrics(matches, np.ones((1, len(matches[0].num_gts))), classes, classes)
     return max(abs(float(ours[name][0]) - printed[name]) for name in ("AP", "AP50", "AP75"))

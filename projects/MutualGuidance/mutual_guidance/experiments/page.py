@@ -5,6 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from .decision import answer
 from .grid import Experiment
 from .report import LEGEND, markdown, of_bootstrap, short_table, signed
 
@@ -24,14 +25,13 @@ def decisions(experiments: Iterable[Experiment], results: Mapping[str, dict]) ->
 def _decision(experiment: Experiment, result: dict | None) -> list[str]:
     # What was asked of the runs, once there are some.
     questions = result["questions"] if result else experiment.questions
-    begun = {"state": f"running: 0 of {len(experiment.cells)} runs"}
-    answer = result["answer"] if result else begun
-    primary = answer.get("primary", {})
+    given = result["answer"] if result else answer(questions, [], experiment.cells, [])
+    primary = given.get("primary", {})
     commits = result["plan_commits"] if result else []
     return [
         questions["primary"]["claim"],
         experiment.name,
-        f"**{answer['state']}**",
+        f"**{given['state']}**",
         f"{primary['metric']} {of_bootstrap(primary)}" if primary else "",
         f"+{questions['decision']['paper_gain']:g} %",
         ", ".join(f"`{commit}`" for commit in commits),
