@@ -23,7 +23,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mutual_guidance.arguments import Parser
-from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.assignment.plain import STRATEGIES  # the paper's
 from mutual_guidance.engine import prepare
 from mutual_guidance.experiments.grid import load_experiment
 

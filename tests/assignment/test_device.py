@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, PointMatcher
+from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths, PointMatcher
 
 from .scenes import random_boxes
 from .test_matcher import EXTENT, fcos_points, grid_anchors
@@ -73,7 +73,10 @@ def test_the_host_waits_once_a_call_for_points(strategy, transfers):
     points, strides, levels = fcos_points()
     batch = crowded_batch(len(points))
     with Watch() as watch:
-        PointMatcher(strategy)(points, strides, levels, *batch)
+        matcher = PointMatcher(strategy)
+        sizes = [64, 16, 4]  # of the levels; the host would wait to count them
+        candidates = matcher.candidates(points, strides, levels, sizes)
+        matcher.match(candidates, GroundTruths.cat(*batch[:2]), *batch[2:])
     assert watch.waits == [] and len(transfers) == 1
 
 

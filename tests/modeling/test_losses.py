@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mutual_guidance.modeling import balanced_l1_loss
+from mutual_guidance.modeling.losses import balanced_l1_loss, quality_focal_loss
 
 # alpha = 0.5 and gamma = 1.5 give b = e^3 - 1 = 19.0855.
 
@@ -45,3 +45,21 @@ def test_reductions():
     assert balanced_l1_loss(x[:0], y[:0], reduction="mean") == 0
     with pytest.raises(ValueError, match="reduction"):
         balanced_l1_loss(x, y, reduction="max")
+
+
+def test_quality_focal_loss_by_hand():
+    # Scores 0.5 everywhere: cross entropy ln 2 whatever the target, times |target - 0.5| ** 2.
+    logits = torch.zeros(1, 3, 2)
+    labels = torch.tensor([[1, 2, -1]])  # of class 1, background, ignored
+    targets = torch.tensor([[0.9, 0.0, 0.0]])
+    # The positive has 0.4 ** 2 and 0.5 ** 2, background twice 0.5 ** 2.
+    expected = math.log(2) * (0.16 + 3 * 0.25)
+    loss = quality_focal_loss(logits, labels, targets, gamma=2.0)
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_quality_focal_loss_is_least_at_its_target():
+    logits = torch.tensor([[[0.3, -1.0]]], requires_grad=True)
+    targets = logits.detach().sigmoid()[..., 0]
+    quality_focal_loss(logits, torch.tensor([[0]]), targets, gamma=2.0).backward()
+    assert logits.grad[0, 0, 0] == 0 and logits.grad[0, 0, 1] > 0

@@ -14,13 +14,18 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.MODEL.CHANNELS_LAST = False
 
     cfg.MODEL.MUTUAL_GUIDANCE = CN()
-    # Label assignment: static, localize_to_classify, classify_to_localize or mutual_guidance.
+    # Label assignment: static, localize_to_classify, classify_to_localize or mutual_guidance of the
+    # paper, or atss, task_aligned (TOOD) or simota (YOLOX).
     cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY = "mutual_guidance"
     # sigma of Eq. (1): degree of amplification, above 1; the larger, the weaker.
     cfg.MODEL.MUTUAL_GUIDANCE.SIGMA = 2.0
     # Positives of a ground truth: "static", as many as the static rule gives it (the paper), or
     # "dynamic_k", the sum of its 15 highest qualities for the task (its authors' later work).
     cfg.MODEL.MUTUAL_GUIDANCE.NUM_POSITIVES = "static"
+    # What the score of a positive shall be: "label", 1 by the focal loss (the paper), or "quality",
+    # the IoU of its regressed box, for task_aligned TOOD's normalised metric, by the quality focal
+    # loss with gamma in the place of its beta.
+    cfg.MODEL.MUTUAL_GUIDANCE.CLS_TARGET = "label"
     # Iterations of a run that label by "static" before STRATEGY does; 0 as in the paper.
     cfg.MODEL.MUTUAL_GUIDANCE.STATIC_ITERS = 0
     # Bytes of working memory that an assignment may use.

@@ -105,3 +105,20 @@ def test_number_of_positives_is_the_configs(detector):
     assert [m.strategy.count for m in matchers] == ["static", "dynamic_k"]
     # A labelling by the static strategy keeps it.
     assert matchers[1].with_strategy("static").strategy.count == "dynamic_k"
+
+
+@pytest.mark.parametrize("detector", ["retinanet_R_18", "fcos_R_18"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_trains_towards_qualities(detector, strategy, storage):
+    opts = ("MODEL.MUTUAL_GUIDANCE.CLS_TARGET", "quality", "MODEL.MUTUAL_GUIDANCE.STRATEGY")
+    model = tiny_model(tiny_config(detector, *opts, strategy)).train()
+    gts = [make_instances([[4, 4, 30, 40], [20, 20, 60, 60]], [1, 2]), make_instances([], [])]
+    losses = model([{"image": torch.rand(3, 64, 64) * 255, "instances": gt} for gt in gts])
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(v) and v > 0 for v in losses.values()), losses
+    assert all(p.grad.isfinite().all() for p in model.head.parameters())
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(ValueError, match="unknown cls_target 'labels'; choose one of label, qual"):
+        build_model(tiny_config("fcos_R_18", "MODEL.MUTUAL_GUIDANCE.CLS_TARGET", "labels"))

@@ -4,7 +4,7 @@ The assignment itself: pairs of a ground truth and a candidate in, labels out.
 Shape symbols: N images, R candidates an image, M ground truths of the batch, P pairs, K classes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -20,8 +20,8 @@ from .packed import (
     rank_in_group,
     replace_index,
 )
-from .pairs import GroundTruths, Pairs
-from .strategies import COUNTS, Owned, Strategy
+from .pairs import Batch, GroundTruths, Pairs, PairValues
+from .strategies import COUNTS, QUALITIES, Eligible, Strategy
 
 # Above every packed quality, except of the points' static one, which guarantees nothing.
 _CLAIM = 2**62
@@ -50,19 +50,30 @@ def assign(
         chunks: yields the pairs of all ground truths; one ground truth is never in two chunks.
         num_classes: K, the label of background.
     """
-    owners = settle_owners(chunks, strategy, truth, candidates)
     labels = Labels.background(len(truth.firsts) * len(candidates), num_classes, truth)
-    for pairs in chunks():
-        owned = Owned(
-            gts=pairs.gts,
-            ranks=rank_in_group(pairs.gts, pairs.sizes),
-            bits={name: owned_bits(owner, pairs) for name, owner in owners.items()},
-            thresholds=candidates.thresholds,
-            least_guided=int(candidates.guarantees),
-            num_gts=len(truth.images),
-        )
-        labels.write_(pairs, select(owned, strategy))
+    if strategy.owner is None:
+        owners = settle_owners(chunks, strategy, truth, candidates)
+        for pairs in chunks():
+            bits = {name: owned_bits(owner, pairs) for name, owner in owners.items()}
+            labels.write_(pairs, select(pairs, bits, strategy, candidates))
+        return labels.of_images()
+    owner = truth.images.new_zeros(len(truth.firsts) * len(candidates))
+    for pairs, taken in _selections(chunks, strategy, candidates):
+        claims = pairs.qualities[strategy.owner].masked_fill(~(taken.considered | taken.trained), 0)
+        owner.scatter_reduce_(0, pairs.cells, claims, "amax")
+    for pairs, taken in _selections(chunks, strategy, candidates):
+        owned = is_index(owner.index_select(0, pairs.cells), pairs.gts)
+        labels.write_(pairs, Selection(*(mask & owned for mask in taken)))
     return labels.of_images()
+
+
+def _selections(
+    chunks: Callable[[], Iterable[Pairs]], strategy: Strategy, candidates: Anchors | Points
+) -> Iterator[tuple[Pairs, "Selection"]]:
+    """All pairs, and what their ground truths take before any candidate has an owner."""
+    for pairs in chunks():
+        bits = {name: packed_bits(quality) for name, quality in pairs.qualities.items()}
+        yield pairs, select(pairs, bits, strategy, candidates)
 
 
 def settle_owners(
@@ -133,16 +144,26 @@ class Selection(NamedTuple):
     trained: Tensor  # positive of localisation
 
 
-def select(owned: Owned, strategy: Strategy) -> Selection:
-    """The best candidates of each ground truth by the quality of each task, as many as count."""
-    numbers = COUNTS[strategy.count].of(owned, strategy)
+def select(
+    pairs: Pairs, bits: dict[str, Tensor], strategy: Strategy, candidates: Anchors | Points
+) -> Selection:
+    """
+    The best candidates of each ground truth by the quality of each task, as many as count.
+
+    Args:
+        bits: quality -> (P,) int64; see :class:`Eligible`.
+    """
+    ranks = rank_in_group(pairs.gts, pairs.sizes)
+    least = int(candidates.guarantees)
+    eligible = Eligible(pairs.gts, ranks, bits, candidates.thresholds, least, len(pairs.sizes))
+    numbers = COUNTS[strategy.count].of(eligible, strategy)
     num_cls, num_considered, num_loc = (
-        owned.ranks < number[owned.gts]
+        ranks < number[pairs.gts]
         for number in (numbers.cls, numbers.cls + numbers.ignored, numbers.loc)
     )
-    bits = owned.bits[strategy.classification]
-    positive, considered = mark_best(bits, owned.gts, (num_cls, num_considered))
-    (trained,) = mark_best(owned.bits[strategy.localisation], owned.gts, (num_loc,))
+    by_cls, by_loc = bits[strategy.classification], bits[strategy.localisation]
+    positive, considered = mark_best(by_cls, pairs.gts, (num_cls, num_considered))
+    (trained,) = mark_best(by_loc, pairs.gts, (num_loc,))
     return Selection(positive, considered, trained)
 
 
@@ -186,3 +207,26 @@ class Labels(NamedTuple):
             loc_mask=loc_gt_inds >= 0,
             loc_gt_inds=loc_gt_inds,
         )
+
+
+def score_targets(batch: Batch, quality: str, assignment: Assignment) -> Tensor:
+    """
+    What the score of a positive of classification shall be: the quality, scaled so that the best of
+    a ground truth's positives has their highest IoU of a regressed box (TOOD, Sec. 3.2). Where the
+    quality is that IoU, it is the IoU.
+
+    Returns:
+        (N, R) float32 in [0, 1]; 0 for all that are not positive.
+    """
+    truth, gts = batch.truth, batch.truth.in_batch(assignment.cls_gt_inds).flatten()
+    if len(truth.boxes) == 0:
+        return torch.zeros_like(assignment.cls_gt_inds, dtype=torch.float32)
+    inds = torch.arange(len(batch.candidates), device=gts.device).repeat(len(truth.firsts))
+    positive, gts = gts >= 0, gts.clamp(min=0)  # the others' pairs are of no meaning
+    pairs = PairValues(batch, gts, inds)
+    values = QUALITIES[quality].of(pairs).where(positive, 0)
+    best, best_iou = (
+        values.new_zeros(len(truth.boxes)).scatter_reduce_(0, gts, x, "amax").index_select(0, gts)
+        for x in (values, pairs.iou.where(positive, 0))
+    )
+    return torch.where(best > 0, values / best * best_iou, 0.0).view_as(assignment.cls_gt_inds)

@@ -7,6 +7,7 @@ candidate. Coordinates come first.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -49,6 +50,19 @@ class Anchors:
         """What the static rule ranks by: the prior."""
         return self.prior(gt_boxes, inds)
 
+    def box_iou(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
+        """IoU of each pair (P,), as a rule for anchors sees it."""
+        return self.prior(gt_boxes, inds)
+
+    @cached_property
+    def centres(self) -> Tensor:
+        """(2, R) in pixels."""
+        return (self.boxes[:2] + self.boxes[2:]) / 2
+
+    def near_centre(self, gt_boxes: Tensor, inds: Tensor, radius: float) -> Tensor:
+        """Whether inside ground truths (4, P): an anchor has no stride to be near by."""
+        return inside(self.centres[:, inds], gt_boxes)
+
 
 class Points:
     """
@@ -61,8 +75,22 @@ class Points:
     guarantees = False
     thresholds = (_TINY, _TINY)  # the static rule ignores nothing
 
-    def __init__(self, points: Tensor, strides: Tensor, levels: Tensor, radius: float) -> None:
-        self.points = points.float().t().contiguous()  # (2, R)
+    def __init__(
+        self,
+        points: Tensor,
+        strides: Tensor,
+        levels: Tensor,
+        radius: float,
+        level_sizes: Sequence[int] = (),
+    ) -> None:
+        """
+        Args:
+            radius: of Detectron2's rule, in strides.
+            level_sizes: points of each level, where the host knows them.
+        """
+        self.points = self.centres = points.float().t().contiguous()  # (2, R)
+        self.levels = levels
+        self._level_sizes = list(level_sizes)
         self.strides = strides.float()
         self.radius = radius
         self.shortest = torch.where(levels == levels.min(), 0.0, self.strides * 4)
@@ -73,9 +101,7 @@ class Points:
 
     def may_match(self, gt_boxes: Tensor) -> Tensor:
         """Points inside ground truths (4, m): (m, R) bool."""
-        x0, y0, x1, y1 = gt_boxes[..., None]
-        x, y = self.points
-        return (x > x0) & (x < x1) & (y > y0) & (y < y1)
+        return inside(self.points[:, None], gt_boxes[..., None])
 
     def prior(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
         """
@@ -88,12 +114,26 @@ class Points:
     def static(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
         """What Detectron2's FCOS ranks by: the smallest box around a central point has it."""
         _, in_range = self._distances(gt_boxes, inds)
-        points = self.points.index_select(1, inds)
-        offsets = (points - (gt_boxes[:2] + gt_boxes[2:]) / 2).abs().amax(dim=0)
-        central = in_range & (offsets < self.radius * self.strides[inds])
+        central = in_range & self.near_centre(gt_boxes, inds, self.radius)
         area = (gt_boxes[2] - gt_boxes[0]) * (gt_boxes[3] - gt_boxes[1])
         # Detectron2's own expression, so that its rounding decides the same ties.
         return torch.where(central, (1e8 - area).clamp(min=0), 0.0)
+
+    def box_iou(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
+        """IoU of each pair (P,) with the square of eight strides around the point."""
+        half = 4 * self.strides[inds]
+        centres = self.points.index_select(1, inds)
+        return matched_pairwise_iou(torch.cat((centres - half, centres + half)), gt_boxes)
+
+    @cached_property
+    def level_sizes(self) -> list[int]:
+        """Points of each level; the host waits for what it was not told."""
+        return self._level_sizes or self.levels.unique_consecutive(return_counts=True)[1].tolist()
+
+    def near_centre(self, gt_boxes: Tensor, inds: Tensor, radius: float) -> Tensor:
+        """Whether within so many strides of the centres of ground truths (4, P), in x and y."""
+        offsets = (self.points[:, inds] - (gt_boxes[:2] + gt_boxes[2:]) / 2).abs().amax(dim=0)
+        return offsets < radius * self.strides[inds]
 
     def _distances(self, gt_boxes: Tensor, inds: Tensor) -> tuple[Tensor, Tensor]:
         """l, t, r, b (4, P) of each pair, and which (P,) are inside and of the level's scales."""
@@ -101,6 +141,13 @@ class Points:
         longest = distances.amax(dim=0)
         in_range = (longest > self.shortest[inds]) & (longest < self.longest[inds])
         return distances, in_range & (distances.amin(dim=0) > 0)
+
+
+def inside(points: Tensor, boxes: Tensor) -> Tensor:
+    """Whether corresponding points (2, ...) are inside boxes (4, ...): (...) bool."""
+    x, y = points
+    x0, y0, x1, y1 = boxes
+    return (x > x0) & (x < x1) & (y > y0) & (y < y1)
 
 
 def overlap(boxes: Tensor, others: Tensor) -> Tensor:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .assign import Assignment, assign
+from .assign import Assignment, assign, score_targets
 from .candidates import Anchors, Points
 from .pairs import Batch, GroundTruths, PairFinder, PairValues
-from .strategies import COUNTS, QUALITIES, STRATEGIES, Strategy
+from .strategies import POOLS, QUALITIES, STRATEGIES, Strategy
+
+_NUM_POSITIVES = ("static", "dynamic_k")
 
 
 class _Matcher:
@@ -30,11 +32,16 @@ class _Matcher:
     ) -> None:
         if not sigma > 1:
             raise ValueError(f"sigma must be above 1 (Eq. 1 of the paper), got {sigma}")
-        if num_positives not in COUNTS:
-            known = ", ".join(COUNTS)
+        if num_positives not in _NUM_POSITIVES:
+            known = ", ".join(_NUM_POSITIVES)
             raise ValueError(f"unknown num_positives {num_positives!r}; choose one of {known}")
         self.num_positives = num_positives
         self.strategy = self._strategy(strategy)
+        if num_positives not in ("static", self.strategy.count):
+            raise ValueError(
+                f"strategy {strategy!r} counts its positives itself: num_positives must be static, "
+                f"got {num_positives!r}"
+            )
         self.sigma = float(sigma)
         self.num_classes = num_classes
         self.memory_budget = int(memory_budget)
@@ -77,9 +84,23 @@ class _Matcher:
             pred_logits if "pred_logits" in needs else None,
             self.sigma,
         )
-        finder = PairFinder(batch, {name: QUALITIES[name].of for name in self.strategy.qualities})
+        qualities = {name: QUALITIES[name].of for name in self.strategy.qualities}
+        finder = PairFinder(batch, POOLS[self.strategy.pool], qualities)
         chunks = finder.plan(self.memory_budget, num_classes)
         return assign(chunks, self.strategy, truth, candidates, num_classes)
+
+    @torch.no_grad()
+    def score_targets(
+        self,
+        candidates: Anchors | Points,
+        truth: GroundTruths,
+        pred_boxes: Tensor,
+        pred_logits: Tensor,
+        assignment: Assignment,
+    ) -> Tensor:
+        """What the score of each positive (N, R) of an assignment shall be, in [0, 1]; else 0."""
+        batch = Batch(candidates, truth, pred_boxes, pred_logits, self.sigma)
+        return score_targets(batch, self.strategy.target, assignment)
 
     def pairs(
         self,
@@ -261,9 +282,11 @@ class PointMatcher(_Matcher):
             )
         self.center_sampling_radius = float(center_sampling_radius)
 
-    def candidates(self, points: Tensor, strides: Tensor, levels: Tensor) -> Points:
-        """The points (R, 2) as :meth:`match` takes them; see :meth:`__call__`."""
-        return Points(points, strides, levels, self.center_sampling_radius)
+    def candidates(
+        self, points: Tensor, strides: Tensor, levels: Tensor, level_sizes: Sequence[int] = ()
+    ) -> Points:
+        """The points (R, 2) as :meth:`match` takes them; see :class:`Points`."""
+        return Points(points, strides, levels, self.center_sampling_radius, level_sizes)
 
     def __call__(
         self,

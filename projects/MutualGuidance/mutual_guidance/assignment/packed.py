@@ -20,8 +20,12 @@ _MAX_QUALITY_BITS = 2**31 - 1
 
 def pack(quality: Tensor, index: Tensor) -> Tensor:
     """Quality (float32, >= 0 and not NaN) and index as one int64, at least 0."""
-    bits = quality.contiguous().view(torch.int32).long()
-    return (bits << _INDEX_BITS).add_(_MAX_INDEX).sub_(index)
+    return (quality_as_bits(quality) << _INDEX_BITS).add_(_MAX_INDEX).sub_(index)
+
+
+def quality_as_bits(quality: Tensor) -> Tensor:
+    """Qualities (float32, >= 0 and not NaN) as int64 that order like them."""
+    return quality.contiguous().view(torch.int32).long()
 
 
 def packed_bits(packed: Tensor) -> Tensor:

@@ -9,13 +9,15 @@ pairs, K classes. Boxes are XYXY in absolute pixels.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .candidates import Anchors, Points, overlap
+from .candidates import Anchors, Points
 from .packed import pack
 from .quality import matched_pairwise_iou
 
@@ -73,7 +75,8 @@ class GroundTruths(NamedTuple):
         return padded[self.in_batch(gt_inds) + 1]
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """What a call has to label, and by what."""
 
     candidates: Anchors | Points
@@ -81,6 +84,18 @@ class Batch(NamedTuple):
     pred_boxes: Tensor | None  # (N, R, 4), decoded; None where no quality needs them
     pred_logits: Tensor | None  # (N, R, K); None where no quality needs them
     sigma: float  # of Eq. (1)
+
+    @cached_property
+    def pred_corners(self) -> Tensor | None:
+        """The decoded boxes, coordinates before candidates: (N, 4, R)."""
+        if self.pred_boxes is None:
+            return None
+        return self.pred_boxes.float().transpose(1, 2).contiguous()
+
+    @cached_property
+    def background_costs(self) -> Tensor:
+        """Cross entropy of every candidate (N * R,) with no class at all."""
+        return F.softplus(self.pred_logits.float()).sum(dim=2).flatten()
 
 
 class PairValues:
@@ -126,11 +141,17 @@ class PairValues:
     @cached_property
     def score(self) -> Tensor:
         """Probability of the ground truth's class (P,) float64, in [0, 1]; 0 where it is NaN."""
+        return self.logit.sigmoid().nan_to_num(nan=0.0)
+
+    @cached_property
+    def logit(self) -> Tensor:
+        """
+        Of the ground truth's class (P,) float64, since in float32 PyTorch's vector and scalar
+        kernels differ in the last bit: a quality would depend on its place in the tensor, hence on
+        the chunks.
+        """
         classes = self.batch.truth.classes.index_select(0, self.gts)
-        logits = _select(self.batch.pred_logits, self.cells, classes)
-        # In float64, since in float32 PyTorch's vector and scalar kernels differ in the last bit:
-        # an element's quality would depend on its place in the tensor, hence on the chunks.
-        return logits.double().sigmoid().nan_to_num(nan=0.0)
+        return _select(self.batch.pred_logits, self.cells, classes).double()
 
 
 class Pairs(NamedTuple):
@@ -146,19 +167,24 @@ class Pairs(NamedTuple):
 class PairFinder:
     """Finds the pairs of a batch that matter, and their qualities, in chunks of ground truths."""
 
-    def __init__(self, batch: Batch, qualities: dict[str, Callable[[PairValues], Tensor]]) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        pool: Callable[[Batch, Tensor, Tensor], Tensor],
+        qualities: dict[str, Callable[[PairValues], Tensor]],
+    ) -> None:
         """
         Args:
+            pool: from ground truths (4, m) and their images (m,) to the candidates that can matter
+                to them, (m, R) bool.
             qualities: name -> function to (P,) float32, 0 or more.
         """
         self.batch = batch
         self.truth = batch.truth
         self.candidates = batch.candidates
+        self.pool = pool
         self.qualities = qualities
         self.gt_boxes = batch.truth.boxes.t().contiguous()  # (4, M)
-        self.pred_corners = None  # (N, 4, R)
-        if batch.pred_boxes is not None:
-            self.pred_corners = batch.pred_boxes.float().transpose(1, 2).contiguous()
 
     def plan(self, memory_budget: int, num_classes: int) -> Callable[[], Iterable[Pairs]]:
         """
@@ -186,17 +212,14 @@ class PairFinder:
         )
 
     def _may_match(self, rows: slice) -> Tensor:
-        """Which candidates can have a quality above 0: (m, R) bool."""
+        """Which candidates can matter: (m, R) bool."""
         boxes, images = self.gt_boxes[:, rows], self.truth.images[rows]
         mask = torch.empty(len(images), len(self.candidates), dtype=torch.bool, device=boxes.device)
         # On the CPU in blocks that stay in its cache, on a GPU at once.
         step = len(images) if mask.is_cuda else max(1, _CELLS_IN_CACHE // max(mask.shape[1], 1))
         for i in range(0, len(images), step):
             block = slice(i, i + step)
-            mask[block] = self.candidates.may_match(boxes[:, block])
-            if self.pred_corners is not None:
-                corners = self.pred_corners.index_select(0, images[block]).unbind(1)  # 4 x (m, R)
-                mask[block] |= overlap(boxes[:, block, None], corners)
+            mask[block] = self.pool(self.batch, boxes[:, block], images[block])
         return mask
 
     def _pairs(self, rows: slice, mask: Tensor, size: int) -> Pairs:

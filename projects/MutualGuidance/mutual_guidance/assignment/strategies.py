@@ -1,10 +1,11 @@
 """
-The tables of the method: qualities, counts, and strategies as rows of them.
+The tables of the method: qualities, counts, pools, and strategies as rows of them.
 
-A new strategy is a row of ``STRATEGIES``; one that ranks or counts otherwise, a function and its
-row of ``QUALITIES`` or ``COUNTS``.
+A new strategy is a row of ``STRATEGIES``; one that ranks, counts or looks for candidates otherwise,
+a function and its row of ``QUALITIES``, ``COUNTS`` or ``POOLS``.
 
-Shape symbols: P pairs of a ground truth and a candidate, M ground truths.
+Shape symbols: P pairs of a ground truth and a candidate, R candidates, M ground truths, m some of
+them. Coordinates come first.
 """
 
 from collections.abc import Callable
@@ -13,13 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .packed import bits_to_quality, count_in_group, mark_best, quality_bits
-from .pairs import PairValues
+from .candidates import inside, overlap
+from .packed import bits_to_quality, count_in_group, mark_best, quality_as_bits, quality_bits
+from .pairs import Batch, PairValues
 from .quality import amplify
 
-# Dynamic k: how many of the best qualities are summed, and the sum's unit as an integer.
-_DYNAMIC_TOP = 15
-_ONE = 2**32
+_ONE = 2**32  # the unit of sums as integers, which are the same in any order
+_DYNAMIC_TOP = 15  # dynamic k: how many of the best qualities are summed
+_NEAREST = 9  # ATSS: candidates of an object on each level
+_ALIGNED_TOP, _BETA = 13, 6  # TOOD: positives of an object; power of the IoU
+_SIMOTA_TOP, _SIMOTA_RADIUS, _SIMOTA_IOU_WEIGHT = 10, 2.5, 3.0
 
 
 class Quality(NamedTuple):
@@ -34,20 +38,92 @@ def amplified(pairs: PairValues) -> Tensor:
     return amplify(pairs.prior.double(), pairs.score, pairs.sigma).float()
 
 
+def inner_iou(pairs: PairValues) -> Tensor:
+    """ATSS: the IoU with the anchor where its centre is inside the object, else 0."""
+    candidates = pairs.batch.candidates
+    within = inside(candidates.centres.index_select(1, pairs.inds), pairs.gt_boxes)
+    return candidates.box_iou(pairs.gt_boxes, pairs.inds).masked_fill(~within, 0.0)
+
+
+def aligned(pairs: PairValues) -> Tensor:
+    """TOOD, Eq. (1): score ^ alpha * IoU ^ beta of the regressed box, with alpha = 1, beta = 6."""
+    return (pairs.score * pairs.iou.double() ** _BETA).float()
+
+
+def low_cost(pairs: PairValues) -> Tensor:
+    """
+    SimOTA, Eq. (1) of YOLOX: 1 / (1 + cost), the cost being the cross entropy of the scores of all
+    classes with the object's and 3 * -log(IoU). Points within 2.5 strides of the object's centre
+    come before all others: 1 more.
+    """
+    entropy = pairs.batch.background_costs.index_select(0, pairs.cells) - pairs.logit
+    cost = entropy - _SIMOTA_IOU_WEIGHT * (pairs.iou.double() + 1e-8).log()
+    candidates, boxes, inds = pairs.batch.candidates, pairs.gt_boxes, pairs.inds
+    central = candidates.near_centre(boxes, inds, _SIMOTA_RADIUS)
+    return (1 / (1 + cost.clamp(min=0)) + central).nan_to_num(nan=0.0).float()
+
+
 QUALITIES: dict[str, Quality] = {
     "static": Quality((), lambda pairs: pairs.static),
     "prior": Quality((), lambda pairs: pairs.prior),
     "regressed": Quality(("pred_boxes",), lambda pairs: pairs.iou),
     "amplified": Quality(("pred_logits",), amplified),
+    "anchor_iou": Quality(
+        (), lambda pairs: pairs.batch.candidates.box_iou(pairs.gt_boxes, pairs.inds)
+    ),
+    "inner_iou": Quality((), inner_iou),
+    "aligned": Quality(("pred_boxes", "pred_logits"), aligned),
+    "low_cost": Quality(("pred_boxes", "pred_logits"), low_cost),
 }
 
 
-class Owned(NamedTuple):
-    """The pairs of some ground truths, after every candidate has got its owner."""
+def overlapping(batch: Batch, gt_boxes: Tensor, images: Tensor) -> Tensor:
+    """Those with some quality above 0: the prior, or the IoU of the regressed box."""
+    mask = batch.candidates.may_match(gt_boxes)
+    if batch.pred_boxes is not None:
+        corners = batch.pred_corners.index_select(0, images).unbind(1)  # 4 x (m, R)
+        mask |= overlap(gt_boxes[..., None], corners)
+    return mask
+
+
+def nearest(batch: Batch, gt_boxes: Tensor, images: Tensor) -> Tensor:
+    """ATSS: the nine of each level whose centres are nearest; of equal ones the lower index."""
+    candidates = batch.candidates
+    offsets = candidates.centres[:, None] - ((gt_boxes[:2] + gt_boxes[2:]) / 2)[..., None]
+    distances = offsets.square().sum(dim=0)  # (m, R)
+    inds = torch.arange(distances.shape[1], device=distances.device)
+    mask = torch.zeros_like(distances, dtype=torch.bool)
+    first = 0
+    for size in candidates.level_sizes:
+        # The index in the lower bits settles ties.
+        level = slice(first, first + size)
+        order = (quality_as_bits(distances[:, level]) << 32) + inds[level]
+        chosen = order.topk(min(_NEAREST, size), dim=1, largest=False).indices
+        mask.scatter_(1, chosen + first, True)
+        first += size
+    return mask
+
+
+def centred(batch: Batch, gt_boxes: Tensor, images: Tensor) -> Tensor:
+    """Those whose centre is inside the object."""
+    return inside(batch.candidates.centres[:, None], gt_boxes[..., None])
+
+
+# Which candidates can matter to ground truths (4, m) of images (m,): (m, R) bool.
+POOLS: dict[str, Callable[[Batch, Tensor, Tensor], Tensor]] = {
+    "overlapping": overlapping,
+    "nearest": nearest,
+    "centred": centred,
+}
+
+
+class Eligible(NamedTuple):
+    """The pairs of some ground truths that compete for the labels of the candidates."""
 
     gts: Tensor  # (P,) in [0, num_gts), ascending
     ranks: Tensor  # (P,) place of the pair among those of its ground truth
-    bits: dict[str, Tensor]  # quality -> (P,) int64, its bits; 0 where another one is the owner
+    # Quality -> (P,) int64, its bits; 0 where another ground truth already owns the candidate.
+    bits: dict[str, Tensor]
     thresholds: tuple[float, float]  # of the static rule: ignored, positive
     least_guided: int  # positives of a ground truth for a task that the strategy guides
     num_gts: int  # M
@@ -55,6 +131,11 @@ class Owned(NamedTuple):
     def numbers_above(self, quality: str, threshold: float) -> Tensor:
         """How many candidates of each ground truth have at least that quality: (M,)."""
         return count_in_group(self.bits[quality] >= quality_bits(threshold), self.gts, self.num_gts)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sums (M,) int64, in units of 2 ** -32, of values (P,) float64 of each ground truth."""
+        sums = torch.zeros(self.num_gts, dtype=torch.int64, device=values.device)
+        return sums.scatter_add_(0, self.gts, (values * _ONE).long())
 
 
 class Numbers(NamedTuple):
@@ -68,56 +149,95 @@ class Numbers(NamedTuple):
 class Count(NamedTuple):
     """How many candidates of a ground truth each task takes."""
 
-    of: Callable[[Owned, "Strategy"], Numbers]
+    of: Callable[[Eligible, "Strategy"], Numbers]
     counted: tuple[str, ...] = ("static",)  # the qualities that it looks at beside the tasks'
     # What ranks a task that the strategy does not guide. A sum of qualities needs the prior, since
     # the points' static quality has no unit.
     unguided: str = "static"
 
 
-def static_numbers(owned: Owned, strategy: "Strategy") -> Numbers:
+def static_numbers(pairs: Eligible, strategy: "Strategy") -> Numbers:
     """N_p and N_i of the static rule; a guided task of anchors has at least one positive."""
-    ignored, positive = owned.thresholds
-    num_positive = owned.numbers_above("static", positive)
-    num_ignored = owned.numbers_above("static", ignored) - num_positive
-    num_guided = num_positive.clamp(min=owned.least_guided)
+    ignored, positive = pairs.thresholds
+    num_positive = pairs.numbers_above("static", positive)
+    num_ignored = pairs.numbers_above("static", ignored) - num_positive
+    num_guided = num_positive.clamp(min=pairs.least_guided)
     num_cls, num_loc = (num_positive if q == "static" else num_guided for q in strategy[:2])
     return Numbers(num_cls, num_ignored, num_loc)
 
 
-def dynamic_k(owned: Owned, strategy: "Strategy") -> Numbers:
+def dynamic_k(pairs: Eligible, strategy: "Strategy") -> Numbers:
     """The sum of the 15 highest qualities, rounded down, at least 1; N_i of the static rule."""
-    num_cls, num_loc = (_sum_of_best(owned, quality) for quality in strategy[:2])
-    return Numbers(num_cls, static_numbers(owned, strategy).ignored, num_loc)
+    num_cls, num_loc = (_sum_of_best(pairs, quality, _DYNAMIC_TOP) for quality in strategy[:2])
+    return Numbers(num_cls, static_numbers(pairs, strategy).ignored, num_loc)
 
 
-def _sum_of_best(owned: Owned, quality: str) -> Tensor:
-    bits = owned.bits[quality]
-    (best,) = mark_best(bits, owned.gts, (owned.ranks < _DYNAMIC_TOP,))
+def _sum_of_best(pairs: Eligible, quality: str, top: int) -> Tensor:
+    """The sum (M,) of the ``top`` highest qualities, rounded down, at least 1."""
+    bits = pairs.bits[quality]
+    (best,) = mark_best(bits, pairs.gts, (pairs.ranks < top,))
     values = bits_to_quality(bits).double().masked_fill_(~best, 0.0)
-    # Integers sum to the same in any order. The slack is what float32 may lack to a whole number.
-    sums = torch.full((owned.num_gts,), _ONE >> 16, dtype=torch.int64, device=bits.device)
-    sums.scatter_add_(0, owned.gts, (values * _ONE).long())
-    return (sums // _ONE).clamp(min=1)
+    # The slack is what float32 may lack to a whole number.
+    return ((pairs.sums(values) + (_ONE >> 16)) // _ONE).clamp(min=1)
+
+
+def adaptive(pairs: Eligible, strategy: "Strategy") -> Numbers:
+    """ATSS: as many as have an IoU of the mean and the standard deviation of all candidates'."""
+    ious = bits_to_quality(pairs.bits["anchor_iou"]).double()
+    number = count_in_group(torch.ones_like(pairs.gts, dtype=torch.bool), pairs.gts, pairs.num_gts)
+    means = pairs.sums(ious) / _ONE / number.clamp(min=1)
+    squares = pairs.sums((ious - means[pairs.gts]).square()) / _ONE
+    thresholds = means + (squares / (number - 1).clamp(min=1)).sqrt()
+    rank_values = bits_to_quality(pairs.bits[strategy.classification]).double()
+    enough = rank_values >= thresholds[pairs.gts]
+    return _same_for_both(count_in_group(enough, pairs.gts, pairs.num_gts))
+
+
+def thirteen(pairs: Eligible, strategy: "Strategy") -> Numbers:
+    """TOOD: the same number for every object."""
+    return _same_for_both(pairs.gts.new_full((pairs.num_gts,), _ALIGNED_TOP))
+
+
+def simota(pairs: Eligible, strategy: "Strategy") -> Numbers:
+    """SimOTA: the sum of the ten highest IoUs of regressed boxes, rounded down, at least 1."""
+    return _same_for_both(_sum_of_best(pairs, "regressed", _SIMOTA_TOP))
+
+
+def _same_for_both(number: Tensor) -> Numbers:
+    return Numbers(number, torch.zeros_like(number), number)
 
 
 COUNTS: dict[str, Count] = {
     "static": Count(static_numbers),
     "dynamic_k": Count(dynamic_k, unguided="prior"),
+    "adaptive": Count(adaptive, counted=("anchor_iou",)),
+    "thirteen": Count(thirteen, counted=()),
+    "simota": Count(simota, counted=("regressed",)),
 }
 
 
 class Strategy(NamedTuple):
-    """By which quality the candidates of a ground truth rank for each task, and how many count."""
+    """
+    How the candidates of a ground truth are labelled: names of rows of the tables.
 
-    classification: str
+    In the paper's strategies every candidate first gets its owner, by each quality, and the best of
+    what a ground truth owns are positive. Where there is an ``owner``, the best of the pool are
+    taken first, and a candidate that several ground truths took stays with that of the highest such
+    quality; nothing takes its place.
+    """
+
+    classification: str  # the quality that ranks for it
     localisation: str
-    count: str = "static"
+    count: str = "static"  # how many are positive and ignored
+    pool: str = "overlapping"  # which candidates can be
+    owner: str | None = None  # the quality that decides between ground truths
+    target: str = "regressed"  # what the score of a positive shall be, where it is no label
 
     @property
     def qualities(self) -> list[str]:
         """The names of all that have to be known of a pair."""
-        return list(dict.fromkeys((*COUNTS[self.count].counted, *self[:2])))
+        names = (*COUNTS[self.count].counted, self.classification, self.localisation, self.owner)
+        return [name for name in dict.fromkeys(names) if name]
 
     @property
     def needs(self) -> set[str]:
@@ -125,7 +245,9 @@ class Strategy(NamedTuple):
         return {need for name in self.qualities for need in QUALITIES[name].needs}
 
     def counted_by(self, count: str) -> "Strategy":
-        """With another row of ``COUNTS``."""
+        """With another row of ``COUNTS`` in the place of the static rule's."""
+        if self.count != "static":
+            return self
         unguided = COUNTS[count].unguided
         tasks = (unguided if name == "static" else name for name in self[:2])
         return Strategy(*tasks, count)
@@ -136,4 +258,15 @@ STRATEGIES: dict[str, Strategy] = {
     "localize_to_classify": Strategy("regressed", "static"),  # Sec. 3.1
     "classify_to_localize": Strategy("static", "amplified"),  # Sec. 3.2
     "mutual_guidance": Strategy("regressed", "amplified"),
+    # Zhang et al., CVPR 2020. Nine candidates a level whatever the anchors of a location are (their
+    # code takes nine locations); the deviation of a single candidate is 0.
+    "atss": Strategy("inner_iou", "inner_iou", "adaptive", "nearest", owner="anchor_iou"),
+    # TOOD, Feng et al., ICCV 2021.
+    "task_aligned": Strategy(
+        "aligned", "aligned", "thirteen", "centred", owner="regressed", target="aligned"
+    ),
+    # YOLOX, Ge et al., 2021. The pool is what is inside the object (there also what is near its
+    # centre, from where FCOS could not regress), and a candidate that several objects take stays
+    # with one of them (there with the cheapest of all). Anchors have no stride to be near by.
+    "simota": Strategy("low_cost", "low_cost", "simota", "centred", owner="low_cost"),
 }

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def balanced_l1_loss(
@@ -44,3 +45,24 @@ def balanced_l1_loss(
     if reduction == "none":
         return loss
     raise ValueError(f"reduction must be none, sum or mean, got {reduction!r}")
+
+
+def quality_focal_loss(
+    pred_logits: Tensor, cls_labels: Tensor, targets: Tensor, gamma: float
+) -> Tensor:
+    """
+    Quality focal loss of Generalized Focal Loss (Li et al., NeurIPS 2020, Eq. 2), summed over all
+    anchors that are not ignored: the cross entropy of score and target, times |target - score| to
+    the power of gamma, beta there.
+
+    Args:
+        pred_logits: (N, R, K).
+        cls_labels: (N, R) int64: a class, K for background, -1 for ignored.
+        targets: (N, R) in [0, 1] for the class of a positive, 0 for all others.
+    """
+    logits = pred_logits.float()
+    classes = cls_labels.clamp(min=0, max=logits.shape[2] - 1)[..., None]
+    all_targets = torch.zeros_like(logits).scatter_(2, classes, targets[..., None])
+    error = (all_targets - logits.sigmoid()).abs()
+    entropy = F.binary_cross_entropy_with_logits(logits, all_targets, reduction="none")
+    return (entropy * error**gamma).sum(dim=2).mul(cls_labels >= 0).sum()

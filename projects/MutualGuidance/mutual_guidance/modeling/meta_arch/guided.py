@@ -16,8 +16,11 @@ from torch import Tensor
 from ...assignment import AnchorMatcher, Assignment, GroundTruths, PointMatcher
 from ...assignment.candidates import Anchors, Points
 from ...assignment.pairs import PairValues
+from ..losses import quality_focal_loss
 from .common import focal_loss
 from .curves import log_assignment
+
+_CLS_TARGETS = ("label", "quality")
 
 
 class DensePredictions(NamedTuple):
@@ -49,15 +52,29 @@ class Guided:
 
     @configurable
     def __init__(
-        self, *, matcher: AnchorMatcher | PointMatcher, static_iters: int = 0, **kwargs
+        self,
+        *,
+        matcher: AnchorMatcher | PointMatcher,
+        static_iters: int = 0,
+        cls_target: str = "label",
+        **kwargs,
     ) -> None:
         """
         Args:
             matcher: labels the candidates.
             static_iters: iterations in which the static strategy labels, before the matcher's own.
+            cls_target: what the score of a positive shall be: "label", 1 by the focal loss, or
+                "quality", the strategy's by the quality focal loss.
             kwargs: of Detectron2's detector.
+
+        Raises:
+            ValueError: unknown ``cls_target``.
         """
         super().__init__(**kwargs)
+        if cls_target not in _CLS_TARGETS:
+            known = ", ".join(_CLS_TARGETS)
+            raise ValueError(f"unknown cls_target {cls_target!r}; choose one of {known}")
+        self.cls_target = cls_target
         self.matcher = matcher
         self.static_iters = static_iters
 
@@ -107,8 +124,16 @@ class Guided:
         boxes = decode_boxes(self.box2box_transform, anchors, deltas.detach())
         return DensePredictions(anchors, logits, deltas, boxes, *centerness)
 
-    def cls_loss(self, dense: DensePredictions, assignment: Assignment) -> Tensor:
-        """Sum of the focal loss over all candidates that are not ignored."""
+    def cls_loss(
+        self, dense: DensePredictions, truth: GroundTruths, assignment: Assignment
+    ) -> Tensor:
+        """Sum over all candidates that are not ignored."""
+        if self.cls_target == "quality":
+            predicted = (self.candidates(dense.anchors), truth, dense.boxes, dense.logits.detach())
+            targets = self.matcher.score_targets(*predicted, assignment)
+            return quality_focal_loss(
+                dense.logits, assignment.cls_labels, targets, self.focal_loss_gamma
+            )
         return focal_loss(
             dense.logits,
             assignment.cls_labels,

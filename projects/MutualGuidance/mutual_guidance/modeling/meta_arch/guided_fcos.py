@@ -51,6 +51,7 @@ class GuidedFCOS(Guided, FCOS):
             "head_in_features": fcos.IN_FEATURES,
             "matcher": cls.build_matcher(cfg),
             "static_iters": guidance.STATIC_ITERS,
+            "cls_target": guidance.CLS_TARGET,
             "num_classes": fcos.NUM_CLASSES,
             "center_sampling_radius": fcos.CENTER_SAMPLING_RADIUS,
             "focal_loss_alpha": fcos.FOCAL_LOSS_ALPHA,
@@ -76,10 +77,11 @@ class GuidedFCOS(Guided, FCOS):
         )
 
     def candidates(self, anchors: list[Boxes]) -> Points:
-        levels = [torch.full((len(a),), i, device=a.device) for i, a in enumerate(anchors)]
+        sizes = [len(a) for a in anchors]
         squares = Boxes.cat(anchors)
+        levels = [torch.full((n,), i, device=squares.device) for i, n in enumerate(sizes)]
         strides = squares.tensor[:, 2] - squares.tensor[:, 0]
-        return self.matcher.candidates(squares.get_centers(), strides, torch.cat(levels))
+        return self.matcher.candidates(squares.get_centers(), strides, torch.cat(levels), sizes)
 
     def scores(self, dense: DensePredictions) -> Tensor:
         """The geometric mean of class score and centerness, as in Detectron2's inference."""
@@ -94,7 +96,7 @@ class GuidedFCOS(Guided, FCOS):
             "loss_fcos_ctr", divided by the localisation positives.
         """
         num_cls, num_loc = loss_normalizers(assignment)
-        loss_cls = self.cls_loss(dense, assignment)
+        loss_cls = self.cls_loss(dense, truth, assignment)
         gt_boxes = list(truth.boxes_at(assignment.loc_gt_inds))
         loss_loc = _dense_box_regression_loss(
             dense.anchors,

@@ -61,6 +61,7 @@ class GuidedRetinaNet(Guided, RetinaNet):
             )
         ret["matcher"] = cls.build_matcher(cfg)
         ret["static_iters"] = guidance.STATIC_ITERS
+        ret["cls_target"] = guidance.CLS_TARGET
         ret["balanced_l1"] = {
             "alpha": retinanet.BALANCED_L1_ALPHA,
             "gamma": retinanet.BALANCED_L1_GAMMA,
@@ -91,7 +92,7 @@ class GuidedRetinaNet(Guided, RetinaNet):
             "loss_cls" and "loss_box_reg", divided by the positives of each task.
         """
         num_cls, num_loc = loss_normalizers(assignment)
-        loss_cls = self.cls_loss(dense, assignment)
+        loss_cls = self.cls_loss(dense, truth, assignment)
         gt_boxes = truth.boxes_at(assignment.loc_gt_inds)
         loss_box_reg = self._box_loss(dense, gt_boxes, assignment.loc_mask)
         return {"loss_cls": loss_cls / num_cls, "loss_box_reg": loss_box_reg / num_loc}

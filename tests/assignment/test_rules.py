@@ -1,0 +1,136 @@
+"""The rules of other papers: held to loops, and to what their authors write."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths, PointMatcher
+
+from . import rules
+from .scenes import random_boxes, scenes
+from .test_matcher import EXTENT, fcos_points, grid_anchors
+
+RULES = ("atss", "task_aligned", "simota")
+LEVELS = [30, 20, 14]  # of grid_anchors()
+
+
+def owners_of(name, scene, i, centres, shapes, level_sizes, strides):
+    """The reference's ground truth of each candidate of image i."""
+    boxes, classes = scene.gt_boxes[i].tolist(), scene.gt_classes[i].tolist()
+    predicted = scene.pred_boxes[i].tolist(), scene.pred_logits[i].tolist()
+    if name == "atss":
+        taken, quality = rules.atss(boxes, centres, shapes, level_sizes)
+    elif name == "task_aligned":
+        taken, quality = rules.task_aligned(boxes, classes, centres, *predicted)
+    else:
+        taken, quality = rules.simota(boxes, classes, centres, *predicted, strides)
+    return rules.resolve(taken, quality, len(centres))
+
+
+def assert_labels(labels, scene, name, *geometry):
+    num_classes = scene.pred_logits.shape[2]
+    for i, classes in enumerate(scene.gt_classes):
+        owners = torch.tensor(owners_of(name, scene, i, *geometry))
+        assert labels.cls_gt_inds[i].tolist() == owners.tolist(), (name, i)
+        expected = torch.full_like(owners, num_classes)
+        expected[owners >= 0] = classes[owners[owners >= 0]]
+        assert torch.equal(labels.cls_labels[i], expected)
+    assert torch.equal(labels.loc_gt_inds, labels.cls_gt_inds)
+    assert torch.equal(labels.loc_mask, labels.cls_gt_inds >= 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scene=scenes(64, EXTENT), name=st.sampled_from(RULES))
+def test_anchors_equal_the_loops(scene, name):
+    anchors = grid_anchors()
+    matcher = AnchorMatcher(name)
+    truth = GroundTruths.cat(scene.gt_boxes, scene.gt_classes)
+    candidates = matcher.candidates(anchors, LEVELS)
+    labels = matcher.match(candidates, truth, scene.pred_boxes, scene.pred_logits)
+    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).tolist()
+    assert_labels(labels, scene, name, centres, anchors.tolist(), LEVELS, None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scene=scenes(84, EXTENT, max_gts=8), name=st.sampled_from(RULES))
+def test_points_equal_the_loops(scene, name):
+    points, strides, levels = fcos_points()
+    args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
+    labels = PointMatcher(name)(points, strides, levels, *args)
+    squares = torch.cat((points - 4 * strides[:, None], points + 4 * strides[:, None]), dim=1)
+    geometry = points.tolist(), squares.tolist(), [64, 16, 4], strides.tolist()
+    assert_labels(labels, scene, name, *geometry)
+
+
+@settings(max_examples=20, deadline=None)
+@given(scene=scenes(64, EXTENT), name=st.sampled_from(RULES))
+def test_chunks_change_nothing(scene, name):
+    args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
+    whole = AnchorMatcher(name)(grid_anchors(), *args)
+    row_by_row = AnchorMatcher(name, memory_budget=1)(grid_anchors(), *args)
+    assert all(torch.equal(a, b) for a, b in zip(whole, row_by_row, strict=True))
+
+
+def test_dynamic_k_is_for_the_papers_strategies():
+    for name in RULES:
+        with pytest.raises(ValueError, match=f"{name}' counts its positives itself"):
+            AnchorMatcher(name, num_positives="dynamic_k")
+    # Pictures and curves may still look at such a row beside them.
+    guided = AnchorMatcher(num_positives="dynamic_k")
+    assert guided.with_strategy("atss").strategy == STRATEGIES["atss"]
+
+
+def labels_and_targets(strategy, pred_boxes, logit):
+    """One object of class 1 and three anchors that are it, with boxes of their own."""
+    anchors = torch.tensor([[0.0, 0, 10, 10]]).repeat(3, 1)
+    matcher = AnchorMatcher(strategy)
+    truth = GroundTruths.cat([anchors[:1], anchors[:0]], [torch.tensor([1]), torch.zeros(0)])
+    logits = torch.zeros(2, 3, 2)
+    logits[0, :, 1] = torch.tensor(logit)
+    predicted = matcher.candidates(anchors), truth, pred_boxes.repeat(2, 1, 1), logits
+    labels = matcher.match(*predicted)
+    return labels, matcher.score_targets(*predicted, labels)
+
+
+def test_score_targets_are_the_iou_of_the_regressed_box():
+    boxes = torch.tensor([[0.0, 0, 10, 8], [0, 0, 10, 5], [0, 0, 10, 9]])
+    labels, targets = labels_and_targets("static", boxes, [0.0, 0.0, 0.0])
+    assert (labels.cls_gt_inds[0] == 0).all()
+    assert targets.tolist() == [pytest.approx([0.8, 0.5, 0.9]), [0, 0, 0]]
+
+
+def test_score_targets_of_task_aligned_are_its_normalised_metric():
+    boxes = torch.tensor([[0.0, 0, 10, 8], [0, 0, 10, 5], [0, 0, 10, 9]])
+    _, targets = labels_and_targets("task_aligned", boxes, [9.0, 0.0, 0.0])
+    # Scores 0.99988, 0.5, 0.5: metrics 0.2621, 0.0078, 0.2657. The highest becomes the IoU 0.9.
+    metric = [0.8**6 / (1 + 2.718281828459045**-9), 0.5 * 0.5**6, 0.5 * 0.9**6]
+    assert targets[0].tolist() == pytest.approx([0.9 * m / max(metric) for m in metric], rel=1e-5)
+
+
+def test_batch_without_objects_has_no_targets():
+    anchors = grid_anchors()
+    matcher = AnchorMatcher("task_aligned")
+    truth = GroundTruths.cat([anchors[:0]], [torch.zeros(0)])
+    predicted = matcher.candidates(anchors), truth, anchors[None], torch.zeros(1, 64, 2)
+    labels = matcher.match(*predicted)
+    assert (labels.cls_labels == 2).all()
+    assert not matcher.score_targets(*predicted, labels).any()
+
+
+def test_one_candidate_a_level_has_no_deviation():
+    # Its IoU is the threshold: 0.5 >= 0.5 + 0.
+    anchors = torch.tensor([[0.0, 0, 10, 5]])
+    labels = AnchorMatcher("atss", num_classes=1)(
+        anchors, [torch.tensor([[0.0, 0, 10, 10]])], [torch.tensor([0])]
+    )
+    assert labels.loc_mask.tolist() == [[True]]
+
+
+def test_boxes_far_larger_than_the_points_squares():
+    points, strides, levels = fcos_points()
+    boxes = [random_boxes(torch.Generator().manual_seed(0), 3, 4, 28, 30)]
+    labels = PointMatcher("atss", num_classes=1)(
+        points, strides, levels, boxes, [torch.zeros(3, dtype=torch.int64)]
+    )
+    assert labels.loc_mask.any()
