@@ -38,6 +38,7 @@ from mutual_guidance.experiments.records import (
 )
 from mutual_guidance.experiments.report import markdown, summarize, to_csv
 from mutual_guidance.experiments.runner import Runner, slots
+from mutual_guidance.run_files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = Path("output", "experiments")
@@ -168,11 +169,11 @@ def save_results(experiment: Experiment, plans: dict[Cell, Plan], path: Path, fo
         "runs": runs,
     }
     write_json(folder / "results.json", result)
-    (folder / "results.csv").write_text(to_csv(rows))
+    write_text(folder / "results.csv", to_csv(rows))
     text = markdown(rows, source) if rows else "No run is finished yet."
     if missing:
         text += f"\n\n{len(missing)} of {len(experiment.cells)} runs are not finished."
-    (folder / "results.md").write_text(text + "\n")
+    write_text(folder / "results.md", text + "\n")
     return text
 
 

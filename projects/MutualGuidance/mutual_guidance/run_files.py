@@ -19,24 +19,36 @@ _TAIL = 8192  # bytes, more than a line of metrics.json
 _ROW_START = re.compile(r'(?=\{")')
 
 
-def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that, whatever happens, ``path`` is the old or the new one, whole."""
-    temporary = f"{path}{_UNFINISHED}"
+def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
+    """
+    Write a file so that, whatever happens, ``path`` is the old or the new one, whole.
+
+    Raises:
+        OSError: it cannot be written; the error names the path.
+    """
+    temporary = f"{os.fspath(path)}{_UNFINISHED}"
     try:
         with open(temporary, "wb") as f:
             write(f)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
+    except BaseException as error:
+        if os.path.isfile(temporary):
             os.remove(temporary)
+        if isinstance(error, OSError):  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """:func:`replace_file` with a text."""
+    replace_file(path, lambda f: f.write(text.encode()))
 
 
 def checkpoint_files(folder: str) -> list[str]:
@@ -60,9 +72,9 @@ def checkpoint_files(folder: str) -> list[str]:
 
 def forget_unfinished(folder: str) -> None:
     """Remove what :func:`replace_file` left of files when its process was killed."""
-    for name in os.listdir(folder):
-        if name.endswith(_UNFINISHED):
-            os.remove(os.path.join(folder, name))
+    for entry in os.scandir(folder):
+        if entry.name.endswith(_UNFINISHED) and entry.is_file():
+            os.remove(entry.path)
 
 
 def read_metrics(path: Path) -> tuple[dict[int, dict[str, float]], int]:

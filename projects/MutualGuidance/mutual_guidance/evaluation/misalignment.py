@@ -15,9 +15,9 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
+from ..run_files import replace_file, write_text
 from .ground_truth import GroundTruths, class_ious, ground_truths, load_records
 from .misalignment_plot import draw_misalignment
 
@@ -97,11 +97,10 @@ class MisalignmentEvaluator(DatasetEvaluator):
 
     def _save(self, details: dict) -> None:
         stem = os.path.join(self._output_dir, FOLDER, self._dataset_name)
-        PathManager.mkdirs(os.path.dirname(stem))
-        with PathManager.open(f"{stem}.json", "w") as f:
-            json.dump(details, f, allow_nan=False)
-        with PathManager.open(f"{stem}.png", "wb") as f:
-            draw_misalignment({self._dataset_name: details}).savefig(f, dpi=100)
+        os.makedirs(os.path.dirname(stem), exist_ok=True)
+        write_text(f"{stem}.json", json.dumps(details, allow_nan=False))
+        figure = draw_misalignment({self._dataset_name: details})
+        replace_file(f"{stem}.png", lambda f: figure.savefig(f, dpi=100))
         logger.info(f"Misalignment saved to {stem}.json and .png")
 
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..run_files import replace_file
 from .report import COMPARED
 from .schema import START
 
@@ -47,7 +48,7 @@ def plot(result: dict, path: Path) -> None:
                 panel.set(xlabel="iteration", title=title)
         lines = [Line2D([], [], color=color, marker="o") for color in colors.values()]
         figure.legend(lines, colors, loc="outside lower center", ncols=5)
-        figure.savefig(path, dpi=110)
+        replace_file(path, lambda f: figure.savefig(f, dpi=110))
 
 
 def _label(row: dict) -> str:

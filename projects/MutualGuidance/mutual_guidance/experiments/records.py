@@ -22,7 +22,7 @@ from ..run_files import (
     iterations_done,
     read_metrics,
     read_results,
-    replace_file,
+    write_text,
 )
 from .grid import Cell
 from .schema import BASELINE
@@ -43,7 +43,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"{json.dumps(key)}: {_json_lines(item)}" for key, item in value.items()]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
-    replace_file(str(path), lambda f: f.write(text.encode()))
+    write_text(path, text)
 
 
 def _json_lines(value: Any) -> str:

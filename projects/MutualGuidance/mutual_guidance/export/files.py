@@ -13,6 +13,7 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from torch import Tensor
 
 from ..errors import ExportError
+from ..run_files import replace_file
 from .graph import DetectorGraph
 
 Run = Callable[[Tensor], tuple[Tensor, ...]]
@@ -94,7 +95,7 @@ def check_size(model: DenseDetector, size: int) -> None:
 def _write_pt2(graph: DetectorGraph, images: Tensor, path: str, metadata: dict[str, str]) -> None:
     with torch.no_grad():
         program = torch.export.export(graph, (images,), dynamic_shapes=_DYNAMIC)
-    torch.export.save(program, path, extra_files=metadata)
+    replace_file(path, lambda f: torch.export.save(program, f, extra_files=metadata))
 
 
 def _write_onnx(graph: DetectorGraph, images: Tensor, path: str, metadata: dict[str, str]) -> None:
@@ -116,7 +117,7 @@ def _write_onnx(graph: DetectorGraph, images: Tensor, path: str, metadata: dict[
         del part.metadata_props[:]  # stack traces, with the paths of this machine
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
-    onnx.save(model, path)
+    replace_file(path, lambda f: onnx.save(model, f))
 
 
 def _onnx_suppress(boxes, scores, classes, score_thresh: float, nms_thresh: float):

@@ -56,7 +56,7 @@ class Film:
         file = f"{image_name}/{iteration:07d}.png"
         path = self.folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(str(path), lambda f: picture.save(f, "PNG"))
+        replace_file(path, lambda f: picture.save(f, "PNG"))
         record = {"iteration": iteration, "image": image_name, "file": file, "counts": counts}
         self._write([*(r for r in self.records() if r["file"] != file), record])
 
@@ -91,13 +91,13 @@ class Film:
         durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_FRAME_MS]
         rest = {"append_images": frames[1:], "duration": durations, "loop": 0}
         path = self.folder / image_name / "film.gif"
-        replace_file(str(path), lambda f: frames[0].save(f, "GIF", save_all=True, **rest))
+        replace_file(path, lambda f: frames[0].save(f, "GIF", save_all=True, **rest))
         return path
 
     def _write(self, records: Iterable[dict]) -> None:
         """Replace counts.jsonl at once."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
-        replace_file(str(self._path), lambda f: f.write(lines.encode()))
+        replace_file(self._path, lambda f: f.write(lines.encode()))
 
 
 def _with_one_palette(frames: list[Image.Image]) -> list[Image.Image]:
