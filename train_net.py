@@ -11,6 +11,14 @@ Train and evaluate a detector.
 Docs: docs/train.md and docs/evaluate.md.
 """
 
+# ruff: noqa: E402
+
+import signal
+
+# A Ctrl-C while the rest is imported, or before there is anything to save, needs no traceback.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import shlex
 import sys

@@ -99,7 +99,12 @@ def test_kill_9_and_resume_is_the_uninterrupted_run(arguments, straight, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
 )
 def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_path, start, number):
     out = tmp_path / "out"
@@ -119,6 +124,69 @@ def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_p
     state = torch.load(stopped, weights_only=True)
     assert state["trainer"]["iteration"] == iteration
     assert stopped.name in (out / "last_checkpoint").read_text()
+
+
+TWO = ("--num-gpus", 2, "DATALOADER.NUM_WORKERS", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [("DATALOADER.NUM_WORKERS", 2), TWO], ids=["one", "two"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_in_an_evaluation(voc, arguments, tmp_path, start, processes, number):
+    for i in range(300):
+        voc.add(f"more{i}", [("red", (3, 5, 24, 40))], split="test")
+    entry = {"name": "many", "format": "voc", "root": str(voc.root), "split": "test"}
+    out = tmp_path / "out"
+    first, *rest = processes if processes[0].startswith("--") else (None, *processes)
+    entries = f"[{entry}, {arguments[arguments.index('DATASETS.REGISTER') + 1][1:-1]}]"
+    process = start(
+        [*([first, rest.pop(0)] if first else []), *arguments, *rest, "TEST.EVAL_PERIOD", 8,
+         "DATASETS.REGISTER", entries, "DATASETS.TEST", "('many',)"], out,
+    )  # fmt: skip
+    wait_for(out / "model_0000007.pth", process)
+    time.sleep(1.0)
+    log, seconds = stopped(process, number)
+    assert process.returncode == 128 + number and seconds < 8, (process.returncode, seconds, log)
+    assert f"Stopped by {number.name}" in log and "Traceback" not in log
+    assert not (out / "evaluation.json").exists()
+
+
+def stopped(process, number):
+    """What a process group wrote until all of it ended after a signal, and the seconds it took."""
+    start = time.monotonic()
+    os.killpg(process.pid, number)
+    log, _ = process.communicate(timeout=100)
+    return log, time.monotonic() - start
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_others_and_is_the_only_one_to_tell(
+    arguments, tmp_path, start
+):
+    out = tmp_path / "out"
+    (out / "model_0000007.pth.unfinished").mkdir(parents=True)  # in the way of the checkpoint
+    process = start([*TWO[:2], *arguments, *TWO[2:]], out)
+    wait_for(out / "metrics.json", process)
+    log, _ = process.communicate(timeout=100)
+    assert process.returncode == 1 and "Traceback" not in log, log
+    assert re.search(r"^error: \S+model_0000007\.pth cannot be written", log, re.M), log
+    assert log.count("error: ") == 1
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_run(arguments, tmp_path, start):
+    out = tmp_path / "out"
+    process = start(
+        [*TWO[:2], *arguments, "SOLVER.HANG_SECONDS", 10.0, "SOLVER.MAX_ITER", 10000], out
+    )
+    wait_for(out / "model_0000007.pth", process)
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"],
+                           capture_output=True, text=True)  # fmt: skip
+    os.kill(int(ranks.stdout.split()[-1]), signal.SIGSTOP)
+    begin = time.monotonic()
+    log, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and time.monotonic() - begin < 10 + 10, log
+    assert log.count("error: no iteration") == 1 and "Traceback" not in log
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
 import itertools
+import os
+import signal
+import subprocess
 
 import pytest
 import torch
@@ -41,6 +44,19 @@ def test_the_number_of_workers_changes_nothing(cfg, workers):
     cfg.DATALOADER.NUM_WORKERS = workers
     assert same(take(cfg, 5), whole)
     assert same(take(cfg, 2, first=3), whole[3:])
+
+
+def test_a_worker_is_ended_by_its_parent_alone(cfg):
+    cfg.DATALOADER.NUM_WORKERS = 1
+    batches = iter(build_train_loader(cfg, 7))
+    next(batches)
+    (worker,) = batches._workers
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # of a terminal, of a scheduler
+        subprocess.run(["kill", f"-{number.value}", str(worker.pid)], check=True)
+    assert len([next(batches) for _ in range(5)]) == 5 and worker.is_alive()
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(5)
+    assert worker.exitcode == 0
 
 
 def test_a_worker_that_knows_of_no_other_process_has_the_places_of_its_own(monkeypatch):

@@ -1,15 +1,24 @@
 """Several processes on the CPU, over gloo."""
 
+import contextlib
 import itertools
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from urllib.parse import urlparse
 
 import pytest
 import torch
+from detectron2.engine import default_argument_parser
 from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.engine.launch import _end_together
 from mutual_guidance.engine.setup import resolve_classes, resolve_device
 from tests.conftest import VOCWriter
 from tests.runs import CONFIG, own_set, results, train_net
@@ -85,7 +94,18 @@ def test_two_processes_give_the_gradients_of_one(monkeypatch, tmp_path, config_o
             torch.testing.assert_close(two[name], gradient, rtol=2e-3, atol=2e-5, msg=name)
 
 
-def test_two_processes_train_and_evaluate_as_one(voc, tmp_path):
+@pytest.fixture
+def taken_port():
+    """That Detectron2 would take, as by another run."""
+    url = urlparse(default_argument_parser().get_default("dist_url"))
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # it is
+            taken.bind((url.hostname, url.port))
+            taken.listen()
+        yield
+
+
+def test_two_processes_train_and_evaluate_as_one(voc, tmp_path, taken_port):
     draw(voc)
     opts = [
         "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.EPOCHS", 0.0,
@@ -93,7 +113,7 @@ def test_two_processes_train_and_evaluate_as_one(voc, tmp_path):
         "MODEL.PYRAMID.OUT_CHANNELS", 32,
     ]  # fmt: skip
     two = tmp_path / "two"
-    train_net("--num-gpus", 2, "--dist-url", "auto", *opts, "OUTPUT_DIR", two)
+    train_net("--num-gpus", 2, *opts, "OUTPUT_DIR", two)
     one = tmp_path / "one"
     weights = ["MODEL.WEIGHTS", two / "model_final.pth", "OUTPUT_DIR", one]
     train_net("--eval-only", *opts, *weights)
@@ -105,7 +125,7 @@ def test_two_processes_train_and_evaluate_as_one(voc, tmp_path):
 def test_launchers_and_numbers_of_workers_give_the_same_weights(voc, tmp_path):
     draw(voc)
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    launchers = [((), ["--num-gpus", 2, "--dist-url", "auto"]), (torchrun, [])]
+    launchers = [((), ["--num-gpus", 2]), (torchrun, [])]
     weights = []
     for (launcher, processes), workers in itertools.product(launchers, (0, 1, 2)):
         out = tmp_path / f"{len(weights)}"
@@ -124,7 +144,7 @@ def test_errors_of_many_processes_are_one_sentence(voc, tmp_path):
     draw(voc)
     (voc.root / "Annotations" / "i3.xml").write_text("<annotation>")
     log = train_net(
-        "--num-gpus", 2, "--dist-url", "auto", "--config-file", CONFIG, *own_set(voc),
+        "--num-gpus", 2, "--config-file", CONFIG, *own_set(voc),
         "OUTPUT_DIR", tmp_path / "out", ok=False,
     )  # fmt: skip
     assert log.count("error: ") == 1 and "i3.xml" in log and "Traceback" not in log
@@ -141,3 +161,35 @@ def test_torchrun_is_recognised(voc, tmp_path):
     )  # fmt: skip
     assert "World size: 2" in log and (out / "model_final.pth").exists()
     assert "Making batched data loader with batch_size=2" in log
+
+
+def end(code, after=0.0, deaf=False):
+    """A process that ends so."""
+    if deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(after)
+    os._exit(code)
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "seconds"),
+    [
+        ([(0,), (0, 0.5)], 0, 1.5),
+        ([(1,), (0, 60)], 1, 1.5),
+        ([(1,), (0, 60, True)], 1, 4),  # it is killed
+        ([(143,), (143, 1.0)], 143, 2),  # it has the time to stop by itself
+        ([(0, 60), (3, 0.5)], 3, 2),
+    ],
+    ids=["all", "one_fails", "deaf", "stopped", "second_fails"],
+)
+def test_processes_end_together(ends, code, seconds):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=end, args=args) for args in ends]
+    start = time.monotonic()
+    for process in processes:
+        process.start()
+    assert _end_together(processes) == code
+    assert time.monotonic() - start < seconds
+    assert not any(process.is_alive() for process in processes)
+    if code == 143:
+        assert {process.exitcode for process in processes} == {143}

@@ -157,12 +157,21 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "l2", "one of smooth_l1, .*balanced_l1, got 'l2'"),
         ("SOLVER.AMP.PRECISION", "float8", "must be one of float16, bfloat16, got 'float8'"),
         ("SOLVER.IMS_PER_BATCH", 0, "must be 1 or more, got 0"),
+        ("SOLVER.HANG_SECONDS", -1.0, "must be 0 or more, got -1.0"),
         ("SOLVER.EMA_DECAY", 1.0, r"must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_wrong_values_are_refused(key, value, message):
     with pytest.raises(ConfigError, match=message):
         check_values(load_config(CONFIG, [key, value]))
+
+
+@pytest.mark.parametrize(("batch", "processes"), [(3, 2), (2, 4)])
+def test_a_batch_that_the_processes_do_not_divide(monkeypatch, batch, processes):
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: processes)
+    cfg = load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", batch])
+    with pytest.raises(ConfigError, match=rf"{batch} cannot be divided among {processes} proc"):
+        check_values(cfg)
 
 
 def test_a_training_without_a_length_is_refused():

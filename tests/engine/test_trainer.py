@@ -304,16 +304,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_cfg, tmp_path):
     assert not torch.stack(list(losses.values())).isfinite().all()
 
 
-def test_a_signal_ends_an_evaluation(make_cfg, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_an_evaluation(make_cfg, tmp_path, monkeypatch, number, code):
     def signalled(*args):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return call(*args)
 
     call = GuidedRetinaNet.forward_inference
     monkeypatch.setattr(GuidedRetinaNet, "forward_inference", signalled)
     with pytest.raises(Interrupted) as stop:
         run(make_cfg("stopped", "TEST.EVAL_PERIOD", 2))
-    assert stop.value.code == 143
+    assert stop.value.code == code
     assert weights(tmp_path / "stopped", "model_0000001")["trainer"]["iteration"] == 1
     assert not (tmp_path / "stopped" / "evaluation.json").exists()
 

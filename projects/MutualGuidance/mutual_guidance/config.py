@@ -98,6 +98,9 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0
     # SOLVER.WARMUP_ITERS is shortened to this share of the training, if it is longer.
     cfg.SOLVER.MAX_WARMUP_SHARE = 0.1
+    # After so many seconds without an iteration or an evaluated image, which must be more than
+    # COCO's metrics take, a process ends the run: something hangs. 0 is without limit.
+    cfg.SOLVER.HANG_SECONDS = 1800.0
     # With SOLVER.AMP.ENABLED: float16 (on a GPU) or bfloat16. Assignment stays in float32.
     cfg.SOLVER.AMP.PRECISION = "float16"
     # Decay of a moving average of the weights that is kept and evaluated beside them, in [0, 1); 0

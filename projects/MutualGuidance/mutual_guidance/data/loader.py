@@ -4,24 +4,28 @@ resumes at some iteration sees what it would have seen, whatever the numbers of 
 loader workers.
 """
 
-import functools
 import itertools
+import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, build_detection_train_loader
+from detectron2.data import (
+    DatasetFromList,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.data.build import worker_init_reset_seed
+from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.utils import comm
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..detectron2_private import train_loader_from_config
 from .mapper import build_mapper
-
-# For which a worker goes on after SIGTERM, at most.
-_GRACE_S = 30
 
 
 class PlacedSampler(Sampler):
@@ -57,8 +61,6 @@ class PlacedDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, placed: tuple[int, int]) -> dict:
-        if get_worker_info() is not None:
-            _outlive_signals()
         place, index = placed
         _seed_everything(self.seed, place)
         return self.mapper(self.records[index])
@@ -76,22 +78,45 @@ def build_train_loader(cfg: CfgNode, seed: int, first_iteration: int = 0):
     args = train_loader_from_config(cfg, build_mapper(cfg, is_train=True))
     records, mapper, sampler = args.pop("dataset"), args.pop("mapper"), args.pop("sampler")
     start = first_iteration * (cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
-    return build_detection_train_loader(
+    loader = build_detection_train_loader(
         PlacedDataset(records, mapper, seed),
         sampler=PlacedSampler(sampler, start),
         mapper=None,
         **args,
     )
+    grouped = isinstance(loader, AspectRatioGroupedDataset)
+    _let_workers_outlive_signals(loader.dataset if grouped else loader)
+    return loader
 
 
-@functools.cache
-def _outlive_signals() -> None:
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """Detectron2's."""
+    loader = build_detection_test_loader(
+        cfg, dataset_name, mapper=build_mapper(cfg, is_train=False)
+    )
+    _let_workers_outlive_signals(loader)
+    return loader
+
+
+def _let_workers_outlive_signals(loader: DataLoader) -> None:
     """
-    Let a worker end with the loader, not with a signal to its whole process group: the main
-    process still needs its batches to finish the iteration.
+    Let the workers end with the loader, not with a signal to their whole process group: the main
+    process still needs their batches to finish the iteration.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
+    loader.worker_init_fn = _start_worker
+
+
+def _start_worker(worker_id: int) -> None:
+    """As Detectron2's, in a worker that only the process of its loader can end."""
+    worker_init_reset_seed(worker_id)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    threading.Thread(target=_end_by_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_by_parent(parent: int) -> None:
+    while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _seed_everything(*entropy: int) -> None:

@@ -2,13 +2,15 @@
 
 import contextlib
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGHUP comes when a terminal is closed.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A terminal and a launcher may both send the first Ctrl-C; a later one is of a user who insists.
 _SAME_SIGNAL_S = 2.0
 
@@ -26,16 +28,39 @@ class Interrupted(SystemExit):
 
 @contextlib.contextmanager
 def note_signals() -> Iterator[None]:
-    """Only take note of SIGTERM and SIGINT; a second SIGINT, later, acts as usual."""
+    """
+    Only take note of the signals to stop; a second SIGINT, later, acts as usual. Those that are
+    ignored, as SIGHUP under nohup, stay so.
+    """
     global _received
     _received = None
-    previous = {s: signal.signal(s, _take_note) for s in _SIGNALS}
+    heeded = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    previous = {s: signal.signal(s, _take_note) for s in heeded}
     try:
-        yield
+        with _taken_by_another_thread(heeded):
+            yield
     finally:
         for s, handler in previous.items():
             signal.signal(s, handler)
         _received = None
+
+
+@contextlib.contextmanager
+def _taken_by_another_thread(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """
+    Block signals in this thread and so, from their first moment, in the loader workers that it
+    starts: a signal to the whole process group would end them before the iteration is finished.
+    """
+    over = threading.Event()
+    taker = threading.Thread(target=over.wait, daemon=True)
+    taker.start()
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        over.set()
+        taker.join()
 
 
 def _take_note(number: int, frame: object) -> None:
@@ -54,14 +79,14 @@ def signal_of_any_process() -> signal.Signals | None:
 
 class StopOnSignal(DatasetEvaluator):
     """
-    Evaluates nothing, but ends an evaluation when a signal has been noted: in the middle, or, of
-    several processes, which must end it together, before the results are gathered.
+    Evaluates nothing, but ends an evaluation when a signal has been noted. A process that has noted
+    one goes no further than its image; all of them meet before results are gathered.
     """
 
     def process(self, inputs, outputs) -> None:
         """Raises Interrupted."""
-        if _received is not None and comm.get_world_size() == 1:
-            raise Interrupted(_received)
+        if _received is not None:
+            self.evaluate()
 
     def evaluate(self) -> None:
         """Raises Interrupted."""

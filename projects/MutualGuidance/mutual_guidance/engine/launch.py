@@ -1,54 +1,135 @@
-"""One process or many: started by Detectron2's launch, or by torchrun."""
+"""One process or many: started here, or by torchrun."""
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import launch as launch_processes
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
-from torch import multiprocessing
+from torch.multiprocessing import start_processes
 
-from ..errors import UserError, run_main
+from ..errors import ConfigError, UserError, run_main
+from .interrupt import STOP_SIGNALS
+
+Main = Callable[[argparse.Namespace], object]
+
+_LOCALHOST = "127.0.0.1"
+# In which processes that were asked to stop end together, after the first has; in which those
+# that are told to end because another failed do, before they are killed; and in which the
+# launcher has ended those that would only hide what the first said.
+_STOP_S, _END_S, _SILENCE_S = 5.0, 2.0, 4.0
 
 
-def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+def launch(main: Main, args: argparse.Namespace) -> None:
     """
     Run ``main(args)`` in every process, through :func:`run_main`.
 
     Under torchrun this is one of the processes already, and a restarted one resumes. Otherwise
-    ``args.num_gpus`` processes are started on each of ``args.num_machines`` machines. Processes
-    talk over NCCL where there is a GPU, else over gloo.
+    ``args.num_gpus`` processes are started on each of ``args.num_machines`` machines; those of one
+    machine find each other by themselves, those of several at ``args.dist_url``. Processes talk
+    over NCCL where there is a GPU, else over gloo.
 
     Raises:
-        SystemExit: a started process ended so; the code is its own.
+        SystemExit: a started process ended so; the code is that of the first.
     """
     if dist.is_torchelastic_launched():
-        join_group()
+        _join_torchrun()
         restarts = comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"]))
         args.resume = args.resume or any(restarts)
-        run_main(main, args)
+        _run(main, args)
         dist.destroy_process_group()
-        return
-    received = _pass_on_signals() if args.num_gpus * args.num_machines > 1 else []
-    try:
-        launch_processes(
-            run_main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(main, args),
+    elif args.num_gpus * args.num_machines > 1:
+        run_main(_check_gpus, args.num_gpus)
+        sys.exit(_run_processes(main, args))
+    else:
+        run_main(main, args)
+
+
+def _check_gpus(num_gpus: int) -> None:
+    found = torch.cuda.device_count()
+    if found and num_gpus > found:
+        raise ConfigError(f"--num-gpus {num_gpus}: PyTorch finds {found} on this machine")
+
+
+def _run_processes(main: Main, args: argparse.Namespace) -> int:
+    """Start the processes of this machine and wait for them; the exit code."""
+    # Served from here, at a port that is free, for as long as the processes live.
+    store = None
+    if args.num_machines == 1:
+        store = dist.TCPStore(_LOCALHOST, 0, is_master=True, wait_for_workers=False)
+    with _signals_passed_on() as received:
+        context = start_processes(
+            _run_rank,
+            args=(main, args, store and store.port),
+            nprocs=args.num_gpus,
+            join=False,
         )
-    except multiprocessing.ProcessExitedException as error:
-        code = error.exit_code
-        raise SystemExit(code if code >= 0 else 128 - code) from error
-    if received:  # some children end with 0 after Ctrl-C
-        raise SystemExit(128 + received[0])
+        code = _end_together(context.processes)
+    # Some end with 0 after Ctrl-C.
+    return code or (128 + received[0] if received else 0)
+
+
+def _end_together(processes: Sequence[BaseProcess]) -> int:
+    """Wait for all processes, of which the first that fails ends the others; its exit code."""
+    running, code = {p.sentinel: p for p in processes}, 0
+    while running and not code:
+        for sentinel in connection.wait(running):
+            process = running.pop(sentinel)
+            process.join()  # its exit code comes a moment after its end
+            code = code or process.exitcode
+    code = code if code >= 0 else 128 - code
+    if code in {128 + s for s in STOP_SIGNALS}:
+        _join(processes, _STOP_S)
+    for end in (BaseProcess.terminate, BaseProcess.kill):
+        for process in processes:
+            if process.is_alive():
+                end(process)
+        _join(processes, _END_S)
+    return code
+
+
+def _join(processes: Sequence[BaseProcess], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+
+
+def _run_rank(local_rank: int, main: Main, args: argparse.Namespace, port: int | None) -> None:
+    """Run in a started process."""
+    rank = args.machine_rank * args.num_gpus + local_rank
+    world_size = args.num_gpus * args.num_machines
+    if port is not None:
+        store = dist.TCPStore(_LOCALHOST, port, is_master=False, timeout=DEFAULT_TIMEOUT)
+    else:
+        store = next(dist.rendezvous(args.dist_url, rank, world_size, timeout=DEFAULT_TIMEOUT))[0]
+    _join_group(store, rank, world_size, args.num_gpus)
+    _run(main, args)
+
+
+def _run(main: Main, args: argparse.Namespace) -> None:
+    """:func:`run_main`, and of a failure that may be of another's what that lets through."""
+    try:
+        run_main(main, args)
+    except Exception:
+        time.sleep(_SILENCE_S)
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def let_another_tell() -> None:
+    """Give the first process of a machine the time to tell what all find, and to end the others."""
+    if comm.get_local_rank():
+        time.sleep(_SILENCE_S)
 
 
 @contextlib.contextmanager
@@ -56,33 +137,39 @@ def told_once() -> Iterator[None]:
     """Let one process of a machine tell the :class:`UserError` that all of them find."""
     try:
         yield
-    except UserError as error:
-        if comm.get_local_rank():
-            raise SystemExit(1) from error
+    except UserError:
+        let_another_tell()
         raise
 
 
-def join_group() -> None:
+def _join_torchrun() -> None:
     """Join the process group that torchrun's environment variables describe."""
-    has_gpu = torch.cuda.is_available()
     store, rank, world_size = next(dist.rendezvous("env://", timeout=DEFAULT_TIMEOUT))
     # The store outlives a restart, with the addresses of processes that are gone.
+    store = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    _join_group(store, rank, world_size, int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
+def _join_group(store: dist.Store, rank: int, world_size: int, local_size: int) -> None:
+    has_gpu = torch.cuda.is_available()
     dist.init_process_group(
         "nccl" if has_gpu else "gloo",
-        store=dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store),
+        store=store,
         rank=rank,
         world_size=world_size,
         timeout=DEFAULT_TIMEOUT,
     )
-    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    comm.create_local_process_group(local_size)
     if has_gpu:
         torch.cuda.set_device(comm.get_local_rank())
+    comm.synchronize()
 
 
-def _pass_on_signals() -> list[int]:
+@contextlib.contextmanager
+def _signals_passed_on() -> Iterator[list[int]]:
     """
-    Pass SIGTERM and SIGINT on to the children, which stop by themselves and end this process with
-    their code. Returns a list to which the signals are added.
+    Pass the signals to stop on to the children, which stop by themselves and end this process with
+    their code. Yields a list to which the signals are added.
     """
     received = []
 
@@ -92,6 +179,10 @@ def _pass_on_signals() -> list[int]:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(child.pid, number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
-    return received
+    heeded = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    previous = {s: signal.signal(s, pass_on) for s in heeded}
+    try:
+        yield received
+    finally:
+        for s, handler in previous.items():
+            signal.signal(s, handler)

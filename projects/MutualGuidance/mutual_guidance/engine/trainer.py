@@ -13,31 +13,36 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model
 from detectron2.engine.hooks import EvalHook, LRScheduler
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as Scheduler
 
 from ..checkpoint import Checkpointer
-from ..data import build_mapper, build_train_loader
+from ..data import build_test_loader, build_train_loader
 from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
-from ..run_files import CLASS_AP, RESULTS_FILE
+from ..run_files import CLASS_AP, RESULTS_FILE, write_text
 from .ema import EMAHook, build_ema
 from .hooks import AssignmentPictures
 from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
 from .step import build_step
+from .watchdog import SignsOfLife, sign_of_life, watched
 
 logger = logging.getLogger(__name__)
-# It logs a traceback of whatever ends a training; of these the sentence is told.
-logging.getLogger("detectron2.engine.train_loop").addFilter(
-    lambda record: not (record.exc_info and isinstance(record.exc_info[1], UserError))
-)
+
+
+def _is_worth_a_traceback(record: logging.LogRecord) -> bool:
+    """Not an error whose sentence is told, nor one that another process's end may have caused."""
+    error = record.exc_info and record.exc_info[1]
+    return not error or not (isinstance(error, UserError) or comm.get_world_size() > 1)
+
+
+# It logs the traceback of whatever ends a training.
+logging.getLogger("detectron2.engine.train_loop").addFilter(_is_worth_a_traceback)
 
 EMA_RESULTS_FILE = "evaluation_ema.json"
 
@@ -78,12 +83,12 @@ class Trainer(DefaultTrainer):
 
     def train(self) -> dict | None:
         """
-        Train to the end, or until SIGTERM or SIGINT.
+        Train to the end, or until SIGTERM, SIGINT or SIGHUP.
 
         Raises:
             Interrupted: after a signal; a checkpoint has been written.
         """
-        with note_signals():
+        with note_signals(), watched(self.cfg.SOLVER.HANG_SECONDS):
             return super().train()
 
     def before_train(self) -> None:
@@ -107,6 +112,7 @@ class Trainer(DefaultTrainer):
         super().after_train()
 
     def after_step(self) -> None:
+        sign_of_life()
         try:
             super().after_step()
         except Interrupted as stop:  # in the middle of an evaluation
@@ -170,13 +176,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        return build_detection_test_loader(
-            cfg, dataset_name, mapper=build_mapper(cfg, is_train=False)
-        )
+        return build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return DatasetEvaluators([StopOnSignal(), build_evaluator(cfg, dataset_name)])
+        return DatasetEvaluators(
+            [StopOnSignal(), SignsOfLife(), build_evaluator(cfg, dataset_name)]
+        )
 
     @classmethod
     def test(cls, cfg: CfgNode, model, evaluators=None) -> dict:
@@ -245,8 +251,7 @@ def report(cfg: CfgNode, results: dict, file: str) -> None:
     for name, result in by_dataset.items():
         logger.info(f"Results on {name}:\n{results_table(result['bbox'])}")
     path = os.path.join(cfg.OUTPUT_DIR, file)
-    with PathManager.open(path, "w") as f:
-        json.dump(_nan_to_none(by_dataset), f, indent=2, allow_nan=False)
+    write_text(path, json.dumps(_nan_to_none(by_dataset), indent=2, allow_nan=False))
     logger.info(f"Results saved to {path}")
 
 

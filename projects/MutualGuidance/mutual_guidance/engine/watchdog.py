@@ -1,0 +1,56 @@
+"""Ends a process in which nothing happens any more."""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from detectron2.evaluation import DatasetEvaluator
+
+from .launch import let_another_tell
+
+_last_sign = 0.0
+
+
+def sign_of_life() -> None:
+    """To be called after each piece of work."""
+    global _last_sign
+    _last_sign = time.monotonic()
+
+
+class SignsOfLife(DatasetEvaluator):
+    """Evaluates nothing, but gives one after each batch."""
+
+    def process(self, inputs, outputs) -> None:
+        sign_of_life()
+
+
+@contextlib.contextmanager
+def watched(seconds: float) -> Iterator[None]:
+    """
+    End the process, with one sentence and exit code 1, where it gives no :func:`sign_of_life` for
+    so many seconds. 0 is without limit.
+    """
+    sign_of_life()
+    over = threading.Event()
+    if seconds:
+        threading.Thread(target=_watch, args=(seconds, over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _watch(seconds: float, over: threading.Event) -> None:
+    while not over.wait(max(0.1, _last_sign + seconds - time.monotonic())):
+        if time.monotonic() - _last_sign >= seconds:
+            let_another_tell()
+            print(
+                f"error: no iteration or evaluated image for {seconds:g} s (SOLVER.HANG_SECONDS): "
+                "a process, a disk or a GPU hangs; go on with --resume",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)

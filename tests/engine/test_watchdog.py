@@ -1,0 +1,32 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mutual_guidance.engine.watchdog import sign_of_life, watched
+
+HANGS = """
+import time
+from mutual_guidance.engine.watchdog import watched
+with watched(0.5):
+    time.sleep(60)
+"""
+
+
+def test_a_process_that_hangs_ends_with_a_sentence():
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: no iteration or evaluated image for 0.5 s (SOLVER.HANG_SECONDS)")
+    )
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5])
+def test_work_and_no_limit_go_on(seconds):
+    with watched(seconds):
+        for _ in range(8):
+            time.sleep(0.1)
+            sign_of_life()
