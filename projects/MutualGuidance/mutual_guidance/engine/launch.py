@@ -105,7 +105,8 @@ def _join(processes: Sequence[BaseProcess], seconds: float) -> None:
 
 
 def _run_rank(local_rank: int, main: Main, args: argparse.Namespace, port: int | None) -> None:
-    """Run in a started process."""
+    """Run in a started process, whose loader workers start as those of any other do."""
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     rank = args.machine_rank * args.num_gpus + local_rank
     world_size = args.num_gpus * args.num_machines
     if port is not None:
