@@ -20,7 +20,7 @@ from ..data import check_datasets, register_datasets
 from ..errors import ConfigError, UserError, printable
 from ..run_files import checkpoint_files, replace_file
 from ..typed import did_you_mean, fit_pairs, nearest_keys, nearest_path, pairs_of
-from .checks import check_values, check_weights
+from .checks import check_batch, check_values, check_weights
 from .output import check_output, check_shared_memory
 from .resume import keep_to_run
 
@@ -37,7 +37,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         ConfigError, DatasetError, OutputError: before any long work.
     """
-    folder = load_config(args.config_file, args.opts).OUTPUT_DIR
+    told = load_config(args.config_file, args.opts)
+    folder = told.OUTPUT_DIR
+    if not args.eval_only:
+        check_batch(told, told.SOLVER.REFERENCE_WORLD_SIZE or comm.get_world_size())
     check_output(folder, is_new_run=not (args.eval_only or args.resume))
     setup_logger(folder, distributed_rank=comm.get_rank(), name=_LOGGER_NAME)
     if args.resume and checkpoint_files(folder):
