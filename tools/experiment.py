@@ -28,7 +28,7 @@ from mutual_guidance.experiments.grid import (
 )
 from mutual_guidance.experiments.intervals import Intervals
 from mutual_guidance.experiments.kept import collect_runs, read_results, restore
-from mutual_guidance.experiments.plan import Plan, make_plans, seconds_per_image
+from mutual_guidance.experiments.plan import Plan, fetch_weights, make_plans, seconds_per_image
 from mutual_guidance.experiments.records import (
     check_folders,
     is_finished,
@@ -79,6 +79,7 @@ def main() -> None:
     missing = [plan.missing for plan in plans.values() if plan.missing]
     if missing:
         raise ExperimentError(missing[0])
+    fetch_weights(ROOT, plans)
     try:
         failed = Runner(ROOT, plans, environments).run()
     finally:

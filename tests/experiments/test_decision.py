@@ -120,3 +120,5 @@ def test_power_by_hand():
     assert got["spread"] == pytest.approx(math.sqrt(2)) and got["mean"] == 56
     assert got["difference"] == pytest.approx(3.207 * math.sqrt(0.5))
     assert power(QUESTIONS, records[::2], pairs=8) is None
+    own = [{**record, "config": PLACE["config"]} for record in records[:2]]
+    assert power(QUESTIONS, [*records, *own], pairs=8)["runs"] == 2

@@ -7,7 +7,7 @@ import statistics
 import pytest
 import yaml
 
-from mutual_guidance.errors import ExperimentError
+from mutual_guidance.errors import ConfigError, ExperimentError
 from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import make_plans
 from mutual_guidance.experiments.records import note_launch, write_json
@@ -114,6 +114,23 @@ def test_missing_data_and_wrong_keys_stop_it_before_anything_runs(
     listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
     assert listing.count("no data") == 2 and listing.count("Missing data: ") == 1
     with pytest.raises(ExperimentError, match=r"train\.txt"):
+        call(tool, monkeypatch, capsys, experiment)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_place_are_fetched_before_the_first_run(
+    tool, experiment, tmp_path, monkeypatch, capsys
+):
+    def no_network(path):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("mutual_guidance.engine.checks.PathManager.get_local_path", no_network)
+    text = experiment.read_text()
+    experiment.write_text(
+        text.replace("overrides:", "overrides:\n  MODEL.WEIGHTS: torchvision://x")
+    )
+    assert "to do" in call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    with pytest.raises(ConfigError, match="torchvision://x cannot be had .no route to host"):
         call(tool, monkeypatch, capsys, experiment)
     assert not (tmp_path / "out").exists()
 

@@ -135,17 +135,20 @@ def power(
     where pairing by seed and fold takes away what folds have in common, and no more.
 
     Args:
-        spread_of: records of runs, of which the static ones with the primary's metric count.
+        spread_of: records of runs, of which the static ones with the primary's metric count, and
+            only those of its config if there are any.
 
     Returns:
         {"runs", "spread": their standard deviation within folds, "mean", "difference"}; None with
         too few runs.
     """
+    primary = questions["primary"]
+    static = [r for r in spread_of if r["strategy"] == BASELINE and r["variant"] == ""]
+    static = [r for r in static if r["config"] == primary["config"]] or static
     by_fold: dict[Any, list[float]] = {}
-    for record in spread_of:
-        value = _in_mean(record["metrics"], questions["primary"])
-        plain = record["strategy"] == BASELINE and record["variant"] == ""
-        if plain and value is not None:
+    for record in static:
+        value = _in_mean(record["metrics"], primary)
+        if value is not None:
             by_fold.setdefault((record["config"], record.get("fold")), []).append(value)
     values = [v for of_fold in by_fold.values() for v in of_fold]
     freedom = len(values) - len(by_fold)

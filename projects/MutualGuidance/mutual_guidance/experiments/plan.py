@@ -16,7 +16,7 @@ from ..engine.setup import resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
 from ..run_files import checkpoint_files, flatten
 from .grid import Cell
-from .records import metrics_so_far, read_record
+from .records import is_finished, metrics_so_far, read_record
 from .schema import BASELINE
 
 # What a run takes from its data sets, whatever its config says.
@@ -59,6 +59,20 @@ def make_plans(
     return plans
 
 
+def fetch_weights(root: Path, plans: dict[Cell, Plan]) -> None:
+    """
+    Have those weights of another place that runs will start from, each once, before the first.
+
+    Raises:
+        ConfigError: they cannot be had.
+    """
+    to_do = [cell for cell in plans if not is_finished(root, cell)]
+    needed = {plans[cell].config["MODEL.WEIGHTS"]: cell for cell in to_do}
+    for weights, cell in needed.items():
+        if "://" in weights:
+            check_weights(_load(root, cell), "start")
+
+
 def seconds_per_image(root: Path, cells: list[Cell]) -> dict[str, float]:
     """Of training, by config: the mean over all that its runs have measured so far."""
     measured: dict[str, list[float]] = {}
@@ -77,7 +91,8 @@ def _load(root: Path, cell: Cell) -> CfgNode:
     try:
         cfg = load_config(str(root / cell.config), cell.opts)
         check_values(cfg)
-        if cell.start is None and not checkpoint_files(cfg.OUTPUT_DIR):
+        remote = "://" in cfg.MODEL.WEIGHTS  # see fetch_weights
+        if cell.start is None and not remote and not checkpoint_files(cfg.OUTPUT_DIR):
             check_weights(cfg, "start")
     except ConfigError as error:
         raise ExperimentError(f"{cell.folder}: {error}") from error
