@@ -66,7 +66,7 @@ def load_voc(
     records = []
     twice = repeated(ids)  # never of a fold
     faults = [Fault(folder.split(split), "id stands twice", repr(i)) for i in twice]
-    for image_id in tqdm(ids, desc=f"Checking {os.path.basename(root)} {split}", leave=False):
+    for image_id in tqdm(ids, desc=f"Checking {os.path.basename(root)}", leave=False):
         path = folder.annotation_of(image_id)
         try:
             annotation = read_annotation(path)
