@@ -23,13 +23,11 @@ import argparse
 import shlex
 import sys
 
-from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from torch.distributed import is_torchelastic_launched
 
 from mutual_guidance.arguments import Parser, add_opts
-from mutual_guidance.checkpoint import Checkpointer
-from mutual_guidance.engine import Interrupted, Trainer, launch, setup
+from mutual_guidance.engine import Interrupted, Trainer, evaluate, launch, setup
 from mutual_guidance.engine.launch import told_once
 
 
@@ -38,14 +36,7 @@ def main(args: argparse.Namespace) -> dict | None:
     with told_once():
         cfg = setup(args)
     if args.eval_only:
-        model = Trainer.build_model(cfg)
-        checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
-        checkpointer.needs_all_weights = True
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        results = Trainer.test(cfg, model)
-        if comm.is_main_process():
-            verify_results(cfg, results)  # with TEST.EXPECTED_RESULTS
-        return results
+        return evaluate(cfg, args.resume)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     try:

@@ -32,7 +32,7 @@ from mutual_guidance.data import build_train_loader
 from mutual_guidance.engine import Trainer, prepare
 from mutual_guidance.engine.step import build_step
 from mutual_guidance.errors import run_main
-from mutual_guidance.machine import processor
+from mutual_guidance.machine import device_name
 
 WARM_UP = 2  # batches
 
@@ -83,7 +83,7 @@ def main() -> None:
     if options.output:
         result = {
             "command": " ".join(sys.argv),
-            "machine": f"{processor()}, {device_name(cfg)}",
+            "machine": device_name(cfg.MODEL.DEVICE),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "images_a_batch": cfg.SOLVER.IMS_PER_BATCH,
@@ -154,10 +154,6 @@ def with_workers(cfg: CfgNode, workers: int) -> CfgNode:
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = workers
     return cfg
-
-
-def device_name(cfg: CfgNode) -> str:
-    return torch.cuda.get_device_name() if cfg.MODEL.DEVICE.startswith("cuda") else "no GPU"
 
 
 def print_tables(loaders: dict, steps: dict, both: dict, model_speed: float) -> None:

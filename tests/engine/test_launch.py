@@ -153,12 +153,13 @@ def test_errors_of_many_processes_are_one_sentence(voc, tmp_path):
 def test_torchrun_is_recognised(voc, tmp_path):
     draw(voc)
     out = tmp_path / "out"
-    log = train_net(
+    train_net(
         "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.EPOCHS", 0.0,
         "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 4, "MODEL.PYRAMID.OUT_CHANNELS", 32,
         "OUTPUT_DIR", out,
         launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
     )  # fmt: skip
+    log = (out / "log.txt").read_text()
     assert "World size: 2" in log and (out / "model_final.pth").exists()
     assert "Making batched data loader with batch_size=2" in log
 

@@ -1,5 +1,6 @@
 """Training and evaluation, and prediction with what they made."""
 
+from .evaluate import evaluate
 from .interrupt import Interrupted
 from .launch import launch
 from .predictor import Predictor
@@ -10,6 +11,7 @@ __all__ = [
     "Interrupted",
     "Predictor",
     "Trainer",
+    "evaluate",
     "launch",
     "load_config",
     "prepare",

@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,24 @@ from ..visualization import (
 logger = logging.getLogger(__name__)
 
 _NUM_IMAGES = 4
+
+
+class FirstProgress(HookBase):
+    """Tell the first iteration's loss at once: Detectron2's writers write after twenty."""
+
+    def before_step(self) -> None:
+        self._start = time.perf_counter()
+
+    def after_step(self) -> None:
+        if self.trainer.iter > self.trainer.start_iter:
+            return
+        loss = self.trainer.storage.latest()["total_loss"][0]
+        seconds = time.perf_counter() - self._start
+        left = self.trainer.max_iter - self.trainer.iter - 1
+        logger.info(
+            f"iter: {self.trainer.iter}  total_loss: {loss:.4g}  time: {seconds:.1f} s, of which "
+            f"some is the start; {left} to go"
+        )
 
 
 class AssignmentPictures(HookBase):

@@ -12,7 +12,6 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import default_setup
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
 from .. import add_mutual_guidance_config
 from ..config import merge_config_file
@@ -21,10 +20,10 @@ from ..errors import ConfigError, UserError, printable
 from ..run_files import checkpoint_files, replace_file
 from ..typed import did_you_mean, fit_pairs, nearest_keys, nearest_path, pairs_of
 from .checks import check_batch, check_values, check_weights
+from .console import setup_logs
 from .output import check_output, check_shared_memory
 from .resume import keep_to_run
 
-_LOGGER_NAME = "mutual_guidance"
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.eval_only:
         check_batch(told, told.SOLVER.REFERENCE_WORLD_SIZE or comm.get_world_size())
     check_output(folder, is_new_run=not (args.eval_only or args.resume))
-    setup_logger(folder, distributed_rank=comm.get_rank(), name=_LOGGER_NAME)
+    setup_logs(folder)
     if args.resume and checkpoint_files(folder):
         weights = "any"  # what the run began with may be gone
     else:

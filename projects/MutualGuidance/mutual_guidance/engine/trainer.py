@@ -26,8 +26,9 @@ from ..data import build_test_loader, build_train_loader
 from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
 from ..run_files import CLASS_AP, RESULTS_FILE, write_text
+from .console import summary
 from .ema import EMAHook, build_ema
-from .hooks import AssignmentPictures
+from .hooks import AssignmentPictures, FirstProgress
 from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
 from .step import build_step
 from .watchdog import SignsOfLife, sign_of_life, watched
@@ -77,6 +78,8 @@ class Trainer(DefaultTrainer):
             hooks.insert(kinds.index(EvalHook), EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_ema))
             ema = EMAHook(self.ema, self.checkpointer.model, self.cfg.OUTPUT_DIR)
             hooks.insert(kinds.index(LRScheduler) + 1, ema)  # before the checkpoint is written
+        if comm.is_main_process():
+            hooks.append(FirstProgress())
         if self.cfg.VIS_PERIOD > 0 and comm.is_main_process():
             hooks.insert(-1, AssignmentPictures(self.cfg))  # before the writers, which come last
         return hooks
@@ -93,6 +96,8 @@ class Trainer(DefaultTrainer):
 
     def before_train(self) -> None:
         super().before_train()
+        told = summary(self.cfg, self.checkpointer.model, self.start_iter)
+        logger.info(f"Training, with the keys in {self.cfg.OUTPUT_DIR}/config.yaml:\n{told}")
         if self.start_iter:
             self._make_up()
 

@@ -1,0 +1,95 @@
+"""What a training tells on the terminal; log.txt in its folder has everything."""
+
+import logging
+import sys
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch import nn
+
+from ..machine import device_name
+
+# Detectron2's progress and the project's own words, but for what the summary and the table of the
+# results say again.
+_TOLD = (
+    "detectron2.engine.hooks",
+    "detectron2.engine.train_loop",
+    "detectron2.evaluation.evaluator",
+    "detectron2.utils.events",
+    "mutual_guidance",
+)
+_TOLD_AGAIN = ("mutual_guidance.engine.setup", "mutual_guidance.evaluation.pascal_voc")
+
+
+class _Brief(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_told = record.name.startswith(_TOLD) and not record.name.startswith(_TOLD_AGAIN)
+        return is_told or record.levelno >= logging.WARNING
+
+
+def setup_logs(folder: str) -> None:
+    """Log to ``log.txt`` in the folder, and what is worth reading to the terminal."""
+    rank = comm.get_rank()
+    # Called as default_setup calls it, which then finds them set up.
+    setup_logger(folder, distributed_rank=rank)
+    for name in ("fvcore", "mutual_guidance"):
+        setup_logger(folder, distributed_rank=rank, name=name)
+    # That there is no GPU, the summary tells.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    for name in ("detectron2", "fvcore", "mutual_guidance"):
+        for handler in logging.getLogger(name).handlers:
+            if getattr(handler, "stream", None) is sys.stdout:
+                handler.addFilter(_Brief())
+
+
+def summary(cfg: CfgNode, model: nn.Module, start: int) -> str:
+    """
+    What is about to be trained, in less than ten lines.
+
+    Args:
+        model: the detector. start: the first iteration.
+    """
+    size = f"{cfg.INPUT.SQUARE_SIZE} pixels square" if cfg.INPUT.SQUARE_SIZE else "any size"
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    guidance, solver = cfg.MODEL.MUTUAL_GUIDANCE, cfg.SOLVER
+    rows = {
+        "device": f"{device_name(cfg.MODEL.DEVICE)}, {_precision(cfg)}, {_processes()}",
+        "data": f"train {_sizes(cfg, 'TRAIN')}; test {_sizes(cfg, 'TEST')}",
+        "classes": f"{len(cfg.DATASETS.CLASSES)}: {', '.join(cfg.DATASETS.CLASSES[:8])}"
+        + (", ..." if len(cfg.DATASETS.CLASSES) > 8 else ""),
+        "detector": f"{cfg.MODEL.META_ARCHITECTURE}, {parameters:.1f} M parameters, images {size}, "
+        f"from {cfg.MODEL.WEIGHTS or 'random weights'}",
+        "strategy": f"{guidance.STRATEGY} (sigma {guidance.SIGMA:g})",
+        "schedule": f"iterations {start} to {solver.MAX_ITER}, a checkpoint every "
+        f"{solver.CHECKPOINT_PERIOD}, {_evaluations(cfg)}",
+        "batch": f"{solver.IMS_PER_BATCH} images, learning rate {solver.BASE_LR:g}",
+        "output": cfg.OUTPUT_DIR,
+    }
+    return "\n".join(f"  {name:9}{text}" for name, text in rows.items())
+
+
+def _precision(cfg: CfgNode) -> str:
+    amp = cfg.SOLVER.AMP
+    return f"mixed precision with {amp.PRECISION}" if amp.ENABLED else "float32"
+
+
+def _processes() -> str:
+    count = comm.get_world_size()
+    return f"{count} processes" if count > 1 else "1 process"
+
+
+def _sizes(cfg: CfgNode, key: str) -> str:
+    """The data sets with their numbers of images; built-in ones would take long to read again."""
+    own = [entry["name"] for entry in cfg.DATASETS.REGISTER]
+    names = [
+        f"{name} ({len(DatasetCatalog.get(name))} images)" if name in own else name
+        for name in cfg.DATASETS[key]
+    ]
+    return ", ".join(names) or "none"
+
+
+def _evaluations(cfg: CfgNode) -> str:
+    period = cfg.TEST.EVAL_PERIOD
+    return f"an evaluation every {period}" if period > 0 else "an evaluation at the end"

@@ -1,0 +1,39 @@
+import logging
+
+import pytest
+from detectron2.modeling import build_model
+
+from mutual_guidance.engine.console import _Brief, summary
+from tests.conftest import tiny_config
+
+
+def test_the_summary_fits_in_ten_lines():
+    cfg = tiny_config()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.CLASSES = ("coco_2017_train",), [f"c{i}" for i in range(80)]
+    cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD = 900, 300
+    lines = summary(cfg, build_model(cfg), start=100).splitlines()
+    assert len(lines) < 10 and max(map(len, lines)) < 120
+    told = "\n".join(lines)
+    for words in ("float32, 1 process", "train coco_2017_train; test none", "80: c0, c1", "c7, ...",
+                  "GuidedRetinaNet", "M parameters", "64 pixels", "random weights",
+                  "mutual_guidance (sigma 2)", "iterations 100 to 900", "evaluation every 300",
+                  "32 images", cfg.OUTPUT_DIR):  # fmt: skip
+        assert words in told, told
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "told"),
+    [
+        ("detectron2.utils.events", "INFO", True),
+        ("detectron2.evaluation.evaluator", "INFO", True),
+        ("mutual_guidance.engine.trainer", "INFO", True),
+        ("mutual_guidance.engine.setup", "INFO", False),
+        ("detectron2.evaluation.testing", "INFO", False),
+        ("detectron2", "INFO", False),
+        ("detectron2", "WARNING", True),
+        ("fvcore.common.checkpoint", "ERROR", True),
+    ],
+)
+def test_what_the_terminal_is_told(name, level, told):
+    record = logging.LogRecord(name, getattr(logging, level), "", 0, "", None, None)
+    assert _Brief().filter(record) == told
