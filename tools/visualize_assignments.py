@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-Draw where the strategies label differently, with the weights of one or several checkpoints.
+Draw where two strategies label differently, with the weights of one or several checkpoints.
 
     python tools/visualize_assignments.py output/quickstart/mutual_guidance --images 4
 
@@ -17,6 +17,7 @@ from detectron2.modeling import build_model
 from tqdm import tqdm
 
 from mutual_guidance.arguments import Parser, add_model, at_least_one, check_model
+from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.engine import prepare
 from mutual_guidance.engine.predictor import model_files
 from mutual_guidance.errors import InputError, run_main
@@ -25,6 +26,7 @@ from mutual_guidance.visualization import (
     ASSIGNMENTS_FOLDER,
     Film,
     GroundTruthImage,
+    compared_strategies,
     draw_assignments,
     first_annotated,
     load_image,
@@ -45,7 +47,8 @@ def visualize(args: argparse.Namespace) -> None:
     config_file, _ = model_files(args)
     cfg = prepare(config_file, args.opts, data=("TRAIN",))
     images = find_images(cfg, args.images, args.image_ids)
-    draw(cfg, checkpoints, images, Film(output))
+    strategies = args.strategies or compared_strategies(cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY)
+    draw(cfg, checkpoints, images, tuple(strategies), Film(output))
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -57,6 +60,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--images", type=at_least_one, default=4, metavar="N", help="first images with objects"
     )
     choice.add_argument("--image-ids", nargs="+", metavar="ID", help="these images instead")
+    parser.add_argument(
+        "--strategies", nargs=2, choices=list(STRATEGIES), metavar=("FIRST", "SECOND"),
+        help="the two to compare (default: static and the config's)",
+    )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, help=f"folder (default: {ASSIGNMENTS_FOLDER} beside the weights)"
     )
@@ -83,7 +90,13 @@ def find_images(cfg: CfgNode, count: int, image_ids: list[str] | None) -> list[G
     return [load_image(cfg, record) for record in records]
 
 
-def draw(cfg: CfgNode, checkpoints: list[Path], images: list[GroundTruthImage], film: Film) -> None:
+def draw(
+    cfg: CfgNode,
+    checkpoints: list[Path],
+    images: list[GroundTruthImage],
+    strategies: tuple[str, str],
+    film: Film,
+) -> None:
     """Draw every image with every checkpoint, then the films."""
     detector = build_model(cfg)
     drawn: dict[int, Path] = {}
@@ -97,7 +110,7 @@ def draw(cfg: CfgNode, checkpoints: list[Path], images: list[GroundTruthImage], 
             drawn[iteration] = path
             for image in images:
                 title = f"{image.name}, iteration {iteration}"
-                picture, counts = draw_assignments(detector, image, title)
+                picture, counts = draw_assignments(detector, image, title, strategies)
                 film.add(image.name, iteration, picture, counts)
                 progress.update()
     gifs = [film.write_gif(image.name) for image in images]

@@ -6,49 +6,40 @@ import torch
 from detectron2.structures import Boxes
 from PIL import Image, ImageDraw
 
-from mutual_guidance.assignment import AnchorMatcher, PointMatcher
-from mutual_guidance.modeling.meta_arch import DensePredictions
-from mutual_guidance.visualization import assignments, canvas, draw_assignments
+from mutual_guidance.modeling.meta_arch import DensePredictions, ground_truths
+from mutual_guidance.visualization import (
+    assignments,
+    canvas,
+    compared_strategies,
+    draw_assignments,
+)
 from mutual_guidance.visualization.labelling import predict
 
 from .scenes import SIDE, build, grey_image
 
 
-def direct_labels(kind, detector, image, strategy):
-    """The labels of matchers made and called here."""
-    anchors, logits, _, boxes, _ = predict(detector, [image.inputs])
-    instances = image.inputs["instances"]
-    gts = [instances.gt_boxes.tensor], [instances.gt_classes]
-    if kind == "anchors":
-        return AnchorMatcher(strategy)(Boxes.cat(anchors).tensor, *gts, boxes, logits)
-    centers = Boxes.cat(anchors).get_centers()
-    strides = torch.cat([a.tensor[:, 2] - a.tensor[:, 0] for a in anchors])
-    levels = torch.cat([torch.full((len(a),), i) for i, a in enumerate(anchors)])
-    return PointMatcher(strategy)(centers, strides, levels, *gts, boxes, logits)
-
-
+@pytest.mark.parametrize("strategies", [("static", "mutual_guidance"), ("task_aligned", "atss")])
 @pytest.mark.parametrize("kind", ["anchors", "points"])
-def test_counts_equal_the_matchers(kind):
+def test_counts_equal_the_matchers(kind, strategies):
     detector, image = build(kind), grey_image()
-    _, counts = draw_assignments(detector, image, "title")
-    static, for_cls, for_loc = (
-        direct_labels(kind, detector, image, strategy)
-        for strategy in ("static", "localize_to_classify", "classify_to_localize")
-    )
-    num_classes = detector.num_classes
-    static_cls = (static.cls_labels >= 0) & (static.cls_labels < num_classes)
-    guided_cls = (for_cls.cls_labels >= 0) & (for_cls.cls_labels < num_classes)
-    expected = {
-        "ground_truths": 2,
-        "static": int(static_cls.sum()),
-        "localize_to_classify_removed": int((static_cls & ~guided_cls).sum()),
-        "localize_to_classify_added": int((guided_cls & ~static_cls).sum()),
-        "classify_to_localize_removed": int((static.loc_mask & ~for_loc.loc_mask).sum()),
-        "classify_to_localize_added": int((for_loc.loc_mask & ~static.loc_mask).sum()),
-    }
+    _, counts = draw_assignments(detector, image, "title", strategies)
+    dense = predict(detector, [image.inputs])
+    truth = ground_truths([image.inputs["instances"]])
+    args = (detector.candidates(dense.anchors), truth, dense.boxes, dense.logits)
+    first, second = (detector.matcher.with_strategy(name).match(*args) for name in strategies)
+    expected = {"ground_truths": 2}
+    for task in ("cls", "loc"):
+        before, after = (getattr(x, f"{task}_gt_inds") >= 0 for x in (first, second))
+        expected[f"{task}_kept"] = int((before & after).sum())
+        expected[f"{task}_removed"] = int((before & ~after).sum())
+        expected[f"{task}_added"] = int((after & ~before).sum())
     assert counts == expected
-    assert min(expected["static"], expected["localize_to_classify_added"]) > 0
-    assert expected["classify_to_localize_added"] > 0  # the comparison has substance
+    assert min(counts["cls_added"], counts["loc_added"]) > 0  # the comparison has substance
+
+
+def test_what_is_compared():
+    assert compared_strategies("static") == ("static", "mutual_guidance")
+    assert compared_strategies("atss") == ("static", "atss")
 
 
 def colored(panel, color):
@@ -72,15 +63,15 @@ def test_colours_and_places(monkeypatch, are_points):
     monkeypatch.setattr(
         assignments,
         "differences",
-        lambda *_: {"localize_to_classify": difference, "classify_to_localize": difference},
+        lambda *_: {"cls": difference, "loc": difference},
     )
     panels = []
     monkeypatch.setattr(
         canvas, "compose", lambda title, drawn: panels.extend(drawn) or Image.new("RGB", (1, 1))
     )
     detector = SimpleNamespace(candidate_kind="points" if are_points else "boxes")
-    _, counts = draw_assignments(detector, image, "title")
-    assert counts["static"] == 2 and counts["classify_to_localize_added"] == 1
+    _, counts = draw_assignments(detector, image, "title", ("simota", "atss"))
+    assert counts["loc_kept"] == counts["loc_added"] == 1
 
     scale = canvas.SHORT_SIDE // SIDE  # 4
     for panel, added in zip(panels, (canvas.GREEN, canvas.YELLOW), strict=True):
@@ -97,7 +88,7 @@ def test_colours_and_places(monkeypatch, are_points):
         assert 0.2 < (side == canvas.WHITE).all(axis=1).mean() < 0.8
         # Inside the boxes the grey of 100 is darker and nothing else.
         assert panel.image.getpixel((90 * scale, 80 * scale)) == (65, 65, 65)
-        assert [text for _, text in panel.legend][1] == "static rule only: 1"
+        assert [text for _, text in panel.legend][1] == "simota only: 1"
     colours = [
         colored(p.image, c) for p, c in zip(panels, (canvas.YELLOW, canvas.GREEN), strict=True)
     ]
@@ -107,7 +98,7 @@ def test_colours_and_places(monkeypatch, are_points):
 def test_an_image_without_objects_can_be_drawn():
     detector, image = build("anchors"), grey_image()
     image.inputs["instances"] = image.inputs["instances"][:0]
-    _, counts = draw_assignments(detector, image, "title")
+    _, counts = draw_assignments(detector, image, "title", ("static", "atss"))
     assert set(counts.values()) == {0}
 
 

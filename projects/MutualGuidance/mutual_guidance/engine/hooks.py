@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..visualization import (
     ASSIGNMENTS_FOLDER,
     Film,
+    compared_strategies,
     draw_assignments,
     first_annotated,
     load_image,
@@ -46,8 +47,8 @@ class FirstProgress(HookBase):
 
 class AssignmentPictures(HookBase):
     """
-    Every VIS_PERIOD iterations, and after the first and the last one, draw where the strategies
-    label differently, for the first annotated images of the training set: into
+    Every VIS_PERIOD iterations, and after the first and the last one, draw where the strategy
+    labels otherwise than the static rule, for the first annotated images of the training set: into
     ``visualization/assignments`` of the output folder (see :class:`Film`) and into the event
     storage. The training is the same, bit for bit, with the hook and without.
 
@@ -60,6 +61,7 @@ class AssignmentPictures(HookBase):
             cfg: of the training, VIS_PERIOD above 0.
         """
         self._cfg = cfg
+        self._strategies = compared_strategies(cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY)
         self._film = Film(os.path.join(cfg.OUTPUT_DIR, ASSIGNMENTS_FOLDER))
 
     def before_train(self) -> None:
@@ -86,7 +88,7 @@ class AssignmentPictures(HookBase):
         iteration = self.trainer.iter
         for image in self._images:
             title = f"{image.name}, iteration {iteration}"
-            picture, counts = draw_assignments(detector, image, title)
+            picture, counts = draw_assignments(detector, image, title, self._strategies)
             self.trainer.storage.put_image(
                 f"assignments/{image.name}", np.asarray(picture).transpose(2, 0, 1)
             )

@@ -1,6 +1,6 @@
 """Pictures of what a detector learns from."""
 
-from .assignments import draw_assignments
+from .assignments import compared_strategies, draw_assignments
 from .film import Film
 from .images import GroundTruthImage, first_annotated, load_image, with_ids
 from .labelling import load_weights
@@ -15,6 +15,7 @@ __all__ = [
     "Film",
     "GroundTruthImage",
     "candidate_rows",
+    "compared_strategies",
     "draw_assignments",
     "first_annotated",
     "load_image",

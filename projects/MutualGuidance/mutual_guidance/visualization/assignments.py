@@ -1,5 +1,5 @@
 """
-Where the strategies label differently, as in Figure 4 of the paper.
+Where two strategies label differently, as in Figure 4 of the paper.
 
 Shape symbols: R anchors or points of an image.
 """
@@ -16,37 +16,32 @@ from . import canvas
 from .images import GroundTruthImage
 from .labelling import label, predict
 
-_TITLES = {
-    "localize_to_classify": ("Classification", "Localize to Classify"),
-    "classify_to_localize": ("Localisation", "Classify to Localize"),
-}
-_ADDED_COLORS = {"localize_to_classify": canvas.GREEN, "classify_to_localize": canvas.YELLOW}
+_TASKS = {"cls": "Classification", "loc": "Localisation"}
+_ADDED_COLORS = {"cls": canvas.GREEN, "loc": canvas.YELLOW}
 _MARKS = {"boxes": canvas.draw_boxes, "points": canvas.draw_points}
 
 
 class Difference(NamedTuple):
-    """The positives of the task that a strategy labels otherwise than the static rule does."""
+    """The positives of a task that a strategy labels otherwise than another one does."""
 
-    removed: Tensor  # (R,) bool: positive by the static rule and not by the strategy
-    added: Tensor  # (R,) bool: positive by the strategy and not by the static rule
+    removed: Tensor  # (R,) bool: positive by the first and not by the second
+    added: Tensor  # (R,) bool: positive by the second and not by the first
     num_kept: int  # positive by both
 
 
+def compared_strategies(strategy: str) -> tuple[str, str]:
+    """What a training by that strategy is drawn with: the static rule and what differs from it."""
+    return "static", "mutual_guidance" if strategy == "static" else strategy
+
+
 def differences(
-    detector: Guided, image: GroundTruthImage, dense: DensePredictions
+    detector: Guided, image: GroundTruthImage, dense: DensePredictions, strategies: tuple[str, str]
 ) -> dict[str, Difference]:
-    """
-    Of "localize_to_classify" in the positives of classification and of "classify_to_localize" in
-    those of localisation, both on the same predictions.
-    """
-    static, for_cls, for_loc = (
-        label(detector, [image.inputs], dense, strategy) for strategy in ("static", *_TITLES)
-    )
+    """Of both tasks, "cls" and "loc", on the same predictions."""
+    first, second = (label(detector, [image.inputs], dense, name) for name in strategies)
     return {
-        "localize_to_classify": _difference(
-            static.cls_gt_inds[0] >= 0, for_cls.cls_gt_inds[0] >= 0
-        ),
-        "classify_to_localize": _difference(static.loc_mask[0], for_loc.loc_mask[0]),
+        "cls": _difference(first.cls_gt_inds[0] >= 0, second.cls_gt_inds[0] >= 0),
+        "loc": _difference(first.loc_mask[0], second.loc_mask[0]),
     }
 
 
@@ -56,32 +51,31 @@ def _difference(before: Tensor, after: Tensor) -> Difference:
 
 
 def draw_assignments(
-    detector: Guided, image: GroundTruthImage, title: str
+    detector: Guided, image: GroundTruthImage, title: str, strategies: tuple[str, str]
 ) -> tuple[Image.Image, dict[str, int]]:
     """
-    Draw the image twice: the ground truth white and dashed, what only the static rule makes
-    positive red, what only Localize to Classify makes positive for classification green (on the
-    left) and only Classify to Localize for localisation yellow (on the right). Anchors are boxes,
-    the points of FCOS dots.
+    Draw the image twice: the ground truth white and dashed, what only the first strategy makes
+    positive red, what only the second one makes positive for classification green (on the left) and
+    for localisation yellow (on the right). Anchors are boxes, the points of FCOS dots.
 
     Args:
         detector: with the weights that the labels depend on.
-        title: a line above.
+        title: a line above. strategies: the two that are compared.
 
     Returns:
-        The picture, and the counts of its legend: "ground_truths", "static" (positives) and
-        "removed" and "added" for each of the two strategies.
+        The picture, and the counts of its legend: "ground_truths" and, of each task,
+        "{cls,loc}_kept", "_removed" and "_added".
     """
     dense = predict(detector, [image.inputs])
-    found = differences(detector, image, dense)
+    found = differences(detector, image, dense, strategies)
     counts = {"ground_truths": len(image.inputs["instances"])}
-    for strategy, (removed, added, num_kept) in found.items():
-        counts["static"] = int(removed.sum()) + num_kept
-        counts[f"{strategy}_removed"] = int(removed.sum())
-        counts[f"{strategy}_added"] = int(added.sum())
+    for task, (removed, added, num_kept) in found.items():
+        counts[f"{task}_kept"] = num_kept
+        counts[f"{task}_removed"] = int(removed.sum())
+        counts[f"{task}_added"] = int(added.sum())
     mark = _MARKS[detector.candidate_kind]
     anchors = Boxes.cat(dense.anchors).tensor.cpu()
-    panels = [_panel(image, anchors, mark, *item) for item in found.items()]
+    panels = [_panel(image, anchors, mark, strategies, *item) for item in found.items()]
     return canvas.compose(title, panels), counts
 
 
@@ -89,7 +83,8 @@ def _panel(
     image: GroundTruthImage,
     anchors: Tensor,
     mark: Callable[[ImageDraw.ImageDraw, Tensor, canvas.Color], None],
-    strategy: str,
+    strategies: tuple[str, str],
+    task: str,
     difference: Difference,
 ) -> canvas.Panel:
     removed, added = anchors[difference.removed], anchors[difference.added]
@@ -97,13 +92,13 @@ def _panel(
     picture, scale = canvas.enlarge(image.pixels)
     draw = ImageDraw.Draw(picture)
     mark(draw, removed * scale, canvas.RED)
-    mark(draw, added * scale, _ADDED_COLORS[strategy])
+    mark(draw, added * scale, _ADDED_COLORS[task])
     canvas.draw_dashed_boxes(draw, gt_boxes * scale, canvas.WHITE)
-    task, name = _TITLES[strategy]
+    first, second = strategies
     legend = [
         (canvas.WHITE, f"ground truth: {len(gt_boxes)}"),
-        (canvas.RED, f"static rule only: {len(removed)}"),
-        (_ADDED_COLORS[strategy], f"{name} only: {len(added)}"),
+        (canvas.RED, f"{first} only: {len(removed)}"),
+        (_ADDED_COLORS[task], f"{second} only: {len(added)}"),
         (None, f"positive by both, not drawn: {difference.num_kept}"),
     ]
-    return canvas.Panel(f"{task}: static rule and {name}", picture, legend)
+    return canvas.Panel(f"{_TASKS[task]}: {first} and {second}", picture, legend)
