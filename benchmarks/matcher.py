@@ -118,7 +118,6 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=20, help="timed calls of a case")
     parser.add_argument("--seconds", type=float, default=60, help="no new repeat after so long")
     parser.add_argument("--timeout", type=float, default=600, help="seconds of a case, all told")
-    parser.add_argument("--strategy", default="mutual_guidance")
     parser.add_argument("--memory-budget", type=int, default=1024, help="of ours, in MiB")
     parser.add_argument("--output", type=Path, default=Path("output", "benchmark_matcher"))
     return parser.parse_args(args)
@@ -127,7 +126,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 def make_cases(options: argparse.Namespace) -> list[Case]:
     """Every matcher in every scenario."""
     shared = (options.device, options.threads, options.repeats, options.seconds)
-    shared += (options.strategy, options.memory_budget * MIB)
+    shared += (options.memory_budget * MIB,)
     return [
         Case(scenario, matcher, *shared)
         for scenario in SCENARIOS
@@ -155,7 +154,6 @@ def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     (options.output / "table.md").write_text(table + "\n")
     report = {
         "machine": machine(options.device, options.threads),
-        "strategy": options.strategy,
         "memory_budget_mib": options.memory_budget,
         "scenarios": {r["scenario"]: SCENARIOS[r["scenario"]]._asdict() for r in results},
         "results": results,

@@ -1,16 +1,29 @@
 """
 The matchers that are measured. Each is made ready off the clock for what it wants its inputs to
 look like (sigmoid scores, padded ground truths), and imported only where it is asked for.
+
+mmdetection and Ultralytics are no dependencies. To measure them, and to run the tests that compare
+their labels, install them where they cannot change the project's environment, for example
+
+    pip install --target peers --no-deps ultralytics mmdet mmengine mmcv==2.1.0 addict yapf rich \\
+        terminaltables shapely six scipy psutil requests
+
+and put that folder at the end of PYTHONPATH. (mmcv-lite, which needs no compiler, lacks mmcv.ops,
+which mmdetection imports.)
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
+from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths
+
 from .scenarios import Batch, Scenario
 
 OURS = "Mutual Guidance"
+STRATEGY = "mutual_guidance"
 SIGMA = 2.0
 THRESHOLDS = (0.4, 0.5)
 
@@ -24,17 +37,19 @@ class Case(NamedTuple):
     threads: int | None = None  # torch's own choice
     repeats: int = 20
     seconds: float = 60.0  # no new repeat after so long
-    strategy: str = "mutual_guidance"
     memory_budget: int = 2**30  # bytes
 
 
-def ours(batch: Batch, case: Case) -> Callable[[], Any]:
-    """The package's matcher."""
-    from mutual_guidance.assignment import AnchorMatcher
+def ours(batch: Batch, case: Case, strategy: str = STRATEGY) -> Callable[[], Any]:
+    """The package's matcher, from ground truths that are lists."""
+    matcher = AnchorMatcher(strategy, SIGMA, THRESHOLDS, memory_budget=case.memory_budget)
 
-    matcher = AnchorMatcher(case.strategy, SIGMA, THRESHOLDS, memory_budget=case.memory_budget)
-    inputs = (batch.anchors, batch.gt_boxes, batch.gt_classes, batch.pred_boxes, batch.pred_logits)
-    return lambda: matcher(*inputs)
+    def call() -> Any:
+        truth = GroundTruths.cat(batch.gt_boxes, batch.gt_classes)
+        candidates = matcher.candidates(batch.anchors, batch.level_sizes)
+        return matcher.match(candidates, truth, batch.pred_boxes, batch.pred_logits)
+
+    return call
 
 
 def plain(batch: Batch, case: Case) -> Callable[[], Any]:
@@ -43,7 +58,7 @@ def plain(batch: Batch, case: Case) -> Callable[[], Any]:
 
     inputs = (batch.anchors, batch.gt_boxes, batch.gt_classes, batch.pred_boxes, batch.pred_logits)
     num_classes = batch.pred_logits.shape[2]
-    return lambda: match_anchors(case.strategy, SIGMA, THRESHOLDS, *inputs, num_classes)
+    return lambda: match_anchors(STRATEGY, SIGMA, THRESHOLDS, *inputs, num_classes)
 
 
 def detectron2(batch: Batch, case: Case) -> Callable[[], Any]:
@@ -131,6 +146,11 @@ class Matcher(NamedTuple):
 
 MATCHERS = {
     OURS: Matcher(ours, "mutual_guidance"),
+    **{
+        f"{name}, the same way": Matcher(partial(ours, strategy=name), "mutual_guidance")
+        for name in STRATEGIES
+        if name != STRATEGY
+    },
     "plain per image and object": Matcher(plain, "mutual_guidance", 24),
     "Detectron2 Matcher": Matcher(detectron2, "detectron2", 16),
     "torchvision Matcher": Matcher(torchvision, "torchvision", 16),
