@@ -4,9 +4,10 @@
     python3 tools/env.py              # only make it ready
     python3 tools/env.py -m pytest    # make it ready, then run `python -m pytest` in it
 
-An active environment that has PyTorch and Detectron2 is used as it is, and only what else is
-missing is added. Otherwise .venv is made from requirements.txt, with a prebuilt Detectron2, or with
-the official repository where DETECTRON2=git is set. Once ready, a call takes a moment.
+An active environment that has PyTorch and Detectron2 is used as it is. What else it lacks is added
+after a question, or with ACTIVE=1 in front of the command; it is never changed otherwise. In all
+other cases .venv is made from requirements.txt, with a prebuilt Detectron2, or with the official
+repository where DETECTRON2=git is in front. Once ready, a call takes a moment.
 """
 
 # The standard library only, and nothing that Python 3.6 cannot parse or import: an old interpreter
@@ -62,6 +63,9 @@ class SetupError(Exception):
 
 def main(args: "list[str]") -> int:
     """Make the environment ready and become its Python where there are arguments."""
+    if args in (["-h"], ["--help"]):
+        print(__doc__.strip())
+        return 0
     try:
         check_python()
         python = prepare()
@@ -81,10 +85,12 @@ def main(args: "list[str]") -> int:
 
 def prepare() -> str:
     """Make the environment ready unless its stamp says that it is; return its Python."""
-    active = is_active_ready()
+    active = is_active_ready() and may_use_active()
     python = sys.executable if active else str(VENV / "bin" / "python")
     stamp = Path(sys.prefix) / ACTIVE_STAMP if active else VENV / STAMP
     if stamp.is_file() and stamp.read_text() == fingerprint(python):
+        return python
+    if active and not what_active_lacks():
         return python
     if active:
         complete_active(python)
@@ -101,6 +107,29 @@ def is_active_ready() -> bool:
     if Path(sys.prefix).resolve() == VENV.resolve() and (VENV / STAMP).exists():
         return False
     return all(importlib.util.find_spec(name) for name in ("torch", "detectron2"))
+
+
+def may_use_active() -> bool:
+    """Whether the active environment lacks nothing, or a person lets what it lacks be added."""
+    stamp = Path(sys.prefix) / ACTIVE_STAMP
+    lacks = what_active_lacks()
+    if not lacks or os.environ.get("ACTIVE") == "1":
+        return True
+    if stamp.is_file() and stamp.read_text() == fingerprint(sys.executable):
+        return True
+    told = "The active environment {} lacks {}".format(sys.prefix, ", ".join(lacks))
+    if sys.stdin.isatty():
+        return input(f"{told}. Add it? (Otherwise .venv is made) [y/N] ").lower() in ("y", "yes")
+    say(f"{told} and stays as it is (ACTIVE=1 would add it): using .venv")
+    return False
+
+
+def what_active_lacks() -> "list[str]":
+    """The requirements that it lacks, and this project where it has none or another copy of it."""
+    missing, _ = split_requirements((ROOT / "requirements.txt").read_text())
+    spec = importlib.util.find_spec("mutual_guidance")
+    origin = Path(getattr(spec, "origin", None) or "/")
+    return missing if ROOT in origin.resolve().parents else [*missing, "this project"]
 
 
 def fingerprint(python: str) -> str:

@@ -241,6 +241,7 @@ def test_own_venv_is_not_taken_for_the_users(env, modules, monkeypatch) -> None:
 def test_active_environment(env, steps, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(env, "is_active_ready", lambda: True)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setenv("ACTIVE", "1")
     (env.ROOT / "requirements.txt").write_text("# Group\n\npytest==0.1\nno-such-thing==1.2\n")
     assert env.main([]) == 0
     missing, project = steps
@@ -250,6 +251,47 @@ def test_active_environment(env, steps, monkeypatch, tmp_path) -> None:
     assert not env.VENV.exists()
     assert env.main([]) == 0
     assert len(steps) == 2
+
+
+def test_active_environment_that_lacks_nothing_is_left_alone(env, steps, monkeypatch, tmp_path):
+    monkeypatch.setattr(env, "is_active_ready", lambda: True)
+    monkeypatch.setattr(env, "what_active_lacks", list)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "active"))
+    assert env.main([]) == 0
+    assert not steps and not (tmp_path / "active").exists() and not env.VENV.exists()
+
+
+@pytest.mark.parametrize("answer", [None, "", "n", "y"])
+def test_active_environment_is_changed_only_after_a_question(
+    env, steps, monkeypatch, tmp_path, capsys, answer
+):
+    active = tmp_path / "active"
+    active.mkdir()
+    monkeypatch.setattr(env, "is_active_ready", lambda: True)
+    monkeypatch.setattr(env, "what_active_lacks", lambda: ["this project"])
+    monkeypatch.setattr(sys, "prefix", str(active))
+    monkeypatch.delenv("ACTIVE", raising=False)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: answer is not None, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: answer)
+    assert env.main([]) == 0
+    assert env.VENV.exists() == (answer != "y")
+    assert bool(list(active.iterdir())) == (answer == "y")
+    if answer is None:
+        assert "lacks this project and stays as it is (ACTIVE=1" in capsys.readouterr().out
+
+
+def test_another_copy_of_the_project_is_not_this_one(env, monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("m", str(tmp_path.parent / "elsewhere.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    assert env.what_active_lacks() == ["this project"]
+    here = importlib.util.spec_from_file_location("m", str(env.ROOT / "m" / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: here)
+    assert env.what_active_lacks() == []
+
+
+def test_help(env, capsys):
+    assert env.main(["--help"]) == 0
+    assert "python3 tools/env.py -m pytest" in capsys.readouterr().out
 
 
 def test_split_requirements(env, modules) -> None:
