@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -95,3 +97,13 @@ def test_checkpoints_begin_with_the_end_and_count_numerically(tmp_path):
 
 def test_nested_keys_become_dotted_ones():
     assert flatten({"A": {"B": {"C": [1]}, "D": {}}, "E": 2}) == {"A.B.C": [1], "E": 2}
+
+
+LIGHT = "arguments", "errors", "machine", "run_files", "experiments.report", "experiments.plots"
+
+
+def test_what_only_formats_results_does_not_wait_for_pytorch():
+    modules = ", ".join(f"mutual_guidance.{name}" for name in LIGHT)
+    code = f"import sys, {modules}; print({{'torch', 'detectron2'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -14,11 +14,10 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..run_files import replace_file
+from ..run_files import DETECTIONS_FOLDER, replace_file
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "detections"
 _MOST = np.iinfo(np.uint16).max
 
 
@@ -34,7 +33,7 @@ class DetectionsWriter(DatasetEvaluator):
     """Measures nothing, but writes ``detections/<data set>.npz``."""
 
     def __init__(self, dataset_name: str, output_dir: str) -> None:
-        self._path = os.path.join(output_dir, FOLDER, f"{dataset_name}.npz")
+        self._path = os.path.join(output_dir, DETECTIONS_FOLDER, f"{dataset_name}.npz")
 
     def reset(self) -> None:
         self._detections: dict[str, Detections] = {}

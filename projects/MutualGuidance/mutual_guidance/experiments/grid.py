@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.folds import PARTS
 from .schema import BASELINE, START, config_place, read_experiment
 
 
@@ -149,7 +148,7 @@ def _fold_data(folds: dict[str, Any], fold: int) -> dict[str, Any]:
             "name": f"{dataset['name']}_fold_{fold}_of_{number}_{part}",
             "split": {**split, "part": part},
         }
-        for part in PARTS
+        for part in ("train", "test")
     }
     return {
         "DATASETS.REGISTER": list(entries.values()),

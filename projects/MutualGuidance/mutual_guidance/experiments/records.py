@@ -13,10 +13,10 @@ from typing import Any
 
 from ..archives import archive_fault
 from ..errors import ExperimentError
-from ..evaluation.detections import FOLDER
 from ..machine import processor
 from ..run_files import (
     CLASS_AP,
+    DETECTIONS_FOLDER,
     METRICS_FILE,
     RESULTS_FILE,
     iterations_done,
@@ -160,7 +160,7 @@ def write_finished(root: Path, cell: Cell, record: dict, launched: dict, matches
 
 def detections_file(folder: Path) -> Path | None:
     """Of a run's last evaluation; None where there is none."""
-    return next((folder / FOLDER).glob("*.npz"), None)
+    return next((folder / DETECTIONS_FOLDER).glob("*.npz"), None)
 
 
 def drop_checkpoints(folder: Path, keep: int) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from ..assignment import STRATEGIES
 from ..errors import ExperimentError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -150,11 +149,18 @@ def config_place(config: str) -> Path:
     return Path(*parts[parts[0] == "configs" :])
 
 
+def _strategy_names() -> list[str]:
+    """Of the strategies there are; who only formats results need not wait for PyTorch."""
+    from ..assignment import STRATEGIES
+
+    return list(STRATEGIES)
+
+
 def _strategies(value: Any, what: str) -> list[str]:
     def fits(v: Any) -> bool:
-        return isinstance(v, str) and v in STRATEGIES
+        return isinstance(v, str) and v in _strategy_names()
 
-    return _items(value, what, fits, f"some of {', '.join(STRATEGIES)}")
+    return _items(value, what, fits, f"some of {', '.join(_strategy_names())}")
 
 
 def _seeds(value: Any, what: str) -> list[int]:
@@ -202,7 +208,7 @@ def _protocols(value: Any, what: str) -> dict[str, dict]:
 def _variant(value: Any, grid: dict[str, Any]) -> dict[str, Any]:
     value = _mapping(value, "a variant", ("name", "configs", "strategies", "overrides"))
     name = _named(value.get("name"), "variants")
-    if name in (START, *STRATEGIES):
+    if name in (START, *_strategy_names()):
         raise ValueError(f"variants: {name} is no name for a variant, it means something else")
     configs = _configs(value.get("configs", grid["configs"]), f"variant {name}")
     others = [c for c in configs if c not in grid["configs"]]
@@ -233,7 +239,9 @@ def _paper(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value.get("source"), str):
         raise ValueError(f"{what}.source must say which table of the paper it is")
     for config, figures in _mapping(value.get("figures"), f"{what}.figures").items():
-        for strategy, row in _mapping(figures, f"{what}.figures.{config}", STRATEGIES).items():
+        for strategy, row in _mapping(
+            figures, f"{what}.figures.{config}", _strategy_names()
+        ).items():
             numbers = [v for v in _list(row, f"{what}.figures.{config}.{strategy}") if _number(v)]
             if not len(row) == len(numbers) == len(metrics):
                 raise ValueError(

@@ -8,9 +8,10 @@ from detectron2.data import MetadataCatalog
 
 from ...data import check_datasets, register_datasets
 from ...engine import load_config
-from ...evaluation.detections import FOLDER, read_detections
+from ...evaluation.detections import read_detections
 from ...evaluation.ground_truth import GroundTruths, ground_truths, load_records
 from ...evaluation.matching import Matched, match
+from ...run_files import DETECTIONS_FOLDER
 
 
 @dataclass
@@ -25,8 +26,11 @@ class Found:
 
 def detection_files(folder: Path) -> dict[str, Path]:
     """By data set, below the output folder of a run."""
-    files = sorted((folder / FOLDER).glob("**/*.npz"))
-    return {path.relative_to(folder / FOLDER).with_suffix("").as_posix(): path for path in files}
+    files = sorted((folder / DETECTIONS_FOLDER).glob("**/*.npz"))
+    return {
+        path.relative_to(folder / DETECTIONS_FOLDER).with_suffix("").as_posix(): path
+        for path in files
+    }
 
 
 def read_found(path: Path, dataset: str, config: Path) -> Found:
