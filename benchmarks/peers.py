@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths
+from mutual_guidance.assignment import STRATEGIES, AnchorMatcher
 
 from .scenarios import Batch, Scenario
 
@@ -41,15 +41,10 @@ class Case(NamedTuple):
 
 
 def ours(batch: Batch, case: Case, strategy: str = STRATEGY) -> Callable[[], Any]:
-    """The package's matcher, from ground truths that are lists."""
+    """The package's matcher."""
     matcher = AnchorMatcher(strategy, SIGMA, THRESHOLDS, memory_budget=case.memory_budget)
-
-    def call() -> Any:
-        truth = GroundTruths.cat(batch.gt_boxes, batch.gt_classes)
-        candidates = matcher.candidates(batch.anchors, batch.level_sizes)
-        return matcher.match(candidates, truth, batch.pred_boxes, batch.pred_logits)
-
-    return call
+    inputs = (batch.anchors, batch.gt_boxes, batch.gt_classes, batch.pred_boxes, batch.pred_logits)
+    return lambda: matcher(*inputs, batch.level_sizes)
 
 
 def plain(batch: Batch, case: Case) -> Callable[[], Any]:

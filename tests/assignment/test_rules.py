@@ -45,9 +45,8 @@ def assert_labels(labels, scene, name, *geometry):
 def test_anchors_equal_the_loops(scene, name):
     anchors = grid_anchors()
     matcher = AnchorMatcher(name)
-    truth = GroundTruths.cat(scene.gt_boxes, scene.gt_classes)
-    candidates = matcher.candidates(anchors, LEVELS)
-    labels = matcher.match(candidates, truth, scene.pred_boxes, scene.pred_logits)
+    args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
+    labels = matcher(anchors, *args, LEVELS)
     centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).tolist()
     assert_labels(labels, scene, name, centres, anchors.tolist(), LEVELS, None)
 

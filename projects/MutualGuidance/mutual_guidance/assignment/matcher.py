@@ -173,6 +173,10 @@ class AnchorMatcher(_Matcher):
     is instead the sum of the ground truth's 15 highest Q of that task, rounded down, at least 1.
     N_i stays as it is.
 
+    ``atss``, ``task_aligned`` and ``simota`` are rules of other papers (see ``STRATEGIES``): each
+    ground truth takes its best of a pool first, and the owner of an anchor that several took is
+    settled then. They ignore nothing, and both tasks have the same labels.
+
     Qualities are computed in float32 whatever the inputs are. Equal qualities rank by the index
     of the anchor. A call waits on the device once, to learn how many pairs overlap and whether the
     ground truths are valid.
@@ -218,6 +222,7 @@ class AnchorMatcher(_Matcher):
         gt_classes: Sequence[Tensor],
         pred_boxes: Tensor | None = None,
         pred_logits: Tensor | None = None,
+        level_sizes: Sequence[int] = (),
     ) -> Assignment:
         """
         Args:
@@ -226,6 +231,7 @@ class AnchorMatcher(_Matcher):
             gt_classes: N tensors (M_i,), int64, in [0, K).
             pred_boxes: (N, R, 4) decoded boxes; None is fine where no task ranks by them.
             pred_logits: (N, R, K) classification logits; None is fine where no task ranks by them.
+            level_sizes: anchors of each level, R in sum, for ``atss``; none: all are of one level.
 
         Returns:
             Labels of both tasks; see :class:`Assignment`.
@@ -235,7 +241,8 @@ class AnchorMatcher(_Matcher):
                 a degenerate ground truth or a class out of range (it says which of which image).
         """
         truth = GroundTruths.cat(gt_boxes, gt_classes)
-        return self.match(self.candidates(anchors), truth, pred_boxes, pred_logits)
+        candidates = self.candidates(anchors, level_sizes)
+        return self.match(candidates, truth, pred_boxes, pred_logits)
 
 
 class PointMatcher(_Matcher):
