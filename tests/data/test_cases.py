@@ -9,7 +9,9 @@ import yaml
 from detectron2.data import MetadataCatalog
 
 from mutual_guidance.data import check_datasets, records_of, register_datasets
-from mutual_guidance.errors import DatasetError
+from mutual_guidance.engine import load_config
+from mutual_guidance.engine.setup import resolve_classes
+from mutual_guidance.errors import ConfigError, DatasetError
 from tests.conftest import REPOSITORY
 from tests.evaluation.perfect import perfect_metrics
 
@@ -97,6 +99,15 @@ def test_read(check, case, tmp_path, caplog):
 def test_refused(check, case):
     with pytest.raises(DatasetError, match=REFUSED[case]):
         check(case)
+
+
+def test_sets_that_differ_in_their_classes(check):
+    name = check("22b-coco-test-lacks-a-category")
+    cfg = load_config(str(REPOSITORY / "configs" / "Base-Anchors.yaml"))
+    cfg.DATASETS.TEST, cfg.DATASETS.TRAIN = (name,), (name[:-1] + "t",)
+    message = "those of .*_t are cat, dog, those of others cat; .* the same `classes`"
+    with pytest.raises(ConfigError, match=message):
+        resolve_classes(cfg)
 
 
 def test_every_case_has_its_row(check):

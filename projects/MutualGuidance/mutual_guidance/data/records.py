@@ -85,37 +85,32 @@ def pack_objects(
         (M,) of OBJECT without those of no use, boxes well beyond the image clipped to it, and
         what was dropped and clipped.
     """
-    if not found:
-        return np.zeros(0, OBJECT), []
-    boxes = np.array([o.box for o in found], dtype=np.float64)  # (M, 4)
+    boxes = np.array([o.box for o in found], dtype=np.float64).reshape(-1, 4)
     reasons = _why_useless(boxes, width + first_pixel, height + first_pixel)
-    faults = [
-        Fault(file, reason, _detail(found[i], unit), DROPPED)
-        for i, reason in enumerate(reasons)
-        if reason
-    ]
-    faults += _told_twice(found, file, unit)
-    kept = np.array([not reason for reason in reasons])
+    kept = np.array([not reason for reason in reasons], dtype=bool)
     boxes[:, :2] -= first_pixel
     edges = np.array([width, height, width, height])
-    beyond = np.maximum(-boxes, boxes - edges).max(axis=1)
-    wide = kept & (beyond > _ROUNDING)
-    faults += [
-        Fault(file, "box reaches beyond its image", _detail(found[i], unit), CLIPPED)
-        for i in wide.nonzero()[0]
-    ]
+    wide = kept & (np.maximum(-boxes, boxes - edges) > _ROUNDING).any(axis=1)
     boxes[wide] = boxes[wide].clip(0, edges)
-    taken = [found[i] for i in kept.nonzero()[0]]
-    objects = np.zeros(len(taken), OBJECT)
-    objects["box"] = boxes[kept]
-    areas = (objects["box"][:, 2:] - objects["box"][:, :2]).prod(axis=1)
+    told = [(i, reason, DROPPED) for i, reason in enumerate(reasons) if reason]
+    told += [(i, "box reaches beyond its image", CLIPPED) for i in wide.nonzero()[0]]
+    faults = [Fault(file, reason, _detail(found[i], unit), effect) for i, reason, effect in told]
+    faults += _told_twice(found, file, unit)
+    return _packed([found[i] for i in kept.nonzero()[0]], boxes[kept]), faults
+
+
+def _packed(found: Sequence[FoundObject], boxes: np.ndarray) -> np.ndarray:
+    """(M,) of OBJECT, with boxes (M, 4) in the place of their own."""
+    objects = np.zeros(len(found), OBJECT)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    objects["box"] = boxes
     objects["area"] = [
-        area if o.area is None else o.area for o, area in zip(taken, areas, strict=True)
+        area if o.area is None else o.area for o, area in zip(found, areas, strict=True)
     ]
-    objects["class"] = [o.category for o in taken]
-    objects["crowd"] = [o.crowd for o in taken]
-    objects["difficult"] = [o.difficult for o in taken]
-    return objects, faults
+    objects["class"] = [o.category for o in found]
+    objects["crowd"] = [o.crowd for o in found]
+    objects["difficult"] = [o.difficult for o in found]
+    return objects
 
 
 def _why_useless(boxes: np.ndarray, width: float, height: float) -> list[str | None]:

@@ -233,7 +233,8 @@ def resolve_classes(cfg: CfgNode) -> None:
         if list(others) != classes:
             raise ConfigError(
                 f"DATASETS.TRAIN and DATASETS.TEST differ in their classes: those of {name} are "
-                f"{', '.join(others)}, those of others {', '.join(classes)}"
+                f"{', '.join(others)}, those of others {', '.join(classes)}; give the entries of "
+                "DATASETS.REGISTER the same `classes`"
             )
     cfg.DATASETS.CLASSES = classes
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.FCOS.NUM_CLASSES = len(classes)
