@@ -127,7 +127,7 @@ def test_an_object_that_would_be_passed_over_is_refused(voc, changes, tag):
     path = rewrite(voc, "a", ("<object>", "\n<object>"), *changes)
     records, (fault,) = load(voc)
     assert records == [] and fault.file == str(path) and fault.effect == STOPS
-    assert f"tag <{tag}> is not read where and as it stands" in fault.reason
+    assert f"tag <{tag}> is not read where or as it stands" in fault.reason
     assert fault.detail == "line 2"
 
 

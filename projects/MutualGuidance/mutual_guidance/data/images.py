@@ -96,11 +96,7 @@ def size_fault(path: str, width: int, height: int) -> tuple[str, str] | None:
         return None
     sizes = f"image {shown[0]}x{shown[1]}, annotation {width}x{height}"
     if turned and stored == (width, height):
-        return (
-            "EXIF turns this image by 90 degrees, its annotation gives the size before; turn the "
-            "pixels themselves or remove the tag",
-            sizes,
-        )
+        return "EXIF turns this image: its annotation has the size before that", sizes
     return "image is of another size than its annotation says", sizes
 
 

@@ -102,8 +102,7 @@ def _refuse_misplaced(root: ET.Element) -> None:
             continue
         if element.tag != lower or (is_object and id(element) not in read):
             raise ValueError(
-                f"tag <{tag}> is not read where and as it stands; an object is "
-                "<annotation><object><name>, <bndbox>",
+                f"tag <{tag}> is not read where or as it stands",
                 f"line {element.get(_LINE)}",
             )
 
