@@ -44,7 +44,7 @@ REFUSED = {
     "03b-coco-string-category-id-in-annotations": '"category_id" is the id of no category.*: "1"',
     "05-coco-backslash": "its name has a backslash",
     "05e-coco-nfc-nfd": "another Unicode form",
-    "07-coco-exif-unrotated-size": "EXIF turns this image .*image 80x100, annotation 100x80",
+    "07-coco-exif-unrotated-size": "EXIF turns this image.*image 80x100, annotation 100x80",
     "09-coco-all-crowd": "no usable object: nothing to learn",
     "16b-coco-no-annotations-key": r"a\.json is not COCO's JSON: its key 'annotations' is missing",
     "27-coco-size-as-text": '"width" is no number of pixels in images .*: "100"',

@@ -87,6 +87,6 @@ def test_what_training_reads_is_what_is_to_be_found(write, seed, tmp_path):
     counts = [len(d["annotations"]) for d in DatasetCatalog.get(entry["name"])]
     assert sorted(counts) == sorted(map(len, images.values()))
     metrics = perfect_metrics(entry["name"], tmp_path)
-    defined = {k: v for k, v in metrics.items() if not np.isnan(v)}
-    assert {"AP", "AP50", "AP75", *(f"AP-{name}" for name in CLASSES)} <= defined.keys()
-    assert defined == pytest.approx(dict.fromkeys(defined, 100))
+    # Not of the sizes: areas of exactly 32 x 32 pixels may be on either side.
+    for key in ("AP", "AP50", "AP75", *(f"AP-{name}" for name in CLASSES)):
+        assert metrics[key] == pytest.approx(100), key
