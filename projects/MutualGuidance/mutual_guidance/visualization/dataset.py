@@ -17,6 +17,7 @@ from .images import load_image
 
 _COLUMNS = 3
 _PANEL_WIDTH = 4.0  # inches
+_LABEL_HEIGHT = 12  # pixels, about
 _COLOURS = matplotlib.colormaps["tab10"].colors
 
 
@@ -46,7 +47,8 @@ def _draw_box(axes: Axes, box: Sequence[float], name: str, colour: tuple) -> Non
     x0, y0, x1, y1 = box
     axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, lw=1.5))
     background = {"facecolor": colour, "alpha": 0.7, "pad": 0.8, "edgecolor": "none"}
-    axes.text(x0, y0, name, fontsize=6, va="bottom", bbox=background, clip_on=True)
+    side = "bottom" if y0 > _LABEL_HEIGHT else "top"  # above the box, where there is room
+    axes.text(x0, y0, name, fontsize=6, va=side, bbox=background, clip_on=True)
 
 
 def draw_statistics(
