@@ -40,12 +40,21 @@ def test_classes_may_be_left_out(voc, voc_entry):
         ({"classes": [True, False]}, "True is not the name of a class: .* quote it"),
         ({"classes": {"a": 1}}, "expected a list of names"),
         ({"name": "voc_2007_test"}, "has a data set voc_2007_test already"),
+        ({"name": "../../outside"}, "a name names files, so without /"),
+        ({"name": 3}, "name must be text"),
+        ({"root": ["a"]}, "root must be text"),
     ],
 )
 def test_bad_entries_are_refused(voc_entry, change, message):
     entry = {k: v for k, v in {**voc_entry, **change}.items() if v is not None}
     with pytest.raises(DatasetError, match=message):
         register_datasets([entry])
+
+
+@pytest.mark.parametrize("entries", ["voc", {"name": "a"}, [["a"]], [3], 3])
+def test_entries_of_another_kind_are_refused(entries):
+    with pytest.raises(DatasetError, match=r"DATASETS\.REGISTER"):
+        register_datasets(entries)
 
 
 def test_structural_faults_stop_with_a_table(voc, voc_entry):

@@ -184,6 +184,7 @@ def zip_link(name):
         tar_of([("a/../../out.txt", b"x")]),
         tar_of([(tar_link("link", "../"), b""), ("link/out.txt", b"x")]),
         tar_of([(tar_link("link", "/etc"), b"")]),
+        tar_of([("a.txt", b"x"), (tar_link("link", "a.txt"), b"")]),
         zip_of([("../out.txt", b"x")]),
         zip_of([("/out.txt", b"x")]),
         zip_of([("a\\..\\..\\out.txt", b"x")]),
@@ -193,7 +194,8 @@ def zip_link(name):
         b"<html>log in first</html>",
     ],
     ids=[
-        "tar-parent", "tar-inner-parent", "tar-link-parent", "tar-link-absolute", "zip-parent",
+        "tar-parent", "tar-inner-parent", "tar-link-parent", "tar-link-absolute",
+        "tar-link-inside", "zip-parent",
         "zip-absolute", "zip-backslash", "zip-link", "tar-torn", "zip-torn", "no-archive",
     ],
 )  # fmt: skip

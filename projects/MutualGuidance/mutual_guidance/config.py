@@ -1,7 +1,10 @@
 """Every configuration key of the project."""
 
+import os
+
 from detectron2.config import CfgNode as CN
 
+from .documents import check_bases
 from .typed import fit_values
 
 # What MODEL.PYRAMID was called.
@@ -118,6 +121,7 @@ def merge_config_file(cfg: CN, path: str) -> None:
     Raises:
         OSError, KeyError, ValueError, yaml.YAMLError: it cannot be read or does not fit.
     """
+    check_bases(os.path.normpath(path))
     loaded = CN(CN.load_yaml_with_base(path))
     if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
         raise ValueError(f"VERSION must be {cfg.VERSION}, Detectron2's, got {loaded.VERSION}")

@@ -4,6 +4,8 @@ import codecs
 import os
 from collections.abc import Iterator
 
+from ..documents import require_file
+
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -16,8 +18,9 @@ def read_text(path: str) -> str:
     The text of a file in UTF-8, or in what its byte-order mark says, which is not part of it.
 
     Raises:
-        OSError: it cannot be read. ValueError: it is no text.
+        OSError: it cannot be read. ValueError: it is no file, or no text.
     """
+    require_file(path)
     with open(path, "rb") as f:
         content = f.read()
     marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark))

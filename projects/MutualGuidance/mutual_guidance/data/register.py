@@ -52,6 +52,8 @@ def register_datasets(entries: list[dict]) -> None:
     Raises:
         DatasetError: a key is missing, unknown or wrong, or the name is taken.
     """
+    if not isinstance(entries, list | tuple):
+        raise DatasetError(f"DATASETS.REGISTER must be a list of entries, not {entries!r}")
     for entry in entries:
         _check_entry(entry)
     twice = repeated(entry["name"] for entry in entries)
@@ -125,6 +127,13 @@ def dataset_root(root: str) -> str:
 
 
 def _check_entry(entry: dict) -> None:
+    if not isinstance(entry, dict):
+        raise DatasetError(f"DATASETS.REGISTER: an entry is a mapping of keys, not {entry!r}")
+    for key in {"name", "format", "root", "annotations"} & entry.keys():
+        if not isinstance(entry[key], str):
+            raise DatasetError(f"DATASETS.REGISTER: {key} must be text, in {entry}")
+    if "/" in entry.get("name", "") or entry.get("name") in (".", ".."):
+        raise DatasetError(f"DATASETS.REGISTER: a name names files, so without /, in {entry}")
     kind = entry.get("format")
     if kind not in _KEYS:
         known = ", ".join(_KEYS)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ..documents import BoundedLoader
 from ..errors import DatasetError
 from .classes import clean_names
 from .files import read_text
@@ -79,7 +80,7 @@ def _existing(source: str, bases: list[str]) -> str:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(read_text(path))
+        content = yaml.load(read_text(path), BoundedLoader)
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing: put it there, or list the classes") from error
     except (ValueError, RecursionError, OSError, yaml.YAMLError) as error:

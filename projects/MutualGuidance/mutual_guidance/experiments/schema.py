@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..documents import BoundedLoader
 from ..errors import ExperimentError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -18,7 +19,7 @@ START = "start"
 _PLACE = ("config", "variant", "strategy")
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeys(BoundedLoader):
     """Of a key that is given twice, PyYAML would drop the first without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:

@@ -81,7 +81,9 @@ class Film:
         )
         if len(records) < 2:
             return None
-        frames = [Image.open(self.folder / r["file"]).convert("RGB") for r in records]
+        frames = [
+            Image.open(self.folder / r["file"], formats=("PNG",)).convert("RGB") for r in records
+        ]
         if len({frame.size for frame in frames}) > 1:
             raise OutputError(
                 f"{self.folder / image_name}: the pictures differ in size, so the config has "

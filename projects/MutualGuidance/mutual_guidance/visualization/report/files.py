@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 from PIL import Image
 
+from ...documents import read_yaml
 from ...evaluation import misalignment
 from ...run_files import flatten, read_metrics, read_results
 
@@ -28,7 +28,7 @@ _ARGUMENTS = re.compile(r"Command line arguments: (Namespace\(.*\))$", re.M)
 
 def read_config(path: Path) -> dict[str, Any]:
     """Values by dotted key. Raises ValueError where the end is missing."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     if not isinstance(content, dict) or _LAST_KEY not in content:
         raise ValueError(f"it lacks {_LAST_KEY}, the last key that train_net.py writes")
     return flatten(content)
@@ -89,7 +89,7 @@ def image_uri(path: Path) -> str:
         OSError, ValueError: the file is missing, torn or no picture.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             return jpeg_uri(image)
     except (SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error

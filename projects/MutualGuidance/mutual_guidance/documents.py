@@ -1,0 +1,74 @@
+"""YAML and JSON of strangers: of files only, and refused where a few bytes of it mean very many."""
+
+import os
+from typing import Any
+
+import yaml
+
+_MAX_BYTES = 2**19  # a second or two of PyYAML's; the longest of the project's has 2**14
+_MAX_VALUES = 100_000
+
+
+class BoundedLoader(yaml.SafeLoader):
+    """PyYAML's safe one, without aliases that multiply, nests without end and loops."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        try:
+            node = super().get_single_node()
+            values = _num_values(node, {})
+        except RecursionError as error:
+            raise yaml.YAMLError("it is nested too deeply") from error
+        if values > _MAX_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {_MAX_VALUES} values")
+        return node
+
+
+def _num_values(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """With those that aliases repeat; a node that holds itself has no end, so very many."""
+    if id(node) not in known:
+        known[id(node)] = _MAX_VALUES + 1  # until it is counted
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            children = (child for pair in children for child in pair)
+        known[id(node)] = 1 + sum(_num_values(child, known) for child in children)
+    return known[id(node)]
+
+
+def require_file(path: str | os.PathLike) -> None:
+    """Raise ValueError for a pipe or device, which would be waited for."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{os.fspath(path)} is no file")
+
+
+def read_yaml(path: str | os.PathLike) -> Any:
+    """
+    The plain values of a file.
+
+    Raises:
+        OSError: it is missing. ValueError: it is no file, or no text.
+        yaml.YAMLError: it is no YAML of plain values, or means too much.
+    """
+    require_file(path)
+    if os.path.getsize(path) > _MAX_BYTES:
+        raise yaml.YAMLError(f"it has more than {_MAX_BYTES >> 10} KiB")
+    with open(path, encoding="utf-8") as f:
+        return yaml.load(f, BoundedLoader)
+
+
+def check_bases(path: str, derived: tuple[str, ...] = ()) -> None:
+    """
+    Check a config and those that its ``_BASE_`` names, which must be files.
+
+    Raises:
+        ValueError: a base is no file, or leads back to one that it is a base of.
+        OSError, ValueError, yaml.YAMLError: as of :func:`read_yaml`.
+    """
+    if path in derived:
+        raise ValueError(f"_BASE_ of {derived[-1]} leads back to {path}")
+    content = read_yaml(path)
+    bases = content.get("_BASE_", []) if isinstance(content, dict) else []
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or "://" in base:
+            raise ValueError(f"_BASE_ {base} of {path} is no file: download it, and name that")
+        below = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        check_bases(os.path.normpath(below), (*derived, path))
