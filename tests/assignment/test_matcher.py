@@ -351,3 +351,54 @@ def test_chunks_do_not_decide_ties(seed):
     row_by_row = AnchorMatcher("classify_to_localize", memory_budget=1)(*args)
     for a, b in zip(whole, row_by_row, strict=True):
         assert torch.equal(a, b)
+
+
+BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 5.0, 9.0, 9.0]])
+FITTING = {
+    "anchors": BOXES,
+    "gt_boxes": [BOXES[:1]],
+    "gt_classes": [torch.tensor([1])],
+    "pred_boxes": BOXES[None],
+    "pred_logits": torch.zeros(1, 2, 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("anchors", torch.zeros(0, 4)),
+        ("anchors", torch.zeros(8)),
+        ("anchors", torch.zeros(())),
+        ("anchors", torch.zeros(1, 2, 4)),
+        ("anchors", torch.zeros(2, 5)),
+        ("gt_boxes", [torch.zeros(4)]),
+        ("gt_boxes", [torch.zeros(1, 5)]),
+        ("gt_classes", [torch.tensor([[1]])]),
+        ("gt_classes", [torch.tensor(1)]),
+        ("pred_boxes", torch.zeros(1, 2)),
+        ("pred_boxes", torch.zeros(1, 2, 5)),
+        ("pred_logits", torch.zeros(1, 2)),
+        ("pred_logits", torch.zeros(1, 2, 3, 1)),
+    ],
+)
+def test_no_anchors_and_tensors_of_another_rank_are_refused(name, value):
+    matcher = AnchorMatcher("mutual_guidance", 2.0, (0.4, 0.5))
+    matcher(**FITTING)
+    with pytest.raises(ValueError, match="anchor|image 0|pred_"):
+        matcher(**{**FITTING, name: value})
+
+
+@pytest.mark.parametrize(
+    ("points", "strides", "levels"),
+    [
+        ((0, 2), (0,), (0,)),
+        ((2,), (2,), (2,)),
+        ((2, 3), (2,), (2,)),
+        ((2, 2), (1, 2), (2,)),
+        ((2, 2), (2,), (1,)),
+    ],
+)
+def test_no_points_and_tensors_of_another_rank_are_refused(points, strides, levels):
+    args = [torch.zeros(shape) for shape in (points, strides, levels)]
+    with pytest.raises(ValueError, match="point|strides|levels"):
+        PointMatcher("static", 2.0, num_classes=3)(*args, [BOXES[:1]], [torch.tensor([1])])

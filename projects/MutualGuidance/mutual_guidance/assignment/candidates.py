@@ -17,6 +17,11 @@ from .quality import centerness, matched_pairwise_iou, side_distances
 _TINY = torch.finfo(torch.float32).tiny
 
 
+def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} must be of shape {shape}, got {tuple(tensor.shape)}")
+
+
 class Anchors:
     """Candidates that are boxes (R, 4), level after level."""
 
@@ -30,7 +35,13 @@ class Anchors:
         Args:
             boxes: (R, 4). iou_thresholds: ignored from the first on, positive from the second on.
             level_sizes: anchors of each level, R in sum; none: all are of one level.
+
+        Raises:
+            ValueError: they are of another shape, or there is none.
         """
+        _require_shape("anchors", boxes, (*boxes.shape[:1], 4))
+        if not len(boxes):
+            raise ValueError("need at least one anchor")
         self.boxes = boxes.float().t().contiguous()  # (4, R)
         self.thresholds = iou_thresholds
         self.level_sizes = list(level_sizes) or [len(boxes)]
@@ -87,7 +98,15 @@ class Points:
         Args:
             radius: of Detectron2's rule, in strides.
             level_sizes: points of each level, where the host knows them.
+
+        Raises:
+            ValueError: they are of other shapes, or there is none.
         """
+        _require_shape("points", points, (*points.shape[:1], 2))
+        _require_shape("strides", strides, (len(points),))
+        _require_shape("levels", levels, (len(points),))
+        if not len(points):
+            raise ValueError("need at least one point")
         self.points = self.centres = points.float().t().contiguous()  # (2, R)
         self.levels = levels
         self._level_sizes = list(level_sizes)

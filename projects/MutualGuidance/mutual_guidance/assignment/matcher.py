@@ -129,13 +129,16 @@ class _Matcher:
     ) -> int:
         """Refuse predictions that are missing or do not fit; return K."""
         expected = (len(truth.firsts), len(candidates))
-        for name, pred in (("pred_boxes", pred_boxes), ("pred_logits", pred_logits)):
-            if pred is None and name in self.strategy.needs:
-                raise ValueError(f"this strategy needs {name}")
-            if pred is not None and tuple(pred.shape[:2]) != expected:
+        for name, pred, last in (("pred_boxes", pred_boxes, 4), ("pred_logits", pred_logits, "K")):
+            if pred is None:
+                if name in self.strategy.needs:
+                    raise ValueError(f"this strategy needs {name}")
+            elif tuple(pred.shape[:2]) != expected:
                 raise ValueError(
                     f"{name} must begin with (N, R) = {expected}, got {tuple(pred.shape)}"
                 )
+            elif pred.dim() != 3 or last not in ("K", pred.shape[2]):
+                raise ValueError(f"{name} must be (N, R, {last}), got {tuple(pred.shape)}")
         num_classes = self.num_classes if pred_logits is None else pred_logits.shape[2]
         if num_classes is None:
             raise ValueError("num_classes must be given where pred_logits is not")

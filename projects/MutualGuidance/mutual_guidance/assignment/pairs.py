@@ -49,7 +49,7 @@ class GroundTruths(NamedTuple):
                 f"got {len(boxes)} and {len(classes)}"
             )
         for i, (b, c) in enumerate(zip(boxes, classes, strict=True)):
-            if b.numel() != 4 * c.numel():
+            if c.dim() != 1 or tuple(b.shape) != (len(c), 4):
                 raise ValueError(
                     f"image {i}: boxes of shape {tuple(b.shape)} do not fit "
                     f"classes of shape {tuple(c.shape)}"
