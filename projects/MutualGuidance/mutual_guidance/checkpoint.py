@@ -87,8 +87,9 @@ class Checkpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(f"{name}.pth")
         # PyTorch's writer wraps the system's error.
         except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise CheckpointError(
-                f"{path} cannot be written: {error}; make room, then go on with --resume"
+                f"{path} cannot be written: {reason}; make room, then go on with --resume"
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -19,6 +19,7 @@ from ..data import check_datasets, register_datasets
 from ..errors import ConfigError, UserError, printable
 from ..run_files import checkpoint_files, replace_file
 from ..typed import did_you_mean, fit_pairs, nearest_keys, nearest_path, pairs_of
+from . import full_disk
 from .checks import check_batch, check_values, check_weights
 from .console import setup_logs
 from .output import check_output, check_shared_memory
@@ -42,6 +43,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         check_batch(told, told.SOLVER.REFERENCE_WORLD_SIZE or comm.get_world_size())
     check_output(folder, is_new_run=not (args.eval_only or args.resume))
     setup_logs(folder)
+    full_disk.mute_failing_logs("mutual_guidance", "fvcore", "detectron2")
     if args.resume and checkpoint_files(folder):
         weights = "any"  # what the run began with may be gone
     else:
@@ -65,7 +67,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
                 "Starting from random weights (MODEL.WEIGHTS is empty): with few images a detector "
                 "learns much more from ImageNet's, as those that configs/detectors name"
             )
-    with _kept(os.path.join(folder, "config.yaml") if args.eval_only else None):
+    kept = os.path.join(folder, "config.yaml") if args.eval_only else None
+    with full_disk.told(folder), _kept(kept):
         default_setup(cfg, args)
     return cfg
 

@@ -26,6 +26,7 @@ from ..data import build_test_loader, build_train_loader
 from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
 from ..run_files import CLASS_AP, RESULTS_FILE, write_text
+from . import full_disk
 from .console import summary
 from .ema import EMAHook, build_ema
 from .hooks import AssignmentPictures, FirstProgress
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 def _is_worth_a_traceback(record: logging.LogRecord) -> bool:
     """Not an error whose sentence is told, nor one that another process's end may have caused."""
     error = record.exc_info and record.exc_info[1]
-    return not error or not (isinstance(error, UserError) or comm.get_world_size() > 1)
+    return not error or not (isinstance(error, UserError | OSError) or comm.get_world_size() > 1)
 
 
 # It logs the traceback of whatever ends a training.
@@ -91,7 +92,8 @@ class Trainer(DefaultTrainer):
         Raises:
             Interrupted: after a signal; a checkpoint has been written.
         """
-        with note_signals(), watched(self.cfg.SOLVER.HANG_SECONDS):
+        limit = self.cfg.SOLVER.HANG_SECONDS
+        with note_signals(), watched(limit), full_disk.told(self.cfg.OUTPUT_DIR):
             return super().train()
 
     def before_train(self) -> None:

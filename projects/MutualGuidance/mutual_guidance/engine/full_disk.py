@@ -1,0 +1,55 @@
+"""A full disk, told in one sentence however many writers meet it."""
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+from ..errors import OutputError
+
+
+@contextlib.contextmanager
+def told(folder: str) -> Iterator[None]:
+    """
+    Let whatever cannot write to the folder of a run end in one sentence.
+
+    Raises:
+        OutputError: of an OSError.
+    """
+    hook = threading.excepthook
+    threading.excepthook = _quiet_hook
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or folder} cannot be written: {error.strerror or error}; make room, "
+            "then go on with --resume"
+        ) from error
+    finally:
+        threading.excepthook = hook
+
+
+def _quiet_hook(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread hands its error to the main one, which tells it."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
+
+
+def mute_failing_logs(*names: str) -> None:
+    """Let the loggers' handlers give up at the first line that they cannot write."""
+    for name in names:
+        for handler in logging.getLogger(name).handlers:
+            handler.handleError = lambda record, handler=handler: _give_up(handler)
+
+
+def _give_up(handler: logging.StreamHandler) -> None:
+    """Tell once, and send what follows, and what is left in the buffer, nowhere."""
+    stream, error = handler.stream, sys.exc_info()[1]
+    handler.setLevel(logging.CRITICAL + 1)
+    if stream in (sys.stdout, sys.stderr):
+        return
+    print(f"warning: {stream.name} ends here ({error}): make room", file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
