@@ -14,7 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import Trainer, load_config
-from mutual_guidance.engine.hooks import AssignmentPictures
+from mutual_guidance.engine.hooks import (
+    AssignmentPictures,
+    FirstProgress,
+    KeepBest,
+    ThinCheckpoints,
+    mean_ap,
+)
 from mutual_guidance.engine.setup import resolve_classes
 from tests.conftest import REPOSITORY
 
@@ -166,3 +172,71 @@ def test_draws_the_detector_inside_distributed_data_parallel(make_cfg, tmp_path,
         dist.destroy_process_group()
     assert [r["image"] for r in records(cfg)] == ["a", "b"]
     assert len(storage._vis_data) == 2
+
+
+def run_hook(hook, iterations, max_iter, before=lambda i: None):
+    """The hook in a training of those iterations."""
+    hook.trainer = SimpleNamespace(
+        start_iter=iterations[0], max_iter=max_iter, iter=0,
+        storage=SimpleNamespace(latest=lambda: {"total_loss": (1.5, 0)}),
+    )  # fmt: skip
+    hook.before_train()
+    for i in iterations:
+        hook.trainer.iter = i
+        before(i)
+        hook.before_step()
+        hook.after_step()
+    hook.trainer.iter = iterations[-1]
+    hook.after_train()
+
+
+def test_the_first_loss_is_told_once(caplog):
+    with caplog.at_level("INFO"):
+        run_hook(FirstProgress(), range(7, 12), 12)
+    (record,) = caplog.records
+    assert "iter: 7  total_loss: 1.5" in record.message and "4 to go" in record.message
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, ["final"]), (3, ["0000007", "0000009", "final"])])
+def test_old_checkpoints_are_removed(tmp_path, keep, left):
+    cfg = SimpleNamespace(
+        OUTPUT_DIR=str(tmp_path),
+        SOLVER=SimpleNamespace(CHECKPOINT_PERIOD=2, CHECKPOINT_KEEP=keep),
+    )
+    names = []
+
+    def save(i):
+        for name in [f"{i:07d}"] * (i % 2) + ["final"] * (i == 9):
+            torch.save({"model": {}, "iteration": i}, tmp_path / f"model_{name}.pth")
+        (tmp_path / "model_best.pth").touch()
+        names.append(len(list(tmp_path.glob("model_0*.pth"))))
+
+    run_hook(ThinCheckpoints(cfg), range(10), 10, save)
+    assert sorted(p.stem[6:] for p in tmp_path.glob("model_*.pth")) == sorted([*left, "best"])
+    assert max(names) <= keep + 1
+
+
+def test_the_best_weights_are_kept_over_a_resume(tmp_path):
+    model = torch.nn.Linear(1, 1, bias=False)
+    cfg = SimpleNamespace(OUTPUT_DIR=str(tmp_path), TEST=SimpleNamespace(EVAL_PERIOD=2))
+    aps = {1: float("nan"), 3: 20.0, 5: 30.0, 7: 25.0, 9: 29.0, 11: 31.0}
+
+    def run(iterations):
+        hook = KeepBest(model, cfg)
+
+        def evaluated(i):
+            model.weight.data.fill_(i)
+            hook.trainer._last_eval_results = {"bbox": {"AP": aps.get(i, 0.0)}}
+
+        run_hook(hook, iterations, 12, evaluated)
+        kept = torch.load(tmp_path / "model_best.pth", weights_only=True)
+        return kept["iteration"], kept["AP"], kept["model"]["weight"].item()
+
+    assert run(range(8)) == (5, 30.0, 5.0)
+    assert run(range(8, 11)) == (5, 30.0, 5.0)  # 29 after the resume is not the best
+    assert run(range(8, 12)) == (11, 31.0, 11.0)
+
+
+def test_ap_of_several_data_sets_is_their_mean():
+    assert mean_ap({"bbox": {"AP": 3.0}, "misalignment": {}}) == 3.0
+    assert mean_ap({"a": {"bbox": {"AP": 3.0}}, "b": {"bbox": {"AP": 5.0}}}) == 4.0

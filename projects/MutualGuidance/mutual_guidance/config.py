@@ -110,8 +110,13 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # keeps none.
     cfg.SOLVER.EMA_DECAY = 0.0
 
+    # Checkpoints to keep, the newest ones; 0 keeps all.
+    cfg.SOLVER.CHECKPOINT_KEEP = 3
+
     # Measure task misalignment besides AP, before and after NMS: see docs/misalignment.md.
     cfg.TEST.MISALIGNMENT = False
+    # With TEST.EVAL_PERIOD, keep the weights of the best AP as model_best.pth.
+    cfg.TEST.KEEP_BEST = True
 
 
 def merge_config_file(cfg: CN, path: str) -> None:

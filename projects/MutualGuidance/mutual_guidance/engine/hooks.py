@@ -1,6 +1,7 @@
 """What happens between the steps of a training."""
 
 import logging
+import math
 import os
 import random
 import time
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..run_files import checkpoint_files, replace_file
 from ..visualization import (
     ASSIGNMENTS_FOLDER,
     Film,
@@ -43,6 +46,67 @@ class FirstProgress(HookBase):
             f"iter: {self.trainer.iter}  total_loss: {loss:.4g}  time: {seconds:.1f} s, of which "
             f"some is the start; {left} to go"
         )
+
+
+class ThinCheckpoints(HookBase):
+    """Remove all but the newest checkpoints, of which a resume takes the first that loads."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: of the training, SOLVER.CHECKPOINT_KEEP above 0.
+        """
+        self._cfg = cfg
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._cfg.SOLVER.CHECKPOINT_PERIOD and done != self.trainer.max_iter:
+            return
+        for path in checkpoint_files(self._cfg.OUTPUT_DIR)[self._cfg.SOLVER.CHECKPOINT_KEEP :]:
+            os.remove(path)
+
+
+class KeepBest(HookBase):
+    """Keep the weights of the best AP of all evaluations, as ``model_best.pth``."""
+
+    def __init__(self, model: nn.Module, cfg: CfgNode) -> None:
+        """
+        Args:
+            model: without what surrounds it in training. cfg: of the training.
+        """
+        self._model, self._period = model, cfg.TEST.EVAL_PERIOD
+        self._path = os.path.join(cfg.OUTPUT_DIR, "model_best.pth")
+        self._best = -math.inf
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter and os.path.isfile(self._path):
+            kept = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
+            self._best = kept["AP"]
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._period == 0 and done != self.trainer.max_iter:
+            self._keep_if_best()
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self._keep_if_best()
+
+    def _keep_if_best(self) -> None:
+        ap = mean_ap(self.trainer._last_eval_results)
+        if not ap > self._best:  # nor where it is NaN
+            return
+        self._best = ap
+        iteration = self.trainer.iter
+        data = {"model": self._model.state_dict(), "iteration": iteration, "AP": ap}
+        replace_file(self._path, lambda f: torch.save(data, f))
+        logger.info(f"AP {ap:.1f} after iteration {iteration} is the best so far: {self._path}")
+
+
+def mean_ap(results: dict) -> float:
+    """AP of :meth:`Trainer.test`'s results, in percent; the mean over several data sets."""
+    groups = [results] if "bbox" in results else list(results.values())
+    return sum(group["bbox"]["AP"] for group in groups) / len(groups)
 
 
 class AssignmentPictures(HookBase):

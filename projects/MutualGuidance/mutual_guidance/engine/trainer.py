@@ -29,7 +29,7 @@ from ..run_files import CLASS_AP, RESULTS_FILE, write_text
 from . import full_disk
 from .console import summary
 from .ema import EMAHook, build_ema
-from .hooks import AssignmentPictures, FirstProgress
+from .hooks import AssignmentPictures, FirstProgress, KeepBest, ThinCheckpoints
 from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
 from .step import build_step
 from .watchdog import SignsOfLife, sign_of_life, watched
@@ -80,9 +80,19 @@ class Trainer(DefaultTrainer):
             ema = EMAHook(self.ema, self.checkpointer.model, self.cfg.OUTPUT_DIR)
             hooks.insert(kinds.index(LRScheduler) + 1, ema)  # before the checkpoint is written
         if comm.is_main_process():
-            hooks.append(FirstProgress())
-        if self.cfg.VIS_PERIOD > 0 and comm.is_main_process():
-            hooks.insert(-1, AssignmentPictures(self.cfg))  # before the writers, which come last
+            hooks[-1:-1] = self._own_hooks()  # before the writers, which come last
+        return hooks
+
+    def _own_hooks(self) -> list:
+        """Of the main process; after Detectron2's that evaluate and write checkpoints."""
+        cfg = self.cfg
+        hooks = [FirstProgress()]
+        if cfg.SOLVER.CHECKPOINT_KEEP > 0:
+            hooks.append(ThinCheckpoints(cfg))
+        if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0:
+            hooks.append(KeepBest(self.checkpointer.model, cfg))
+        if cfg.VIS_PERIOD > 0:
+            hooks.append(AssignmentPictures(cfg))
         return hooks
 
     def train(self) -> dict | None:
@@ -107,7 +117,7 @@ class Trainer(DefaultTrainer):
         """Do again what follows a checkpoint: what stopped the run may have come in between."""
         self.iter = self.storage.iter = self.start_iter - 1
         for hook in self._hooks:
-            if isinstance(hook, EvalHook | AssignmentPictures):
+            if isinstance(hook, EvalHook | KeepBest | AssignmentPictures):
                 hook.after_step()
         if self.start_iter >= self.max_iter:
             self.checkpointer.save("model_final", iteration=self.iter)
