@@ -16,7 +16,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, build_anchor_generator
 from tabulate import tabulate
 from torch import Tensor
@@ -39,6 +39,7 @@ from mutual_guidance.engine import prepare
 from mutual_guidance.engine.checks import check_batch, check_weights
 from mutual_guidance.errors import DatasetError, run_main
 from mutual_guidance.evaluation.ground_truth import load_records
+from mutual_guidance.modeling.meta_arch import Guided
 from mutual_guidance.visualization.dataset import draw_annotated, draw_statistics
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -143,7 +144,8 @@ def spread(records: Sequence[Record]) -> list[Record]:
 
 def anchors_of(cfg: CfgNode) -> DefaultAnchorGenerator | None:
     """The anchors of the config's detector, None for one of points."""
-    if "FCOS" in cfg.MODEL.META_ARCHITECTURE:
+    detector = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    if issubclass(detector, Guided) and detector.candidate_kind == "points":
         return None
     shapes = build_backbone(cfg).output_shape()
     return build_anchor_generator(cfg, [shapes[f] for f in cfg.MODEL.RETINANET.IN_FEATURES])

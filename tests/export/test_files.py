@@ -10,6 +10,7 @@ from mutual_guidance.errors import ExportError
 from mutual_guidance.export import (
     DetectorGraph,
     Suppression,
+    check_size,
     export_detector,
     load_exported,
     verify,
@@ -135,3 +136,9 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     )
     with pytest.raises(ExportError, match=message):
         export_detector(graph, SIZE, str(tmp_path / "model.onnx"), {})
+
+
+def test_a_detector_without_the_contract_is_refused():
+    model = build_model(tiny_config("fssd_R_18", "MODEL.META_ARCHITECTURE", "RetinaNet"))
+    with pytest.raises(ExportError, match="RetinaNet cannot be exported; .* GuidedRetinaNet"):
+        check_size(model, SIZE)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ExportError
+from ..modeling.meta_arch import Guided
 from ..run_files import replace_file
 from .graph import DetectorGraph
 
@@ -82,8 +82,16 @@ def check_path(path: str) -> None:
         )
 
 
-def check_size(model: DenseDetector, size: int) -> None:
-    """Raise ExportError unless the model takes square images of ``size`` pixels."""
+def check_size(model: nn.Module, size: int) -> None:
+    """
+    Raise ExportError unless the model is a guided detector and takes square images of ``size``
+    pixels.
+    """
+    if not isinstance(model, Guided):
+        raise ExportError(
+            f"a {type(model).__name__} cannot be exported; a RetinaNet can as "
+            "MODEL.META_ARCHITECTURE GuidedRetinaNet, which takes the same weights"
+        )
     divisor = max(model.backbone.size_divisibility, 1)
     if size <= 0 or size % divisor:
         raise ExportError(
