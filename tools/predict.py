@@ -20,7 +20,7 @@ from detectron2.data import Metadata
 from mutual_guidance.arguments import Parser, add_model, at_least_one, check_model
 from mutual_guidance.data.inputs import Images, Video, find_images, is_video
 from mutual_guidance.engine import Predictor
-from mutual_guidance.engine.predictor import SCORE_THRESHOLD
+from mutual_guidance.engine.predictor import MIN_SCORE
 from mutual_guidance.errors import InputError, printable, run_main
 from mutual_guidance.prediction import (
     CocoJson,
@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--min-score",
         type=float,
-        default=SCORE_THRESHOLD,
+        default=MIN_SCORE,
         metavar="SCORE",
         help="least score of what is drawn and written",
     )

@@ -78,6 +78,13 @@ def test_why_an_image_is_missing(tmp_path, there, asked, reason):
         assert why_missing(str(tmp_path / asked)) == reason
 
 
+def test_a_link_that_leads_nowhere(tmp_path):
+    (tmp_path / "a.jpg").symlink_to("gone.jpg")
+    reason = "image is a link to gone.jpg, which is not there"
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        read_image(str(tmp_path / "a.jpg"))
+
+
 def test_a_folder_is_no_image(tmp_path):
     (tmp_path / "a.jpg").mkdir()
     with pytest.raises(ValueError, match="image is a folder"):

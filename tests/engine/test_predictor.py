@@ -81,9 +81,9 @@ def test_draws_what_reaches_the_threshold(voc, tiny_run):
     prediction = Predictor.from_run(tiny_run)(path)
     with Image.open(path) as image:
         untouched = np.asarray(image)
-    assert np.array_equal(prediction.draw(threshold=1.1), untouched)
-    assert prediction.draw(threshold=0).size == (90, 60)
-    assert (np.asarray(prediction.draw(threshold=0)) != untouched).any()
+    assert np.array_equal(prediction.draw(min_score=1.1), untouched)
+    assert prediction.draw(min_score=0).size == (90, 60)
+    assert (np.asarray(prediction.draw(min_score=0)) != untouched).any()
     in_memory = replace(prediction, image=cv2.imread(str(path)))
     assert np.array_equal(in_memory.draw(0.2), prediction.draw(0.2))
 

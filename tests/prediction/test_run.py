@@ -48,7 +48,7 @@ def frames(count, shape=(4, 6, 3)):
 
 def test_every_image_in_order_with_the_scores_asked_for():
     recorder = Recorder()
-    summary = predict_all(Predictor(), frames(7), [recorder], threshold=0.3, batch_size=3)
+    summary = predict_all(Predictor(), frames(7), [recorder], min_score=0.3, batch_size=3)
     assert recorder.names == list("0123456") and recorder.ended
     assert recorder.counts == [7] * 7  # 0.3 to 0.9
     assert (summary.images, summary.boxes, summary.faults) == (7, 49, {})
@@ -63,7 +63,7 @@ def test_what_cannot_be_read_is_left_out_and_told(tmp_path):
     summary = predict_all(Predictor(), [*paths, *frames(1)], [recorder], 0, 8)
     assert recorder.names == ["0"] and list(summary.faults) == ["torn.jpg", "gone.jpg"]
     assert summary.faults["torn.jpg"].startswith("image cannot be read")
-    assert summary.faults["gone.jpg"] == "a link to nowhere.jpg, which is not there"
+    assert summary.faults["gone.jpg"] == "image is a link to nowhere.jpg, which is not there"
 
 
 def test_an_interruption_ends_the_writers():

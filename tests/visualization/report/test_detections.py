@@ -33,8 +33,8 @@ def test_the_worst_and_the_best_images(run_folder):
     }
     # The object of c is missed; of a one is found, one missed, one false; all of b is right.
     assert shown == {
-        "Worst images": [("c", "quality 0.00"), ("a", "quality 0.50")],
-        "Best images": [("b", "quality 1.00")],
+        "worst images": [("c", "quality 0.00"), ("a", "quality 0.50")],
+        "best images": [("b", "quality 1.00")],
     }
 
 
@@ -45,7 +45,7 @@ def test_several_runs_side_by_side(tmp_path):
     (of_set,) = detections(runs)
     assert [r.label for r in of_set.runs] == ["one", "other"]
     ((kind, pictures),) = of_set.pictures.items()
-    assert kind == "Where the runs differ most" and pictures[0].name.startswith("a")
+    assert kind == "where the runs differ most" and pictures[0].name.startswith("a")
 
 
 def test_an_image_that_is_gone_costs_the_pictures_alone(run_folder):

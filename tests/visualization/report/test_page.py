@@ -28,7 +28,12 @@ def test_what_stands_on_top(runs):
     assert rows["Detector"] == "GuidedRetinaNet on build_top_down_resnet_backbone, 128 pixels"
     data = "trained on shapes_train, tested on shapes_test; 2 classes: ring, "
     assert rows["Data"] == data + NASTY
+    assert "EMA is the moving average" not in render_report(runs[:1])
     assert rows["Training"].startswith("81 of ") and rows["Training"].endswith("of 16 images")
+    most = runs[0].config["SOLVER.MAX_ITER"]
+    runs[0].curves["bbox/AP"][most] = 1.0  # by the evaluation at the end
+    training = dict(about_table(runs[:1]).rows)["Training"]
+    assert training.startswith(f"{most} of {most} iterations")
     assert about_table(runs).headers == ["", "static", "guided"]
     assert about_table(runs).rows[0] == ["Strategy", "static", "guided"]
 
@@ -40,7 +45,7 @@ def test_results_by_hand(runs):
     assert result.table.rows == [["static", "20.0", "40.0", "–"], ["guided", "22.0", "40.0", "–"]]
     runs[0].ema_results = {"shapes_test": {"AP": 21.0}}
     (result,) = results(runs[:1])
-    assert result.table.rows[1] == ["static, moving average of the weights", "21.0", "–", "–"]
+    assert result.table.rows[1] == ["static, EMA", "21.0", "–", "–"]
     assert [text.split(" on ")[0] for text, _ in result.charts] == [
         "AP of each class",
         "AP of each size",

@@ -24,7 +24,7 @@ from .trainer import Trainer
 
 Image = str | os.PathLike | np.ndarray
 # Least score of what is drawn and written where a person asks for no other.
-SCORE_THRESHOLD = 0.5
+MIN_SCORE = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Prediction:
         """Of each detection."""
         return [self.metadata.thing_classes[c] for c in self.instances.pred_classes.tolist()]
 
-    def draw(self, threshold: float = SCORE_THRESHOLD) -> PIL.Image.Image:
+    def draw(self, min_score: float = MIN_SCORE) -> PIL.Image.Image:
         """
         The image in RGB with the boxes of at least that score, its longer side at most
         ``visualization.predictions.MAX_SIDE``; a file is read anew.
         """
-        shown = self.instances[self.instances.scores >= threshold]
+        shown = self.instances[self.instances.scores >= min_score]
         return draw_predictions(_pixels(self.image), shown, self.metadata)
 
 

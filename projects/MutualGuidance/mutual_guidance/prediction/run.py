@@ -45,7 +45,7 @@ def predict_all(
     predictor: Predictor,
     source: Iterable[tuple[str, str | np.ndarray]],
     writers: Sequence[Writer],
-    threshold: float,
+    min_score: float,
     batch_size: int,
     total: int | None = None,
 ) -> Summary:
@@ -54,7 +54,7 @@ def predict_all(
 
     Args:
         source: name, and path or pixels (H, W, 3), uint8, BGR, of each image.
-        threshold: least score of what is written. total: number of images, for the bar.
+        min_score: least score of what is written. total: number of images, for the bar.
     """
     summary = Summary()
     read = partial(load, predictor, keep_pixels=any(w.needs_pixels for w in writers))
@@ -65,7 +65,7 @@ def predict_all(
         start = time.perf_counter()
         try:
             while batch := list(islice(items, batch_size)):
-                _predict_batch(predictor, batch, writers, threshold, summary)
+                _predict_batch(predictor, batch, writers, min_score, summary)
                 bar.update(len(batch))
                 summary.seconds = time.perf_counter() - start
         except KeyboardInterrupt:
@@ -77,7 +77,7 @@ def _predict_batch(
     predictor: Predictor,
     batch: list[Item],
     writers: Sequence[Writer],
-    threshold: float,
+    min_score: float,
     summary: Summary,
 ) -> None:
     summary.faults.update({item.name: item.fault for item in batch if item.fault})
@@ -86,7 +86,7 @@ def _predict_batch(
     outputs = predictor.predict([item.model_input for item in whole])
     summary.model_seconds += time.perf_counter() - before
     for item, instances in zip(whole, outputs, strict=True):
-        instances = instances[instances.scores >= threshold]
+        instances = instances[instances.scores >= min_score]
         for writer in writers:
             writer.add(item.name, instances, item.pixels)
         summary.images += 1
@@ -99,9 +99,7 @@ def load(predictor: Predictor, named: tuple[str, str | np.ndarray], keep_pixels:
     try:
         pixels = read_image(source) if isinstance(source, str) else source
     except ValueError as error:
-        is_link = isinstance(source, str) and os.path.islink(source) and not os.path.exists(source)
-        reason = f"a link to {os.readlink(source)}, which is not there" if is_link else str(error)
-        return Item(name, None, None, reason)
+        return Item(name, None, None, str(error))
     return Item(name, bounded(pixels) if keep_pixels else None, predictor.preprocess(pixels))
 
 

@@ -39,7 +39,8 @@ def _training(run: Run) -> str | None:
     if not done:
         return None
     most, batch = run.config.get("SOLVER.MAX_ITER"), run.config.get("SOLVER.IMS_PER_BATCH")
-    text = f"{done} of {most} iterations" if most else f"{done} iterations"
+    # The evaluation at the end stands at the iteration after the last.
+    text = f"{min(done, most)} of {most} iterations" if most else f"{done} iterations"
     text += f" of {batch} images" if batch else ""
     seconds = list(run.curves.get("time", {}).values())
     return text + (f", {statistics.median(seconds):.2g} s each" if seconds else "")

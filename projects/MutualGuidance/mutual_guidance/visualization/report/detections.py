@@ -136,7 +136,7 @@ def _pictures(found: dict[str, Found], scores: dict[str, float]) -> dict[str, li
         values = [disagreement(list(m.values()), g) for m, g in zip(models, first.gts, strict=True)]
         order = sorted(range(len(values)), key=lambda i: -values[i])
         return {
-            "Where the runs differ most": draw(order, lambda i: f"disagreement {values[i]:.2f}")
+            "where the runs differ most": draw(order, lambda i: f"disagreement {values[i]:.2f}")
         }
     (label,) = found
     values = [quality(m[label], g) for m, g in zip(models, first.gts, strict=True)]
@@ -147,8 +147,8 @@ def _pictures(found: dict[str, Found], scores: dict[str, float]) -> dict[str, li
     best = sorted(set(order).difference(worst), key=lambda i: (-values[i], -sizes[i]))
     text = "quality {:.2f}".format
     return {
-        "Worst images": draw(worst, lambda i: text(values[i])),
-        "Best images": draw(best, lambda i: text(values[i])),
+        "worst images": draw(worst, lambda i: text(values[i])),
+        "best images": draw(best, lambda i: text(values[i])),
     }
 
 

@@ -81,6 +81,7 @@ def render_report(runs: list[Run]) -> str:
         about=about_table(runs),
         troubles={tab: [s for t, s in troubles if t == tab] for tab in TABS},
         results=results(runs),
+        has_ema=any(run.ema_results for run in runs),
         configuration=configuration(runs),
         curves=curves(runs),
         misalignment=misalignment(runs),
@@ -110,7 +111,7 @@ def _result(dataset: str, runs: list[Run]) -> Result:
     for run in runs:
         averaged = run.ema_results.get(dataset)
         named = {run.label: values[run.label]}
-        named |= {f"{run.label}, moving average of the weights": averaged} if averaged else {}
+        named |= {f"{run.label}, EMA": averaged} if averaged else {}
         rows += [[name, *(_number(v.get(m), ".1f") for m in means)] for name, v in named.items()]
     table = Table(["run", *means], rows)
     charts = []
