@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Download BCCD, 364 images of blood cells (MIT licence, (c) 2017 shenggan), in VOC's layout.
 
-python datasets/prepare_bccd.py                 # datasets/BCCD, 8 MB
+python datasets/prepare_bccd.py                 # datasets/BCCD, 9 MB
 """
 
 import hashlib
