@@ -186,7 +186,7 @@ def run_hook(hook, iterations, max_iter, before=lambda i: None):
         before(i)
         hook.before_step()
         hook.after_step()
-    hook.trainer.iter = iterations[-1]
+    hook.trainer.iter = iterations[-1] + 1  # as Detectron2's train loop
     hook.after_train()
 
 

@@ -97,7 +97,7 @@ class KeepBest(HookBase):
         if not ap > self._best:  # nor where it is NaN
             return
         self._best = ap
-        iteration = self.trainer.iter
+        iteration = min(self.trainer.iter, self.trainer.max_iter - 1)  # one more in after_train
         data = {"model": self._model.state_dict(), "iteration": iteration, "AP": ap}
         replace_file(self._path, lambda f: torch.save(data, f))
         logger.info(f"AP {ap:.1f} after iteration {iteration} is the best so far: {self._path}")
