@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths, PointMatcher
+from tests.pretend_gpu import DEVICE, pretend_gpu
 
 from .scenes import random_boxes
 from .test_matcher import EXTENT, fcos_points, grid_anchors
@@ -103,6 +104,34 @@ def test_no_tensor_is_padded_to_the_most_crowded_image():
         )
     rows = sum(sizes) * 64 * 4 * 4  # bytes of four float32 coordinates a cell
     assert watch.largest <= rows < 64 * 256 * 64 * 4
+
+
+@pytest.mark.parametrize("kind", ["anchors", "points"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_labels_and_targets_on_a_pretended_gpu_are_the_cpus(strategy, kind):
+    anchors = kind == "anchors"
+    matcher = (AnchorMatcher if anchors else PointMatcher)(strategy)
+    geometry = (grid_anchors(),) if anchors else fcos_points()
+    sizes = [30, 20, 14] if anchors else [64, 16, 4]
+    boxes, classes, *predictions = crowded_batch(len(geometry[0]))
+
+    def on(device):
+        truth = GroundTruths.cat([b.to(device) for b in boxes], [c.to(device) for c in classes])
+        candidates = matcher.candidates(*(x.to(device) for x in geometry), sizes)
+        predicted = [x.to(device) for x in predictions]
+        yield
+        labels = matcher.match(candidates, truth, *predicted)
+        targets = matcher.score_targets(candidates, truth, *predicted, labels)
+        yield [*labels, targets]
+
+    *_, expected = on("cpu")
+    with pretend_gpu() as gpu:
+        steps = on(DEVICE)
+        next(steps)
+        gpu.reset()
+        got = next(steps)
+        assert len(gpu.waits) == 1
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(got, expected, strict=True))
 
 
 @pytest.mark.gpu
