@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage

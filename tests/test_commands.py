@@ -4,6 +4,7 @@ import argparse
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -86,3 +87,11 @@ def test_help_begins_with_a_sentence_and_an_example(script, monkeypatch, capsys)
         runpy.run_path(str(REPOSITORY / script), run_name="__main__")
     sentence, example = capsys.readouterr().out.split("\n\n")[1:3]
     assert sentence.endswith(".") and f"python {script}" in example
+
+
+@pytest.mark.parametrize("script", ["train_net.py", "tools/predict.py"])
+def test_known_warnings_of_others_are_silent(script):
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stderr == ""

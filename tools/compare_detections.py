@@ -15,6 +15,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 from tqdm import tqdm

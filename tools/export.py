@@ -15,6 +15,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 import numpy as np
 import torch
 from detectron2.config import CfgNode

@@ -12,6 +12,8 @@ import statistics
 import time
 from pathlib import Path
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model

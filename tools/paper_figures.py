@@ -13,6 +13,8 @@ their qualities and what the strategies label them, as a picture and as a table 
 import argparse
 from pathlib import Path
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 from detectron2.modeling import build_model
 from matplotlib.figure import Figure
 

@@ -15,6 +15,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 from detectron2.data import Metadata
 
 from mutual_guidance.arguments import Parser, add_model, at_least_one, check_model

@@ -12,6 +12,8 @@ into an animated GIF.
 import argparse
 from pathlib import Path
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from tqdm import tqdm
