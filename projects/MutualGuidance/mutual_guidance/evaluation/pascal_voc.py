@@ -7,6 +7,7 @@ Shape symbols: D detections of a class, M ground truths of an image, T IoU thres
 import itertools
 import logging
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class PascalVOCEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         predictions = dict(itertools.chain.from_iterable(p.items() for p in gathered))
-        aps = np.array([self._class_ap(c, predictions) for c in range(len(self._classes))])
+        aps = np.array([self._ap_of(found) for found in self._found(predictions)])
         means = np.nanmean(aps, axis=0) if np.isfinite(aps).any() else aps[0]
         at = {f"AP{t:.0f}": means[list(IOU_THRESHOLDS * 100).index(t)] for t in (50, 75)}
         results = {"AP": means.mean(), **at}
@@ -80,33 +81,51 @@ class PascalVOCEvaluator(DatasetEvaluator):
         )
         return OrderedDict(bbox={k: float(v) for k, v in results.items()})
 
-    def _class_ap(self, class_id: int, predictions: dict) -> np.ndarray:
-        """AP in percent at each threshold (T,)."""
-        matches, scores, num_gts = [], [], 0
+    def _found(self, predictions: dict) -> list["_Found"]:
+        """Of each class, going to an image only with those that are in it."""
+        found = [_Found() for _ in self._classes]
         for record in self._records:
-            gts = record.objects[record.objects["class"] == class_id]
-            difficult = gts["difficult"]
-            num_gts += (~difficult).sum()
-            if record.image_id not in predictions:
-                continue
-            boxes, image_scores, classes = predictions[record.image_id]
-            keep = (classes == class_id).nonzero().squeeze(1)
-            keep = keep[image_scores[keep].argsort(descending=True, stable=True)]
-            # In float64, where an IoU of exactly the threshold is not above it.
-            gt_boxes = torch.from_numpy(gts["box"])
-            ious = box_iou(boxes[keep].double(), gt_boxes).numpy()
-            matches.append(match_detections(ious, difficult))
-            scores.append(image_scores[keep].numpy())
-        if num_gts == 0:
+            objects = record.objects
+            boxes, scores, classes = predictions.get(record.image_id, _NOTHING)
+            best_first = scores.argsort(descending=True, stable=True)
+            for class_id in {*objects["class"].tolist(), *classes.tolist()}:
+                gts = objects[objects["class"] == class_id]
+                keep = best_first[classes[best_first] == class_id]
+                ious = np.zeros((len(keep), len(gts)))
+                if ious.size:
+                    # In float64, where an IoU of exactly the threshold is not above it.
+                    ious = box_iou(boxes[keep].double(), torch.from_numpy(gts["box"])).numpy()
+                of_class = found[class_id]
+                of_class.matches.append(match_detections(ious, gts["difficult"]))
+                of_class.scores.append(scores[keep].numpy())
+                of_class.num_gts += (~gts["difficult"]).sum()
+        return found
+
+    def _ap_of(self, found: "_Found") -> np.ndarray:
+        """AP in percent at each threshold (T,)."""
+        if found.num_gts == 0:
             return np.full(len(IOU_THRESHOLDS), np.nan)
-        order = np.argsort(-np.concatenate(scores or [[]]), kind="stable")
-        matched = np.concatenate(matches or [np.zeros((0, len(IOU_THRESHOLDS)), int)])[order]
-        return np.array([self._ap(matched[:, t], num_gts) for t in range(len(IOU_THRESHOLDS))])
+        order = np.argsort(-np.concatenate(found.scores), kind="stable")
+        matched = np.concatenate(found.matches)[order]
+        return np.array([self._ap(m, found.num_gts) for m in matched.T])
 
     def _ap(self, matched: np.ndarray, num_gts: int) -> float:
         true, false = np.cumsum(matched == 1), np.cumsum(matched == 0)
         precision = true / np.maximum(true + false, np.finfo(np.float64).eps)
         return 100 * voc_ap(true / num_gts, precision, self._is_2007)
+
+
+# Boxes, scores and classes of an image without a prediction.
+_NOTHING = (torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+
+@dataclass
+class _Found:
+    """Of one class: matches (D, T) and scores (D,) of each image, and the objects that count."""
+
+    matches: list[np.ndarray] = field(default_factory=list)
+    scores: list[np.ndarray] = field(default_factory=list)
+    num_gts: int = 0
 
 
 def match_detections(ious: np.ndarray, difficult: np.ndarray) -> np.ndarray:
