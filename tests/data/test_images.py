@@ -108,6 +108,12 @@ def test_orientation_counts(tmp_path, pixels):
     assert reason == "image is of another size than its annotation says"
 
 
+def test_the_size_of_a_png_is_known_without_decoding_it(tmp_path, monkeypatch, pixels):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda image: 1 / 0)
+    assert image_size(str(tmp_path / "a.png")) == (40, 24)
+
+
 def test_decompression_bomb_is_refused(tmp_path, monkeypatch, pixels):
     written(tmp_path / "a.png", pixels)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # Pillow refuses twice as many

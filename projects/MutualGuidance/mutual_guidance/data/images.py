@@ -27,6 +27,8 @@ _UPRIGHT_BY = {
 }
 _TURNED_BY_90_DEGREES = (5, 6, 7, 8)
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 # Of more than 8 bits a channel. Pillow would not scale but clip them to 8 bits.
 _DEEP_MODES = ("I", "F")
 
@@ -106,7 +108,20 @@ def _size_and_turn(path: str) -> tuple[tuple[int, int], bool]:
         if not _ends_whole(path, image.format):
             _decode(image)
         _refuse_deep(image)
+        if image.format == "PNG" and not _may_have_exif(path):
+            return image.size, False
         return image.size, _orientation(image) in _TURNED_BY_90_DEGREES
+
+
+def _may_have_exif(path: str) -> bool:
+    """Whether a PNG has a chunk that EXIF can stand in, for which Pillow would decode all of it."""
+    with open(path, "rb") as f:
+        f.seek(len(_PNG_SIGNATURE))
+        while len(header := f.read(8)) == 8:
+            if header[4:] in _EXIF_CHUNKS:
+                return True
+            f.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)  # with its sum
+    return False
 
 
 def _decode(image: Image.Image) -> None:
