@@ -187,9 +187,17 @@ def descendants(pid: int) -> list[int]:
     return family
 
 
+def lives(pid: int) -> bool:
+    """Not where it only waits for its new parent to take note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return False
+
+
 def wait_until_gone(family: list[int]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while any(Path(f"/proc/{pid}").exists() for pid in family):
+    while any(map(lives, family)):
         if time.monotonic() > deadline:
             raise RuntimeError(f"of the processes {family} some do not end")
         time.sleep(0.02)
