@@ -12,6 +12,7 @@ from .archives import iteration_inside
 
 METRICS_FILE = "metrics.json"
 RESULTS_FILE = "evaluation.json"
+EMA_RESULTS_FILE = "evaluation_ema.json"  # of the moving average of the weights
 DETECTIONS_FOLDER = "detections"  # what was detected, by data set
 CLASS_AP = "AP-"  # before the name of a class, in the results
 _CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")

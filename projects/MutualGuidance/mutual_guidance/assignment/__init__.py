@@ -17,8 +17,8 @@ ground truth gets, and lets each task say *which* for the other:
 :class:`AnchorMatcher` labels anchors and lists the steps; :class:`PointMatcher` labels the points
 of FCOS, with the centerness in the place of the IoU. Both label both tasks of a whole batch in one
 call, without gradients, and return an :class:`Assignment`. ``STRATEGIES`` are the static rule, the
-two directions alone, and both together: rows of ``QUALITIES``, what ranks, and ``COUNTS``, how
-many.
+two directions alone, both together, and rules of other papers: rows of ``QUALITIES``, what ranks,
+``COUNTS``, how many, and ``POOLS``, among which.
 
 An object of class 1 and four anchors, of IoU 0.8, 0.6, 0.45 and 0 with it:
 
@@ -57,10 +57,11 @@ from .assign import Assignment
 from .matcher import AnchorMatcher, PointMatcher
 from .pairs import GroundTruths
 from .quality import amplify, centerness, matched_pairwise_iou
-from .strategies import COUNTS, QUALITIES, STRATEGIES
+from .strategies import COUNTS, POOLS, QUALITIES, STRATEGIES
 
 __all__ = [
     "COUNTS",
+    "POOLS",
     "QUALITIES",
     "STRATEGIES",
     "AnchorMatcher",

@@ -196,7 +196,7 @@ class AnchorMatcher(_Matcher):
     ) -> None:
         """
         Args:
-            strategy: a row of the table above.
+            strategy: a row of ``STRATEGIES``.
             sigma: degree of amplification, above 1; the paper uses 2.
             iou_thresholds: ignored from the first on, positive from the second on, in (0, 1].
             num_classes: K; only needed where ``pred_logits`` is None.

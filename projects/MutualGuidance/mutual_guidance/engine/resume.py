@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from ..errors import ConfigError
+from ..run_files import flatten
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
     """
     run = _read(path) if os.path.isfile(path) else {}
     comm.synchronize()  # the main process writes the file anew
-    given = _flat(yaml.safe_load(cfg.dump()))
+    given = flatten(yaml.safe_load(cfg.dump()))
     differing = [key for key in given if key in run and given[key] != run[key]]
     if _CLASSES in differing and run[_CLASSES]:
         raise ConfigError(
@@ -61,19 +62,8 @@ def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as f:
-            return _flat(yaml.safe_load(f) or {})
+            return flatten(yaml.safe_load(f) or {})
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(
             f"--resume: {path} cannot be read; remove it to go on with the config that is given"
         ) from error
-
-
-def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted key."""
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -25,7 +25,7 @@ from ..checkpoint import Checkpointer
 from ..data import build_test_loader, build_train_loader
 from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
-from ..run_files import CLASS_AP, RESULTS_FILE, write_text
+from ..run_files import CLASS_AP, EMA_RESULTS_FILE, RESULTS_FILE, write_text
 from . import full_disk
 from .console import summary
 from .ema import EMAHook, build_ema
@@ -45,8 +45,6 @@ def _is_worth_a_traceback(record: logging.LogRecord) -> bool:
 
 # It logs the traceback of whatever ends a training.
 logging.getLogger("detectron2.engine.train_loop").addFilter(_is_worth_a_traceback)
-
-EMA_RESULTS_FILE = "evaluation_ema.json"
 
 
 class Trainer(DefaultTrainer):

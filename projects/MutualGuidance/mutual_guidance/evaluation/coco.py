@@ -23,6 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data import Record
+from ..run_files import CLASS_AP
 from .ground_truth import load_records
 
 logger = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ def summarize(
         metrics[f"AP@{limits[more]}"] = _mean(precision[..., 0, more])
         metrics[f"AP50@{limits[more]}"] = _mean(precision[0, ..., 0, more])
         metrics[f"AP75@{limits[more]}"] = _mean(precision[5, ..., 0, more])
-    of_class = {f"AP-{n}": _mean(precision[:, :, k, 0, at]) for k, n in enumerate(classes)}
+    of_class = {f"{CLASS_AP}{n}": _mean(precision[:, :, k, 0, at]) for k, n in enumerate(classes)}
     return metrics | of_class
 
 

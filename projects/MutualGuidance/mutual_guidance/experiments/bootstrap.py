@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..evaluation.pascal_voc import IOU_THRESHOLDS
+from ..run_files import CLASS_AP
 from .matches import Matches
 
 DRAWS = 2000
@@ -57,7 +58,7 @@ def metrics(
     aps = np.stack([average_precision(m, weights) for m in matches])  # (classes, B, T)
     chosen = aps[[classes.index(name) for name in in_mean]]
     means = _mean(chosen, axis=0)  # (B, T)
-    by_class = {f"AP-{n}": ap for n, ap in zip(classes, aps.mean(axis=2), strict=True)}
+    by_class = {f"{CLASS_AP}{n}": ap for n, ap in zip(classes, aps.mean(axis=2), strict=True)}
     return {**{n: means[:, where].mean(axis=1) for n, where in _MEANS.items()}, **by_class}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..run_files import CLASS_AP
 from .grid import Cell, compared_cells
 from .schema import BASELINE
 from .student import T_80, quantile, two_sided_p
@@ -166,5 +167,5 @@ def _in_mean(metrics: Mapping[str, float], primary: Mapping[str, Any]) -> float 
     """The primary metric of a run: AP over its classes, any other as it is."""
     if primary["metric"] != "AP":
         return metrics.get(primary["metric"])
-    of_classes = [metrics.get(f"AP-{name}") for name in primary["classes"]]
+    of_classes = [metrics.get(f"{CLASS_AP}{name}") for name in primary["classes"]]
     return None if None in of_classes else float(np.mean(of_classes))

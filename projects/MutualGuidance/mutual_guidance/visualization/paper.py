@@ -6,13 +6,13 @@ an object, and Figure 3, the amplified quality.
 from collections.abc import Sequence
 
 import torch
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
 from ..assignment import amplify
+from ..modeling.meta_arch import Guided
 from .images import GroundTruthImage
 from .qualities import CandidateRow
 
@@ -38,7 +38,7 @@ def draw_amplification(sigmas: Sequence[float]) -> Figure:
 
 
 def draw_candidates(
-    detector: DenseDetector, image: GroundTruthImage, gt_index: int, rows: Sequence[CandidateRow]
+    detector: Guided, image: GroundTruthImage, gt_index: int, rows: Sequence[CandidateRow]
 ) -> Figure:
     """Figure 2: the rows of :func:`candidate_rows` on the image and as a table."""
     figure = Figure(figsize=(13, 1.2 + max(4.5, 0.3 * len(rows))), layout="constrained")
@@ -49,13 +49,13 @@ def draw_candidates(
     return figure
 
 
-def _quality_names(detector: DenseDetector) -> tuple[str, str, str, str]:
+def _quality_names(detector: Guided) -> tuple[str, str, str, str]:
     """Headers of the qualities."""
     prior = _PRIOR_HEADERS[detector.prior_name]
     return prior, "IoU regressed", "score", f"{prior} amplified"
 
 
-def candidates_table(detector: DenseDetector, rows: Sequence[CandidateRow]) -> str:
+def candidates_table(detector: Guided, rows: Sequence[CandidateRow]) -> str:
     """The table of the terminal: a label behind the quality that decides it."""
     prior, regressed, score, amplified = _quality_names(detector)
     headers = ["", prior, "static", regressed, "Localize to Classify"]
@@ -68,7 +68,7 @@ def candidates_table(detector: DenseDetector, rows: Sequence[CandidateRow]) -> s
     return tabulate(lines, headers, tablefmt="pipe", floatfmt=".2f")
 
 
-def _draw_table(axes: Axes, detector: DenseDetector, rows: Sequence[CandidateRow]) -> None:
+def _draw_table(axes: Axes, detector: Guided, rows: Sequence[CandidateRow]) -> None:
     """The table of the picture: a label is the colour of the quality that decides it."""
     plain = "white"
     cells, colors = [], []

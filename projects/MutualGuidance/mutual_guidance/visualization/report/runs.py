@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ...engine.trainer import EMA_RESULTS_FILE
 from ...errors import InputError, UserError
 from ...evaluation import misalignment
-from ...run_files import METRICS_FILE, RESULTS_FILE
+from ...run_files import EMA_RESULTS_FILE, METRICS_FILE, RESULTS_FILE
 from .. import ASSIGNMENTS_FOLDER
 from .files import (
     image_uri,
