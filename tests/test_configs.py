@@ -1,4 +1,4 @@
-"""The configs are built, trained for a step with each strategy, and run."""
+"""The configs are built, trained for a step, and run."""
 
 import math
 from pathlib import Path
@@ -32,8 +32,8 @@ PARAMETERS = {
 }
 
 
-def build(config):
-    cfg = load_config(str(REPOSITORY / "configs" / config), ["MODEL.DEVICE", "cpu"])
+def build(config, device="cpu"):
+    cfg = load_config(str(REPOSITORY / "configs" / config), ["MODEL.DEVICE", device])
     return build_model(cfg)
 
 
@@ -44,14 +44,16 @@ def half_empty_batch():
 
 
 def set_strategy(model, strategy):
-    """Exchange the matcher, so that a model is built once for the four strategies."""
+    """Exchange the matcher, so that a model is built once for all strategies."""
     model.matcher = model.matcher.with_strategy(strategy)
 
 
 @pytest.mark.parametrize("config", [*DETECTORS, "Shapes/retinanet_R_18.yaml"])
-def test_trains_with_every_strategy_and_infers(config, storage):
+def test_trains_and_infers(config, storage):
     model = build(config)
-    for strategy in STRATEGIES:
+    # Labels know anchors from points and nothing else of a detector.
+    all_strategies = Path(config).stem in ("fssd_R_18", "fcos_R_18")
+    for strategy in STRATEGIES if all_strategies else ("static", "mutual_guidance"):
         set_strategy(model, strategy)
         model.zero_grad()
         losses = model(half_empty_batch())
@@ -86,7 +88,9 @@ def test_the_config_of_a_data_set_is_a_detector_and_the_data(config):
 @pytest.mark.parametrize("column", [0, 1])
 def test_parameters_are_the_recipes(name, column):
     folder = ("PascalVOC-Detection", "COCO-Detection")[column]
-    count = sum(p.numel() for p in build(f"{folder}/{name}.yaml").parameters())
+    with torch.device("meta"):
+        model = build(f"{folder}/{name}.yaml", device="meta")
+    count = sum(p.numel() for p in model.parameters())
     # The recipe rounds to 0.01 million, and counts up to 0.01 million biases before a BatchNorm.
     assert count / 1e6 == pytest.approx(PARAMETERS[name][column], abs=0.015)
 

@@ -89,10 +89,10 @@ def test_models_of_all_strategies_are_one_onnx_file(tmp_path, needs_onnx):
     assert len(files) == 1
 
 
-def test_models_of_all_strategies_are_one_torch_graph(tmp_path):
+def test_models_of_two_strategies_are_one_torch_graph(tmp_path):
     weights = tiny_model(tiny_config("fssd_R_18")).state_dict()
     graphs = set()
-    for strategy in STRATEGIES:
+    for strategy in ("static", "mutual_guidance"):
         exported(strategy, tmp_path / "model.pt2", weights)
         program = torch.export.load(str(tmp_path / "model.pt2"))
         graphs.add(program.graph_module.code)
