@@ -80,16 +80,10 @@ def test_trains_on_detectron2s_builtin_voc(tmp_path):
     assert results(tmp_path / "out")["AP-boat"] is not None
 
 
-@pytest.mark.parametrize(
-    ("opts", "message"),
-    [
-        (["MODEL.MUTUAL_GUIDANCE.STRATEGIE", "static"], "STRATEGIE"),
-        (["DATASETS.TRAIN", "('shapes_trian',)"], "did you mean shapes_train"),
-    ],
-)
-def test_errors_are_one_sentence(opts, message, tmp_path):
-    log = train_net("--config-file", CONFIG, *opts, "OUTPUT_DIR", tmp_path, ok=False)
-    assert "error: " in log and message in log and "Traceback" not in log
+def test_errors_are_one_sentence(tmp_path):
+    opts = ["DATASETS.TRAIN", "('shapes_trian',)", "OUTPUT_DIR", tmp_path]
+    log = train_net("--config-file", CONFIG, *opts, ok=False)
+    assert "error: " in log and "did you mean shapes_train" in log and "Traceback" not in log
 
 
 def test_pairs_stand_with_and_without_opts(capsys):

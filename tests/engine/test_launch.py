@@ -72,7 +72,7 @@ SYNCHRONISED = ("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.PYRAMID.NORM", "naiv
 @pytest.mark.parametrize(
     ("config_opts", "norm"),
     [
-        ((), FROZEN),
+        pytest.param((), FROZEN, marks=pytest.mark.slow),
         pytest.param(FCOS, FROZEN, marks=pytest.mark.slow),
         ((), SYNCHRONISED),
     ],
