@@ -2,7 +2,7 @@
 
 from .backbone import VGG16, FSSDPyramid, RFBPyramid, TopDownPyramid
 from .head import PerLevelFCOSHead, PerLevelHead
-from .losses import balanced_l1_loss
+from .losses import balanced_l1_loss, focal_loss, iou_loss
 from .meta_arch import FSSD, GuidedFCOS, GuidedRetinaNet, RFBNet
 
 __all__ = [
@@ -17,4 +17,6 @@ __all__ = [
     "TopDownPyramid",
     "VGG16",
     "balanced_l1_loss",
+    "focal_loss",
+    "iou_loss",
 ]
