@@ -60,7 +60,8 @@ def make_cfg(voc, voc_entry, tmp_path):
                 "INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True, "SOLVER.EPOCHS", 0.0,
                 "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.IMS_PER_BATCH", 2,
                 "SOLVER.CHECKPOINT_PERIOD", 100, "SOLVER.WARMUP_ITERS", 2,
-                "DATALOADER.NUM_WORKERS", 0, "MODEL.DEVICE", "cpu", *opts,
+                "DATALOADER.NUM_WORKERS", 0, "MODEL.DEVICE", "cpu",
+                "SOLVER.AMP.ENABLED", False, *opts,
             ],
         )  # fmt: skip
         check_values(cfg)

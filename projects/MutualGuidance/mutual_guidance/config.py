@@ -104,8 +104,9 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # After so many seconds without an iteration or an evaluated image, which must be more than
     # COCO's metrics take, a process ends the run: something hangs. 0 is without limit.
     cfg.SOLVER.HANG_SECONDS = 1800.0
-    # With SOLVER.AMP.ENABLED: float16 (on a GPU) or bfloat16. Assignment stays in float32.
-    cfg.SOLVER.AMP.PRECISION = "float16"
+    # With SOLVER.AMP.ENABLED: float16 (on a GPU), bfloat16, or "auto": what the device does well,
+    # float32 perhaps, and MODEL.CHANNELS_LAST with it. Assignment stays in float32.
+    cfg.SOLVER.AMP.PRECISION = "auto"
     # Decay of a moving average of the weights that is kept and evaluated beside them, in [0, 1); 0
     # keeps none.
     cfg.SOLVER.EMA_DECAY = 0.0

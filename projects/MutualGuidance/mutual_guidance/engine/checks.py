@@ -14,7 +14,7 @@ from torchvision.models import list_models
 from ..errors import ConfigError, UserError
 from ..modeling.meta_arch import Guided
 from ..typed import did_you_mean, nearest_path
-from .step import PRECISIONS
+from .precision import PRECISIONS
 
 _HEADS = ("per_level", "shared")
 
@@ -23,7 +23,7 @@ def check_values(cfg: CfgNode) -> None:
     """Raise ConfigError for values that cannot be used."""
     guidance, solver = cfg.MODEL.MUTUAL_GUIDANCE, cfg.SOLVER
     _check_choice("MODEL.MUTUAL_GUIDANCE.HEAD", guidance.HEAD, _HEADS)
-    _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, PRECISIONS)
+    _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, ("auto", *PRECISIONS))
     _check_least("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", guidance.STATIC_ITERS, 0)
     _check_least("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH, 1)
     _check_least("SOLVER.HANG_SECONDS", solver.HANG_SECONDS, 0)

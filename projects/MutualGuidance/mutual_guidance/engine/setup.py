@@ -23,6 +23,7 @@ from . import full_disk
 from .checks import check_batch, check_values, check_weights
 from .console import setup_logs
 from .output import check_output, check_shared_memory
+from .precision import resolve_precision
 from .resume import keep_to_run
 
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
@@ -202,7 +203,12 @@ def _explained(reason: str, known: list[str]) -> str:
 
 
 def resolve_device(cfg: CfgNode) -> None:
-    """MODEL.DEVICE "auto" to what there is. Raises ConfigError for a GPU that is not there."""
+    """
+    MODEL.DEVICE "auto" to what there is, then the precision to what that does well.
+
+    Raises:
+        ConfigError: for a GPU that is not there.
+    """
     has_gpu = torch.cuda.is_available()
     if cfg.MODEL.DEVICE == "auto":
         cfg.MODEL.DEVICE = "cuda" if has_gpu else "cpu"
@@ -212,9 +218,7 @@ def resolve_device(cfg: CfgNode) -> None:
         raise ConfigError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; use auto or cpu"
         )
-    amp = cfg.SOLVER.AMP
-    if amp.ENABLED and cfg.MODEL.DEVICE == "cpu" and amp.PRECISION == "float16":
-        raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU; on the CPU use bfloat16")
+    resolve_precision(cfg)
 
 
 def known_classes(cfg: CfgNode) -> list[str]:

@@ -14,17 +14,16 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteLoss
 from ..run_files import replace_file
-
-PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+from .precision import PRECISIONS
 
 
 def build_step(
     cfg: CfgNode, model: nn.Module, loader: Iterable, optimizer: torch.optim.Optimizer
 ) -> SimpleTrainer:
     """What runs the iterations, by SOLVER.AMP."""
-    precision = PRECISIONS[cfg.SOLVER.AMP.PRECISION]
     if not cfg.SOLVER.AMP.ENABLED:
         return Step(cfg.OUTPUT_DIR, model, loader, optimizer)
+    precision = PRECISIONS[cfg.SOLVER.AMP.PRECISION]
     if not cfg.MODEL.DEVICE.startswith("cuda"):  # where Detectron2's AMPTrainer does not work
         _autocast_in_training(model, precision)
         return Step(cfg.OUTPUT_DIR, model, loader, optimizer)

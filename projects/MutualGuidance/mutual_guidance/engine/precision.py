@@ -1,0 +1,56 @@
+"""The precision in which a device trains fastest."""
+
+import logging
+import re
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+
+from ..errors import ConfigError
+
+PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_precision(cfg: CfgNode) -> None:
+    """
+    SOLVER.AMP.PRECISION "auto" to what MODEL.DEVICE, which is resolved, does well.
+
+    Raises:
+        ConfigError: float16 without a GPU.
+    """
+    amp = cfg.SOLVER.AMP
+    if not amp.ENABLED:
+        return
+    if amp.PRECISION == "auto":
+        precision = best_precision(cfg.MODEL.DEVICE)
+        amp.ENABLED = cfg.MODEL.CHANNELS_LAST = precision in PRECISIONS
+        if amp.ENABLED:
+            amp.PRECISION = precision
+        layout = "channels-last" if cfg.MODEL.CHANNELS_LAST else "channels-first"
+        logger.info(
+            f"Training in {precision}, {layout}, as is fast on this device; other choices: "
+            "SOLVER.AMP and MODEL.CHANNELS_LAST"
+        )
+    elif amp.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
+        raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU; on the CPU use bfloat16")
+
+
+def best_precision(device: str) -> str:
+    """
+    "bfloat16" on a GPU of compute capability 8 or more and on a CPU that has instructions for it,
+    else "float16" on a GPU and "float32" on a CPU.
+    """
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+    return "bfloat16" if _cpu_has_bfloat16() else "float32"
+
+
+def _cpu_has_bfloat16(path: str = "/proc/cpuinfo") -> bool:
+    """Of x86, on Linux; elsewhere PyTorch's bfloat16 was not measured."""
+    try:
+        return re.search(r"\b(avx512_bf16|amx_bf16)\b", Path(path).read_text()) is not None
+    except OSError:
+        return False

@@ -1,0 +1,58 @@
+"""The precision that a device gets."""
+
+import pytest
+
+from mutual_guidance.engine import load_config
+from mutual_guidance.engine import precision as module
+from mutual_guidance.engine.setup import resolve_device
+from mutual_guidance.errors import ConfigError
+from tests.pretend_gpu import pretend_gpu
+from tests.runs import CONFIG
+
+
+def resolved(*opts):
+    """AMP.ENABLED, AMP.PRECISION where it counts, and CHANNELS_LAST, of the quickstart's config."""
+    cfg = load_config(CONFIG, opts)
+    resolve_device(cfg)
+    amp = cfg.SOLVER.AMP
+    return amp.ENABLED, amp.PRECISION if amp.ENABLED else "float32", cfg.MODEL.CHANNELS_LAST
+
+
+@pytest.mark.parametrize(
+    "has_bfloat16, expected",
+    [(True, (True, "bfloat16", True)), (False, (False, "float32", False))],
+)
+def test_auto_on_a_cpu(has_bfloat16, expected, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: has_bfloat16)
+    with caplog.at_level("INFO"):
+        assert resolved("MODEL.DEVICE", "cpu") == expected
+    assert f"Training in {expected[1]}, channels-" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "capability, precision", [((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")]
+)
+def test_auto_on_a_gpu(capability, precision):
+    with pretend_gpu(capability):
+        assert resolved() == (True, precision, True)
+
+
+def test_what_is_named_stays():
+    cpu = ("MODEL.DEVICE", "cpu")
+    assert resolved(*cpu, "SOLVER.AMP.ENABLED", False) == (False, "float32", False)
+    assert resolved(*cpu, "SOLVER.AMP.PRECISION", "bfloat16") == (True, "bfloat16", False)
+
+
+def test_float16_needs_a_gpu():
+    with pytest.raises(ConfigError, match="float16 needs a GPU; on the CPU use bfloat16"):
+        resolved("MODEL.DEVICE", "cpu", "SOLVER.AMP.PRECISION", "float16")
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [("avx512f avx512_bf16", True), ("amx_bf16 amx_tile", True), ("avx512f avx2", False)],
+)
+def test_flags_of_a_cpu(flags, expected, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"model name\t: some CPU\nflags\t\t: fpu {flags} sse\n")
+    assert module._cpu_has_bfloat16(str(tmp_path / "cpuinfo")) == expected
+    assert not module._cpu_has_bfloat16(str(tmp_path / "nothing"))
