@@ -1,11 +1,14 @@
 """End to end, as a user calls it."""
 
+import builtins
+import os
 import re
+import runpy
 
 import pytest
 
 import train_net as script
-from tests.conftest import VOCWriter
+from tests.conftest import REPOSITORY, VOCWriter
 from tests.runs import CONFIG, overfit, results, train_net
 
 
@@ -94,3 +97,23 @@ def test_pairs_stand_with_and_without_opts(capsys):
     with pytest.raises(SystemExit):
         script.parse_args(["--config-file", "c.yaml", "--num-machines", "2"])
     assert "name the first with --dist-url" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "environment, expected", [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")]
+)
+def test_threads_are_told_how_to_wait_before_pytorch_is_there(environment, expected, monkeypatch):
+    class Imported(Exception):
+        pass
+
+    def imported(name, *args):
+        if name.split(".")[0] in ("torch", "detectron2", "mutual_guidance"):
+            raise Imported
+        return real(name, *args)
+
+    real = builtins.__import__
+    monkeypatch.setattr(os, "environ", environment)
+    with monkeypatch.context() as patch, pytest.raises(Imported):
+        patch.setattr(builtins, "__import__", imported)
+        runpy.run_path(str(REPOSITORY / "train_net.py"))
+    assert environment["OMP_WAIT_POLICY"] == expected
