@@ -45,7 +45,7 @@ def make_cfg(voc, voc_entry, tmp_path):
         opts = {
             "DATASETS.TRAIN": (voc_entry["name"],), "DATASETS.TEST": (), "MODEL.DEVICE": "cpu",
             "DATALOADER.NUM_WORKERS": 0, "SOLVER.IMS_PER_BATCH": 2, "SOLVER.MAX_ITER": 4,
-            "SOLVER.WARMUP_ITERS": 0, "MODEL.WEIGHTS": "",
+            "SOLVER.WARMUP_ITERS": 0, "SOLVER.AMP.ENABLED": False, "MODEL.WEIGHTS": "",
             "OUTPUT_DIR": str(tmp_path / "out"), **opts,
         }  # fmt: skip
         pairs = [x for pair in opts.items() for x in pair]

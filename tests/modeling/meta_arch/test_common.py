@@ -1,9 +1,16 @@
 import pytest
 import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.structures import Boxes
 from torch import distributed as dist
 
-from mutual_guidance.assignment import Assignment
-from mutual_guidance.modeling.meta_arch.common import focal_loss, loss_normalizers
+from mutual_guidance.assignment import Assignment, GroundTruths
+from mutual_guidance.modeling.meta_arch.common import (
+    box_targets,
+    loss_normalizers,
+    matched_boxes,
+    sum_of,
+)
 
 
 def assignment(num_cls, num_loc, num_anchors=10):
@@ -34,10 +41,35 @@ def test_normalizers_count_the_batch_of_all_processes(storage, monkeypatch):
     assert loss_normalizers(assignment(0, 0)).tolist() == [0.5, 0.5]
 
 
-def test_focal_loss_leaves_out_ignored_anchors():
-    logits = torch.tensor([[[0.0, 0.0], [5.0, 5.0], [0.0, 0.0]]])
-    labels = torch.tensor([[0, -1, 2]])  # a class, ignored, background of 2 classes
-    # Logit 0: ln 2 * 0.5 ** 2, weighted 0.25 for the label's class and 0.75 for the others.
-    unit = 0.25 * torch.tensor(2.0).log()
-    expected = unit * (0.25 + 0.75 + 0.75 + 0.75)
-    assert focal_loss(logits, labels, 2, 0.25, 2.0).item() == pytest.approx(expected.item())
+@pytest.fixture
+def anchors_and_boxes():
+    """Anchors (50, 4), and a box for each of two images' anchors."""
+    corners, sizes = torch.rand(3, 50, 2) * 60, torch.rand(3, 50, 2) * 50 + 1
+    boxes = torch.cat((corners, corners + sizes), dim=2)
+    return boxes[0], boxes[1:]
+
+
+def test_box_targets_are_detectron2s(anchors_and_boxes):
+    transform = Box2BoxTransform((10.0, 10.0, 5.0, 5.0))
+    anchors, boxes = anchors_and_boxes
+    expected = torch.stack([transform.get_deltas(anchors, x) for x in boxes])
+    assert torch.equal(box_targets(transform, anchors, boxes), expected)
+
+
+def test_an_anchor_without_an_object_aims_at_itself():
+    gts = GroundTruths.cat(
+        [torch.tensor([[0.0, 0, 9, 9]]), torch.zeros(0, 4)],
+        [torch.zeros(1).long(), torch.zeros(0).long()],
+    )
+    anchors = [Boxes(torch.tensor([[1.0, 1, 2, 2]])), Boxes(torch.tensor([[3.0, 3, 4, 4]]))]
+    mask = torch.tensor([[True, False], [False, False]])
+    labels = Assignment(mask.long(), mask.long() - 1, mask, mask.long() - 1)
+    expected = [[[0, 0, 9, 9], [3, 3, 4, 4]], [[1, 1, 2, 2], [3, 3, 4, 4]]]
+    assert matched_boxes(anchors, gts, labels).tolist() == expected
+
+
+def test_what_is_not_selected_has_no_loss_and_no_gradient():
+    losses = torch.tensor([[1.0, float("nan")], [2.0, 4.0]], requires_grad=True)
+    total = sum_of(losses, torch.tensor([[True, False], [False, True]]))
+    total.backward()
+    assert total == 5 and losses.grad.tolist() == [[1, 0], [0, 1]]

@@ -5,6 +5,7 @@ import inspect
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes
@@ -13,6 +14,7 @@ from detectron2.utils.events import EventStorage
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.engine import load_config
 from mutual_guidance.modeling.meta_arch import GuidedFCOS, GuidedRetinaNet, ground_truths
+from mutual_guidance.modeling.meta_arch.guided import grid_anchors
 from tests.conftest import REPOSITORY, make_instances, tiny_config, tiny_model
 
 from .predictions import make_dense
@@ -122,3 +124,13 @@ def test_every_strategy_trains_towards_qualities(detector, strategy, storage):
 def test_an_unknown_target_is_refused():
     with pytest.raises(ValueError, match="unknown cls_target 'labels'; choose one of label, qual"):
         build_model(tiny_config("fcos_R_18", "MODEL.MUTUAL_GUIDANCE.CLS_TARGET", "labels"))
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_anchors_are_detectron2s_bit_for_bit(offset):
+    generator = DefaultAnchorGenerator(
+        sizes=[[24, 33.94], [48, 67.88]], aspect_ratios=[[1.0, 0.5]], strides=[8, 16], offset=offset
+    )
+    features = [torch.zeros(1, 1, 5, 9), torch.zeros(1, 1, 3, 1)]
+    for got, expected in zip(grid_anchors(generator, features), generator(features), strict=True):
+        assert torch.equal(got.tensor, expected.tensor)

@@ -1,5 +1,7 @@
 """An exponential moving average of the weights."""
 
+from itertools import chain
+
 from detectron2.engine import HookBase
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -7,9 +9,25 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..checkpoint import Checkpointer
 
 
+class _Average(AveragedModel):
+    def update_parameters(self, model: nn.Module) -> None:
+        """As AveragedModel's, which would wait each time for its counter to reach the device."""
+        if self.n_averaged == 0:  # a copy of the weights
+            super().update_parameters(model)
+            return
+        states = [
+            *zip(*(chain(m.parameters(), m.buffers()) for m in (self.module, model)), strict=True)
+        ]
+        for are_floats in (True, False):
+            pairs = [pair for pair in states if pair[0].is_floating_point() == are_floats]
+            if pairs:
+                self.multi_avg_fn(*map(list, zip(*pairs, strict=True)), self.n_averaged)
+        self.n_averaged += 1
+
+
 def build_ema(model: nn.Module, decay: float) -> AveragedModel:
     """The average of the weights and of BatchNorm's statistics; at first it is the weights."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return _Average(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 class EMAHook(HookBase):

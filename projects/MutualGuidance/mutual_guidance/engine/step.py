@@ -1,9 +1,9 @@
 """A training step: Detectron2's, in mixed precision where wanted, stopped by losses that are not
-finite."""
+finite, and with no wait for the device but those of the model."""
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..errors import NonFiniteLoss
+from ..modeling.late import use_later
 from ..run_files import replace_file
 from .precision import PRECISIONS
 
@@ -44,47 +45,91 @@ def _autocast_in_training(model: nn.Module, precision: torch.dtype) -> None:
     model.forward = autocast_forward
 
 
-class _Remembering:
-    """An iterable that knows what it yielded last."""
+class _Batches:
+    """The batches of a loader, on the model's device; ``last`` is the last one as it came."""
 
-    def __init__(self, loader: Iterable) -> None:
+    def __init__(self, loader: Iterable, device: torch.device) -> None:
         self.loader = loader
+        self.device = device
         self.last: list[dict] = []
 
     def __iter__(self) -> Iterator[list[dict]]:
         for batch in self.loader:
             self.last = batch
-            yield batch
+            yield [_upload(image, self.device) for image in batch]
+
+
+def _upload(value: Any, device: torch.device) -> Any:
+    """An image of a batch, or part of it, with its tensors on a device, without waiting."""
+    if device.type != "cuda":
+        return value
+    if isinstance(value, dict):
+        return {name: _upload(x, device) for name, x in value.items()}
+    if isinstance(value, Instances):
+        fields = {name: _upload(x, device) for name, x in value.get_fields().items()}
+        return Instances(value.image_size, **fields)
+    if isinstance(value, Boxes):
+        return Boxes(_upload(value.tensor, device))
+    # From other memory than pinned one the host would wait.
+    return value.pin_memory().to(device, non_blocking=True) if torch.is_tensor(value) else value
 
 
 class _FiniteLosses:
-    """Checks the losses of this process before they are used."""
+    """
+    Reads the losses of this process when they are there: on the CPU before they are used, on a GPU
+    in the next step. There the device itself leaves out the update of losses that are not finite.
+    """
 
     def __init__(self, folder: str, model: nn.Module, loader: Iterable, *args, **kwargs) -> None:
-        super().__init__(model, _Remembering(loader), *args, **kwargs)
+        self.device = next(model.parameters()).device
+        super().__init__(model, _Batches(loader, self.device), *args, **kwargs)
         self.folder = folder
+        self._prepare_optimizer()
+
+    def _prepare_optimizer(self) -> None:
+        """On a GPU let an update depend on a flag, which PyTorch's fused SGD alone does."""
+        if self.device.type != "cuda":
+            return
+        self.optimizer._step_supports_amp_scaling = True
+        for group in self.optimizer.param_groups:
+            group.update(foreach=False, fused=True)
+            for parameter in group["params"] if group["momentum"] else ():
+                # From zero on; a first step that is left out would leave them as they were found.
+                buffer = torch.zeros_like(parameter)
+                self.optimizer.state[parameter].setdefault("momentum_buffer", buffer)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict)
+        self._prepare_optimizer()
 
     def reset_data_loader(self, data_loader_builder) -> None:
-        super().reset_data_loader(lambda: _Remembering(data_loader_builder()))
+        super().reset_data_loader(lambda: _Batches(data_loader_builder(), self.device))
 
-    def _write_metrics(self, loss_dict: Mapping[str, Tensor], *args, **kwargs) -> None:
-        losses = {name: loss.item() for name, loss in loss_dict.items()}
-        if not all(map(math.isfinite, losses.values())):
-            self._stop(losses)
-        super()._write_metrics(loss_dict, *args, **kwargs)
+    def _write_metrics(self, loss_dict: Mapping[str, Tensor], data_time: float, *_) -> None:
+        batch, iteration, names = self.data_loader.last, self.iter, list(loss_dict)
+        values = torch.stack([loss.detach().float() for loss in loss_dict.values()])
+        if values.is_cuda:
+            self.optimizer.found_inf = values.isfinite().all().logical_not().float()
 
-    def _stop(self, losses: dict[str, float]) -> None:
-        batch, model = self.data_loader.last, self.model
-        path = os.path.join(self.folder, f"nonfinite_{self.iter:07d}_rank{comm.get_rank()}.pth")
+        def write(values: Tensor) -> None:
+            losses = dict(zip(names, values, strict=True))
+            if not values.isfinite().all():
+                self._stop(iteration, losses, batch)
+            self.write_metrics(losses, data_time, iteration)
+
+        use_later(values, write)
+
+    def _stop(self, iteration: int, losses: dict[str, Tensor], batch: list[dict]) -> None:
+        path = os.path.join(self.folder, f"nonfinite_{iteration:07d}_rank{comm.get_rank()}.pth")
         kept = f"{path} holds the batch and the weights"
         try:
-            save_batch(path, batch, getattr(model, "module", model))
+            save_batch(path, batch, getattr(self.model, "module", self.model))
         except (OSError, RuntimeError) as error:
             kept = f"the batch could not be saved ({error})"
         files = ", ".join(image["file_name"] for image in batch)
         terms = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         raise NonFiniteLoss(
-            f"the loss is not finite in iteration {self.iter} ({terms}) on {files}; {kept}. Lower "
+            f"the loss is not finite in iteration {iteration} ({terms}) on {files}; {kept}. Lower "
             "SOLVER.BASE_LR, warm up longer, or clip gradients (SOLVER.CLIP_GRADIENTS)"
         )
 
@@ -95,6 +140,11 @@ class Step(_FiniteLosses, SimpleTrainer):
 
 class AMPStep(_FiniteLosses, AMPTrainer):
     """Detectron2's AMPTrainer."""
+
+    def after_backward(self) -> None:
+        super().after_backward()
+        # Now, since a fused optimizer would unscale the gradients after they are clipped.
+        self.grad_scaler.unscale_(self.optimizer)
 
 
 def save_batch(path: str, batch: list[dict], model: nn.Module) -> None:

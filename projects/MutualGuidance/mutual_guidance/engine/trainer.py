@@ -25,6 +25,8 @@ from ..checkpoint import Checkpointer
 from ..data import build_test_loader, build_train_loader
 from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
+from ..modeling.late import use_now
+from ..modeling.meta_arch.curves import PERIOD
 from ..run_files import CLASS_AP, EMA_RESULTS_FILE, RESULTS_FILE, write_text
 from . import full_disk
 from .console import summary
@@ -128,6 +130,8 @@ class Trainer(DefaultTrainer):
 
     def after_step(self) -> None:
         sign_of_life()
+        if (self.iter + 1) % PERIOD == 0 or self.iter + 1 == self.max_iter:
+            use_now()  # the writers are about to write
         try:
             super().after_step()
         except Interrupted as stop:  # in the middle of an evaluation

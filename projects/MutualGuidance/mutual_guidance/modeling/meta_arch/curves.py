@@ -1,8 +1,7 @@
 """
 Curves of the assignment during training, in Detectron2's event storage.
 
-Shape symbols: N images, R anchors or points an image, M ground truths of the batch, P positives of
-a task.
+Shape symbols: N images, R anchors or points an image, M ground truths of the batch.
 """
 
 from typing import TYPE_CHECKING
@@ -10,16 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 from detectron2.structures import Boxes
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, get_event_storage
+from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ...assignment import QUALITIES, Assignment, GroundTruths
+from ..late import put_scalars_later, use_later
 
 if TYPE_CHECKING:
     from .guided import DensePredictions, Guided
 
 # Iterations between two values: the period of Detectron2's writers, so that only the batch that
-# they write about is looked at, and no other iteration waits on the device for it.
+# they write about is looked at.
 PERIOD = 20
 HISTOGRAM_PERIOD = 200
 _NUM_BINS = 50
@@ -53,22 +53,18 @@ def log_assignment(
     static_inds = _task_inds(detector.assign(dense, truth, "static"), truth)
     values = {}
     for task, inds in gt_inds.items():
-        values[f"{task}_positives_per_object"] = inds[inds >= 0].bincount(
-            minlength=len(truth.boxes)
-        )
+        values[f"{task}_positives_per_object"] = _positives(inds, len(truth.boxes))
         prior, regressed = _qualities(detector, dense, truth, inds)
         values[f"{task}_{detector.prior_name}"] = prior
         values[f"{task}_regressed_iou"] = regressed
-    _put_means(storage, values)
-    _put_means(storage, _by_size(values["loc_positives_per_object"], truth.boxes))
-    as_static = {
-        f"{task}_as_static": _agreement(gt_inds[task], static_inds[task]) for task in gt_inds
-    }
-    _put_means(storage, {"agreement": _agreement(gt_inds["cls"], gt_inds["loc"]), **as_static})
     if iteration % HISTOGRAM_PERIOD == 0:
         for name, value in values.items():
-            if len(value):
-                storage.put_histogram(f"assignment/{name}", value.float().cpu(), _NUM_BINS)
+            _put_histogram_later(f"assignment/{name}", value)
+    values |= _by_size(values["loc_positives_per_object"], truth.boxes)
+    for task, inds in gt_inds.items():
+        values[f"{task}_as_static"] = _agreement(inds, static_inds[task])
+    values["agreement"] = _agreement(gt_inds["cls"], gt_inds["loc"])
+    put_scalars_later({f"assignment/{name}": v.nanmean() for name, v in values.items()})
 
 
 def _task_inds(assignment: Assignment, truth: GroundTruths) -> dict[str, Tensor]:
@@ -81,28 +77,48 @@ def _task_inds(assignment: Assignment, truth: GroundTruths) -> dict[str, Tensor]
 
 def _agreement(gt_inds: Tensor, others: Tensor) -> Tensor:
     """Of the anchors with a ground truth in either of two (N, R), whether it is the same."""
-    return (gt_inds == others)[(gt_inds >= 0) | (others >= 0)]
+    return _only((gt_inds == others).float(), (gt_inds >= 0) | (others >= 0))
+
+
+def _positives(gt_inds: Tensor, num_gts: int) -> Tensor:
+    """How many of (N, R) have each ground truth: (M,)."""
+    counts = torch.zeros(num_gts + 1, device=gt_inds.device)  # the first for none
+    gt_inds = gt_inds.flatten() + 1
+    return counts.scatter_add_(0, gt_inds, torch.ones_like(gt_inds, dtype=counts.dtype))[1:]
 
 
 def _qualities(
     detector: "Guided", dense: "DensePredictions", truth: GroundTruths, gt_inds: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Prior (P,) and IoU of the regressed box (P,) of the positives in ``gt_inds`` (N, R)."""
-    images, candidates = (gt_inds >= 0).nonzero(as_tuple=True)
-    pairs = detector.pairs(dense, truth, gt_inds[images, candidates], candidates)
-    return QUALITIES["prior"].of(pairs), QUALITIES["regressed"].of(pairs)
+    """Prior and IoU of the regressed box of the positives in ``gt_inds`` (N, R): (N * R,)."""
+    num_images, num_candidates = gt_inds.shape
+    inds = torch.arange(num_candidates, device=gt_inds.device).repeat(num_images)
+    gt_inds = gt_inds.flatten()
+    pairs = detector.pairs(dense, truth, gt_inds.clamp(min=0), inds)
+    prior, regressed = (QUALITIES[name].of(pairs) for name in ("prior", "regressed"))
+    return _only(prior, gt_inds >= 0), _only(regressed, gt_inds >= 0)
 
 
 def _by_size(num_positives: Tensor, gt_boxes: Tensor) -> dict[str, Tensor]:
     """Split the positives (M,) of each object by the object's size."""
     areas = Boxes(gt_boxes).area()
     return {
-        f"loc_positives_per_object_{name}": num_positives[(areas >= low) & (areas < high)]
+        f"loc_positives_per_object_{name}": _only(num_positives, (areas >= low) & (areas < high))
         for name, (low, high) in _SIZES.items()
     }
 
 
-def _put_means(storage: EventStorage, values: dict[str, Tensor]) -> None:
-    for name, value in values.items():
-        if len(value):
-            storage.put_scalar(f"assignment/{name}", value.float().mean())
+def _only(values: Tensor, mask: Tensor) -> Tensor:
+    """The values that a mask selects, NaN in the place of the others: nobody waits for a size."""
+    return torch.where(mask, values, torch.nan)
+
+
+def _put_histogram_later(name: str, values: Tensor) -> None:
+    storage = get_event_storage()
+
+    def put(values: Tensor) -> None:
+        values = values[~values.isnan()]
+        if len(values):
+            storage.put_histogram(name, values, _NUM_BINS)
+
+    use_later(values, put)

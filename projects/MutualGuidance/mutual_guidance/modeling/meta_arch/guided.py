@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from detectron2.config import configurable
 from detectron2.layers import cat
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
@@ -16,8 +17,7 @@ from torch import Tensor
 from ...assignment import AnchorMatcher, Assignment, GroundTruths, PointMatcher
 from ...assignment.candidates import Anchors, Points
 from ...assignment.pairs import PairValues
-from ..losses import quality_focal_loss
-from .common import focal_loss
+from ..losses import focal_loss, quality_focal_loss
 from .curves import log_assignment
 
 _CLS_TARGETS = ("label", "quality")
@@ -120,7 +120,7 @@ class Guided:
         logits, deltas, *centerness = (
             cat(levels, dim=1) for levels in self._transpose_dense_predictions(predictions, dims)
         )
-        anchors = self.anchor_generator(features)
+        anchors = grid_anchors(self.anchor_generator, features)
         boxes = decode_boxes(self.box2box_transform, anchors, deltas.detach())
         return DensePredictions(anchors, logits, deltas, boxes, *centerness)
 
@@ -135,11 +135,7 @@ class Guided:
                 dense.logits, assignment.cls_labels, targets, self.focal_loss_gamma
             )
         return focal_loss(
-            dense.logits,
-            assignment.cls_labels,
-            self.num_classes,
-            self.focal_loss_alpha,
-            self.focal_loss_gamma,
+            dense.logits, assignment.cls_labels, self.focal_loss_alpha, self.focal_loss_gamma
         )
 
     def scores(self, dense: DensePredictions) -> Tensor:
@@ -169,6 +165,22 @@ class Guided:
         """What the qualities of pairs of ground truths of the batch and candidates are made of."""
         candidates = self.candidates(dense.anchors)
         return self.matcher.pairs(candidates, truth, dense.boxes, dense.logits, gts, inds)
+
+
+def grid_anchors(generator: DefaultAnchorGenerator, features: list[Tensor]) -> list[Boxes]:
+    """What the generator makes of features (N, C, Hi, Wi); it would upload two tensors a level."""
+    anchors = []
+    for feature, stride, cell in zip(
+        features, generator.strides, generator.cell_anchors, strict=True
+    ):
+        y, x = (
+            (torch.arange(n, device=cell.device, dtype=cell.dtype) + generator.offset) * stride
+            for n in feature.shape[-2:]
+        )
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        shifts = torch.stack((x, y, x, y), dim=-1)[:, :, None]  # (Hi, Wi, 1, 4)
+        anchors.append(Boxes((shifts + cell).reshape(-1, 4)))
+    return anchors
 
 
 def decode_boxes(box2box_transform, anchors: list[Boxes], deltas: Tensor) -> Tensor:

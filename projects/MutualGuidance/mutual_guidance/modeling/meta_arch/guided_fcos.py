@@ -6,17 +6,18 @@ Shape symbols: N images, R points an image.
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
 from detectron2.structures import Boxes
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...assignment import Assignment, GroundTruths, PointMatcher
+from ...assignment import Assignment, GroundTruths, PointMatcher, centerness
 from ...assignment.candidates import Points
+from ...assignment.quality import side_distances
 from ..head import PerLevelFCOSHead
-from .common import loss_normalizers
-from .guided import DensePredictions, Guided
+from ..losses import iou_loss
+from .common import loss_normalizers, matched_boxes, sum_of
+from .guided import DensePredictions, Guided, decode_boxes
 
 
 @META_ARCH_REGISTRY.register()
@@ -97,18 +98,16 @@ class GuidedFCOS(Guided, FCOS):
         """
         num_cls, num_loc = loss_normalizers(assignment)
         loss_cls = self.cls_loss(dense, truth, assignment)
-        gt_boxes = list(truth.boxes_at(assignment.loc_gt_inds))
-        loss_loc = _dense_box_regression_loss(
-            dense.anchors,
-            self.box2box_transform,
-            [dense.deltas.float()],  # half precision has no room for pixels
-            gt_boxes,
-            assignment.loc_mask,
-            box_reg_loss_type="giou",
+        gt_boxes = matched_boxes(dense.anchors, truth, assignment)
+        # In float32, since half precision has no room for pixels.
+        boxes = decode_boxes(self.box2box_transform, dense.anchors, dense.deltas)
+        loss_loc = sum_of(iou_loss(boxes, gt_boxes), assignment.loc_mask)
+        points = Boxes.cat(dense.anchors).get_centers()
+        targets = centerness(side_distances(points.t()[:, None], gt_boxes.movedim(2, 0)))
+        losses = F.binary_cross_entropy_with_logits(
+            dense.centerness.squeeze(2), targets, reduction="none"
         )
-        targets = self.compute_ctrness_targets(dense.anchors, gt_boxes)[assignment.loc_mask]
-        logits = dense.centerness.squeeze(2)[assignment.loc_mask]
-        loss_ctr = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+        loss_ctr = sum_of(losses, assignment.loc_mask)
         return {
             "loss_fcos_cls": loss_cls / num_cls,
             "loss_fcos_loc": loss_loc / num_loc,

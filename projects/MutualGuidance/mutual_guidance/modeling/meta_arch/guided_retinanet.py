@@ -1,22 +1,22 @@
 """
 RetinaNet with separate labels for its two tasks.
 
-Shape symbols: N images, R anchors an image, P positives of localisation.
+Shape symbols: N images, R anchors an image.
 """
 
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.box_regression import _dense_box_regression_loss
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes
+from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 
 from ...assignment import AnchorMatcher, Assignment, GroundTruths
 from ...assignment.candidates import Anchors
 from ..head import PerLevelHead
-from ..losses import balanced_l1_loss
-from .common import loss_normalizers
-from .guided import DensePredictions, Guided
+from ..losses import balanced_l1_loss, iou_loss
+from .common import box_targets, loss_normalizers, matched_boxes, sum_of
+from .guided import DensePredictions, Guided, decode_boxes
 
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou", "balanced_l1")
 
@@ -93,29 +93,21 @@ class GuidedRetinaNet(Guided, RetinaNet):
         """
         num_cls, num_loc = loss_normalizers(assignment)
         loss_cls = self.cls_loss(dense, truth, assignment)
-        gt_boxes = truth.boxes_at(assignment.loc_gt_inds)
-        loss_box_reg = self._box_loss(dense, gt_boxes, assignment.loc_mask)
+        gt_boxes = matched_boxes(dense.anchors, truth, assignment)
+        loss_box_reg = sum_of(self._box_losses(dense, gt_boxes), assignment.loc_mask)
         return {"loss_cls": loss_cls / num_cls, "loss_box_reg": loss_box_reg / num_loc}
 
-    def _box_loss(self, dense: DensePredictions, gt_boxes: Tensor, loc_mask: Tensor) -> Tensor:
+    def _box_losses(self, dense: DensePredictions, gt_boxes: Tensor) -> Tensor:
         """
-        Sum over the positives (N, R) of localisation, towards the boxes (N, R, 4); balanced L1 is
-        the mean of four deltas.
+        Loss (N, R) of each anchor towards its box (N, R, 4), the sum over four deltas; of balanced
+        L1 it is the mean.
         """
-        if self.box_reg_loss_type != "balanced_l1":
-            return _dense_box_regression_loss(
-                dense.anchors,
-                self.box2box_transform,
-                [dense.deltas],
-                list(gt_boxes),
-                loc_mask,
-                box_reg_loss_type=self.box_reg_loss_type,
-                smooth_l1_beta=self.smooth_l1_beta,
-            )
-        positives = loc_mask.flatten().nonzero().squeeze(1)  # (P,)
-        anchors = Boxes.cat(dense.anchors).tensor.repeat(len(gt_boxes), 1)
-        targets = self.box2box_transform.get_deltas(
-            anchors[positives], gt_boxes.flatten(0, 1)[positives]
-        )
-        preds = dense.deltas.flatten(0, 1)[positives]
-        return balanced_l1_loss(preds, targets, reduction="sum", **self.balanced_l1) / 4
+        kind = self.box_reg_loss_type
+        if kind in ("giou", "diou", "ciou"):
+            boxes = decode_boxes(self.box2box_transform, dense.anchors, dense.deltas)
+            return iou_loss(boxes, gt_boxes, kind)
+        anchors = Boxes.cat(dense.anchors).tensor
+        targets = box_targets(self.box2box_transform, anchors, gt_boxes)
+        if kind == "balanced_l1":
+            return balanced_l1_loss(dense.deltas, targets, **self.balanced_l1).sum(dim=2) / 4
+        return smooth_l1_loss(dense.deltas, targets, self.smooth_l1_beta).sum(dim=2)

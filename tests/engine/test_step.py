@@ -1,0 +1,170 @@
+"""Training steps on a pretended GPU, beside the same ones on the CPU."""
+
+import itertools
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+
+from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.checkpoint import Checkpointer
+from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.engine.ema import build_ema
+from mutual_guidance.engine.step import build_step, load_batch
+from mutual_guidance.errors import NonFiniteLoss
+from mutual_guidance.modeling.late import use_now
+from mutual_guidance.modeling.meta_arch.curves import HISTOGRAM_PERIOD, PERIOD
+from tests.conftest import REPOSITORY, make_instances
+
+SIDE = 64
+DETECTORS = [
+    "Shapes/retinanet_R_18",
+    "PascalVOC-Detection/fssd_R_18",
+    "PascalVOC-Detection/fcos_R_18",
+    "PascalVOC-Detection/rfbnet_VGG_16",
+    "PascalVOC-Detection/retinanet_R_50_FPN",
+    "PascalVOC-Detection/fcos_R_50_FPN",
+    *(
+        pytest.param(f"{path.parent.name}/{path.stem}", marks=pytest.mark.slow)
+        for path in sorted(REPOSITORY.glob("configs/*/*.yaml"))
+    ),
+]
+
+
+def batch_of(*objects):
+    """Images with so many random objects each."""
+    generator = torch.Generator().manual_seed(0)
+    images = []
+    for i, count in enumerate(objects):
+        corners = torch.rand(count, 2, generator=generator) * 32
+        sizes = torch.rand(count, 2, generator=generator) * 24 + 6
+        instances = make_instances(
+            torch.cat((corners, corners + sizes), dim=1).tolist(), [i] * count, SIDE
+        )
+        image = torch.randint(256, (3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+        images.append({"file_name": f"{i}.jpg", "image": image, "instances": instances})
+    return images
+
+
+def config(name, *opts):
+    path = REPOSITORY / "configs" / f"{name}.yaml"
+    # The detectors with frozen statistics diverge from random weights at their own rate.
+    return load_config(
+        str(path),
+        [
+            "MODEL.DEVICE",
+            "cpu",
+            "MODEL.WEIGHTS",
+            "",
+            "SOLVER.BASE_LR",
+            1e-4,
+            "SOLVER.AMP.ENABLED",
+            False,
+            *opts,
+        ],  # fmt: skip
+    )
+
+
+def make_step(cfg, batches):
+    torch.manual_seed(0)
+    model = Trainer.build_model(cfg)
+    return build_step(cfg, model, itertools.cycle(batches), Trainer.build_optimizer(cfg, model))
+
+
+def losses_of(storage):
+    return {n: [v for v, _ in h.values()] for n, h in storage.histories().items() if "loss" in n}
+
+
+def state(model):
+    return [x.cpu() for x in model.state_dict().values()]
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_step_waits_for_the_matcher_alone(detector, gpu):
+    cfg = config(detector, "MODEL.DEVICE", "cuda:0", "SOLVER.BASE_LR", 0.0)
+    step = make_step(cfg, [batch_of(3, 0), batch_of(1, 2, 5, 1)])
+    ema = build_ema(step.model, 0.9)
+    matcher = step.model.matcher
+    iterations = (0, 1, 5, PERIOD - 1, HISTOGRAM_PERIOD - 1)
+    with EventStorage() as storage:
+        for strategy, step.iter in itertools.product(STRATEGIES, iterations):
+            storage.iter = step.iter
+            step.model.matcher = matcher.with_strategy(strategy)
+            gpu.reset()
+            step.run_step()
+            ema.update_parameters(step.model)
+            # Curves label by the static strategy besides.
+            curves = (step.iter + 1) % PERIOD == 0
+            assert gpu.waits == ["tolist"] * (1 + curves), (strategy, step.iter)
+        use_now()
+    assert {"total_loss", "num_positives/localisation"} <= storage.latest().keys()
+    assert any(name.startswith("assignment/") for name in storage.latest())
+
+
+def train(cfg, batches, num_steps=1):
+    """Losses of each step, and the step, with its model's gradients."""
+    step = make_step(cfg, batches)
+    with EventStorage() as storage:
+        for i in range(num_steps):
+            step.iter = storage.iter = i
+            step.run_step()
+        use_now()
+    return losses_of(storage), step
+
+
+@pytest.mark.parametrize("detector", DETECTORS[1:4:2])
+def test_losses_and_gradients_are_the_cpus_bit_for_bit(detector, gpu):
+    losses, expected = train(config(detector), [batch_of(3, 0, 2)])
+    gpu_losses, got = train(config(detector, "MODEL.DEVICE", "cuda:0"), [batch_of(3, 0, 2)])
+    assert gpu_losses == losses and losses["total_loss"][0] > 0
+    for a, b in zip(got.model.parameters(), expected.model.parameters(), strict=True):
+        assert torch.equal(a.grad.cpu(), b.grad)
+        torch.testing.assert_close(a.detach().cpu(), b.detach())  # the fused update rounds else
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_mixed_precision(precision, gpu):
+    opts = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision, "MODEL.DEVICE", "cuda:0")
+    clip = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1e-3)
+    batches = [batch_of(3, 0, 2)]
+    wanted, _ = train(config("Shapes/retinanet_R_18", *clip), batches, 2)
+    gpu.reset()
+    losses, step = train(config("Shapes/retinanet_R_18", *clip, *opts), batches, 2)
+    assert gpu.waits.count("tolist") == 2 and "_local_scalar_dense" not in gpu.waits
+    for name, values in wanted.items():
+        assert losses[name] == pytest.approx(values, rel=0.02)
+    # Clipped after the scale of the loss is taken out again.
+    assert max(p.grad.abs().max().item() for p in step.model.parameters()) <= 1.0001e-3
+
+
+@pytest.mark.parametrize("precision", [None, "float16"])
+def test_a_loss_that_is_not_finite_is_named_a_step_later(precision, gpu, tmp_path):
+    opts = [
+        "MODEL.DEVICE",
+        "cuda:0",
+        "OUTPUT_DIR",
+        str(tmp_path),
+        "SOLVER.AMP.ENABLED",
+        precision is not None,
+    ]
+    cfg = config("Shapes/retinanet_R_18", *opts)
+    good, bad, next_one = batch_of(3, 0), batch_of(2), batch_of(1)
+    bad[0]["file_name"] = "bad.jpg"
+    bad[0]["image"] = torch.full((3, SIDE, SIDE), float("nan"))
+    step = make_step(cfg, [good, bad, next_one])
+    with EventStorage() as storage:
+        for step.iter in range(2):
+            storage.iter = step.iter
+            step.run_step()
+        weights = state(step.model.head)
+        step.iter = storage.iter = 2
+        with pytest.raises(NonFiniteLoss, match=r"in iteration 1 \(loss_cls nan.* on bad.jpg; "):
+            step.run_step()
+    assert all(x.isfinite().all() for x in weights)  # the device left the update out
+    # The batch and the weights that it met show the same again.
+    path = str(tmp_path / "nonfinite_0000001_rank0.pth")
+    model = Trainer.build_model(cfg)
+    Checkpointer(model).load(path)
+    assert all(map(torch.equal, state(model.head), weights))
+    with EventStorage(), torch.no_grad():
+        assert not sum(model(load_batch(path)).values()).isfinite()
