@@ -13,17 +13,15 @@ from mutual_guidance.engine.ema import build_ema
 from mutual_guidance.engine.step import build_step, load_batch
 from mutual_guidance.errors import NonFiniteLoss
 from mutual_guidance.modeling.late import use_now
-from mutual_guidance.modeling.meta_arch.curves import HISTOGRAM_PERIOD, PERIOD
-from tests.conftest import REPOSITORY, make_instances
+from mutual_guidance.modeling.meta_arch.curves import HISTOGRAM_PERIOD
+from tests.conftest import REPOSITORY, make_instances, tiny_config, tiny_model
 
 SIDE = 64
 DETECTORS = [
     "Shapes/retinanet_R_18",
     "PascalVOC-Detection/fssd_R_18",
     "PascalVOC-Detection/fcos_R_18",
-    "PascalVOC-Detection/rfbnet_VGG_16",
     "PascalVOC-Detection/retinanet_R_50_FPN",
-    "PascalVOC-Detection/fcos_R_50_FPN",
     *(
         pytest.param(f"{path.parent.name}/{path.stem}", marks=pytest.mark.slow)
         for path in sorted(REPOSITORY.glob("configs/*/*.yaml"))
@@ -85,17 +83,15 @@ def test_a_step_waits_for_the_matcher_alone(detector, gpu):
     step = make_step(cfg, [batch_of(3, 0), batch_of(1, 2, 5, 1)])
     ema = build_ema(step.model, 0.9)
     matcher = step.model.matcher
-    iterations = (0, 1, 5, PERIOD - 1, HISTOGRAM_PERIOD - 1)
     with EventStorage() as storage:
-        for strategy, step.iter in itertools.product(STRATEGIES, iterations):
+        for strategy, step.iter in itertools.product(STRATEGIES, (0, HISTOGRAM_PERIOD - 1)):
             storage.iter = step.iter
             step.model.matcher = matcher.with_strategy(strategy)
             gpu.reset()
             step.run_step()
             ema.update_parameters(step.model)
             # Curves label by the static strategy besides.
-            curves = (step.iter + 1) % PERIOD == 0
-            assert gpu.waits == ["tolist"] * (1 + curves), (strategy, step.iter)
+            assert gpu.waits == ["tolist"] * (2 if step.iter else 1), (strategy, step.iter)
         use_now()
     assert {"total_loss", "num_positives/localisation"} <= storage.latest().keys()
     assert any(name.startswith("assignment/") for name in storage.latest())
@@ -112,7 +108,7 @@ def train(cfg, batches, num_steps=1):
     return losses_of(storage), step
 
 
-@pytest.mark.parametrize("detector", DETECTORS[1:4:2])
+@pytest.mark.parametrize("detector", DETECTORS[1:3])
 def test_losses_and_gradients_are_the_cpus_bit_for_bit(detector, gpu):
     losses, expected = train(config(detector), [batch_of(3, 0, 2)])
     gpu_losses, got = train(config(detector, "MODEL.DEVICE", "cuda:0"), [batch_of(3, 0, 2)])
@@ -120,6 +116,20 @@ def test_losses_and_gradients_are_the_cpus_bit_for_bit(detector, gpu):
     for a, b in zip(got.model.parameters(), expected.model.parameters(), strict=True):
         assert torch.equal(a.grad.cpu(), b.grad)
         torch.testing.assert_close(a.detach().cpu(), b.detach())  # the fused update rounds else
+
+
+@pytest.mark.parametrize("detector", ["fssd_R_18", "fcos_R_18"])
+def test_detections_are_the_cpus_bit_for_bit(detector, gpu):
+    model = tiny_model(tiny_config(detector))
+    images = [{**image, "height": 50, "width": 90} for image in batch_of(0, 0)]
+    with torch.no_grad():
+        expected = model(images)
+        got = model.to("cuda:0")(images)
+    for a, b in zip(got, expected, strict=True):
+        a = a["instances"].to("cpu")
+        b = b["instances"]
+        assert len(b) > 5 and torch.equal(a.scores, b.scores)
+        assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
@@ -139,14 +149,9 @@ def test_mixed_precision(precision, gpu):
 
 @pytest.mark.parametrize("precision", [None, "float16"])
 def test_a_loss_that_is_not_finite_is_named_a_step_later(precision, gpu, tmp_path):
-    opts = [
-        "MODEL.DEVICE",
-        "cuda:0",
-        "OUTPUT_DIR",
-        str(tmp_path),
-        "SOLVER.AMP.ENABLED",
-        precision is not None,
-    ]
+    opts = ["MODEL.DEVICE", "cuda:0", "OUTPUT_DIR", str(tmp_path)]
+    if precision:
+        opts += ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision]
     cfg = config("Shapes/retinanet_R_18", *opts)
     good, bad, next_one = batch_of(3, 0), batch_of(2), batch_of(1)
     bad[0]["file_name"] = "bad.jpg"

@@ -187,6 +187,27 @@ def test_a_state_that_does_not_fit_is_passed_over(make_cfg, tmp_path, caplog, da
     assert re.search(rf"Passed over \S+/model_0000001\.pth: .*{reason}", caplog.text)
 
 
+def test_a_run_on_a_gpu_resumes_and_is_the_cpus(make_cfg, gpu, tmp_path):
+    opts = (
+        "SOLVER.EMA_DECAY", 0.9, "SOLVER.CHECKPOINT_PERIOD", 4, "VIS_PERIOD", 5,
+        "TEST.MISALIGNMENT", True, *PRECISE_BN,
+    )  # fmt: skip
+    on_gpu = (*opts, "MODEL.DEVICE", "cuda:0")
+    run(make_cfg("whole", *on_gpu))
+    crash(make_cfg("torn", *on_gpu), 4)
+    run(make_cfg("torn", *on_gpu), resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "torn"))
+    run(make_cfg("cpu", *opts))
+    last = {}
+    for folder in ("whole", "cpu"):
+        lines = map(json.loads, (tmp_path / folder / "metrics.json").read_text().splitlines())
+        last[folder] = [line for line in lines if "total_loss" in line][-1]
+        assert (tmp_path / folder / "evaluation_ema.json").exists()
+    assert last["whole"].keys() == last["cpu"].keys() and "assignment/agreement" not in last["cpu"]
+    for name in ("total_loss", "loss_cls", "num_positives/localisation"):
+        assert last["whole"][name] == pytest.approx(last["cpu"][name], rel=0.05)
+
+
 def test_a_prolonged_run_resumes_where_it_was(make_cfg):
     run(make_cfg("long", "SOLVER.MAX_ITER", 2))
     more = ("SOLVER.MAX_ITER", 9, "SOLVER.CHECKPOINT_PERIOD", 4)

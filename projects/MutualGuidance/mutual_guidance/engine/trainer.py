@@ -130,8 +130,8 @@ class Trainer(DefaultTrainer):
 
     def after_step(self) -> None:
         sign_of_life()
-        if (self.iter + 1) % PERIOD == 0 or self.iter + 1 == self.max_iter:
-            use_now()  # the writers are about to write
+        if (self.iter + 1) % PERIOD == 0 or self.iter in (self.start_iter, self.max_iter - 1):
+            use_now()  # what writes now and then is about to write
         try:
             super().after_step()
         except Interrupted as stop:  # in the middle of an evaluation
