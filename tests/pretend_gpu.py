@@ -8,7 +8,7 @@ around a tensor of the CPU, and every operator passes through :class:`PretendGPU
   in silence (an index from the host); a plain tensor without dimensions may join, as on a GPU;
 - notes for what the host would wait, in ``waits``: values and sizes that it reads, copies in both
   directions that are not asynchronous;
-- notes the operators in ``operators``;
+- notes the operators in ``operators``, but those that only look at memory in another way;
 - lets a copy to the host that nobody waits for arrive at the next wait, no sooner: until then the
   host's tensor holds -1.
 
@@ -151,7 +151,9 @@ class PretendGPU(TorchDispatchMode):
         if not pretended and not on_gpu:
             return func(*args, **kwargs)
         self._check(name, leaves, pretended, args, kwargs)
-        self.operators.append(name)
+        returned = func._schema.returns[0].alias_info if func._schema.returns else None
+        if returned is None or returned.is_write:
+            self.operators.append(name)
         if target is not None:
             kwargs = {**kwargs, "device": torch.device("cpu")}
         if name in _COPYING:

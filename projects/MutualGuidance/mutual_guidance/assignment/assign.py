@@ -1,7 +1,8 @@
 """
 The assignment itself: pairs of a ground truth and a candidate in, labels out.
 
-Shape symbols: N images, R candidates an image, M ground truths of the batch, P pairs, K classes.
+Shape symbols: N images, R candidates an image, M ground truths of the batch, P pairs, Q qualities,
+K classes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +15,11 @@ from .candidates import Anchors, Points
 from .packed import (
     is_index,
     mark_best,
-    pack,
     packed_bits,
     packed_index,
     rank_in_group,
     replace_index,
+    with_quality,
 )
 from .pairs import Batch, GroundTruths, Pairs, PairValues
 from .strategies import COUNTS, QUALITIES, Eligible, Strategy
@@ -54,12 +55,12 @@ def assign(
     if strategy.owner is None:
         owners = settle_owners(chunks, strategy, truth, candidates)
         for pairs in chunks():
-            bits = {name: owned_bits(owner, pairs) for name, owner in owners.items()}
-            labels.write_(pairs, select(pairs, bits, strategy, candidates))
+            labels.write_(pairs, select(pairs, owned_bits(owners, pairs), strategy, candidates))
         return labels.of_images()
     owner = truth.images.new_zeros(len(truth.firsts) * len(candidates))
     for pairs, taken in _selections(chunks, strategy, candidates):
-        claims = pairs.qualities[strategy.owner].masked_fill(~(taken.considered | taken.trained), 0)
+        claims = pairs.qualities[strategy.qualities.index(strategy.owner)]
+        claims = claims.masked_fill(~(taken.considered | taken.trained), 0)
         owner.scatter_reduce_(0, pairs.cells, claims, "amax")
     for pairs, taken in _selections(chunks, strategy, candidates):
         owned = is_index(owner.index_select(0, pairs.cells), pairs.gts)
@@ -72,8 +73,7 @@ def _selections(
 ) -> Iterator[tuple[Pairs, "Selection"]]:
     """All pairs, and what their ground truths take before any candidate has an owner."""
     for pairs in chunks():
-        bits = {name: packed_bits(quality) for name, quality in pairs.qualities.items()}
-        yield pairs, select(pairs, bits, strategy, candidates)
+        yield pairs, select(pairs, packed_bits(pairs.qualities), strategy, candidates)
 
 
 def settle_owners(
@@ -81,7 +81,7 @@ def settle_owners(
     strategy: Strategy,
     truth: GroundTruths,
     candidates: Anchors | Points,
-) -> dict[str, Tensor]:
+) -> Tensor:
     """
     Give every candidate to one ground truth of its image, by each quality of the strategy; the
     lower index wins a tie. Where the candidates' kind guarantees it, each ground truth claims the
@@ -89,22 +89,24 @@ def settle_owners(
     its quality there becomes 1.
 
     Returns:
-        quality -> (N * R,) int64, that of each candidate packed with its owner; 0 for nobody.
+        (Q, N * R) int64, each quality of each candidate packed with its owner; 0 for nobody.
     """
-    num_cells = len(truth.firsts) * len(candidates)
-    owners = {name: truth.images.new_zeros(num_cells) for name in strategy.qualities}
-    claims = {name: truth.images.new_zeros(len(truth.images)) for name in owners}
+    num_qualities, num_cells = len(strategy.qualities), len(truth.firsts) * len(candidates)
+    owners = truth.images.new_zeros(num_qualities, num_cells)
+    claims = truth.images.new_zeros(num_qualities, len(truth.images))
     for pairs in chunks():
-        for name, owner in owners.items():
-            by_gt = pairs.qualities[name]
-            owner.scatter_reduce_(0, pairs.cells, by_gt, "amax")
-            if candidates.guarantees:
-                by_candidate = replace_index(by_gt, pairs.gts, pairs.inds)
-                claims[name].scatter_reduce_(0, pairs.gts, by_candidate, "amax")
+        _take_highest_(owners, pairs.cells, pairs.qualities)
+        if candidates.guarantees:
+            by_candidate = replace_index(pairs.qualities, pairs.gts, pairs.inds)
+            _take_highest_(claims, pairs.gts, by_candidate)
     if candidates.guarantees:
-        for name, owner in owners.items():
-            _settle_claims_(owner, claims[name], truth, len(candidates))
+        _settle_claims_(owners, claims, truth, len(candidates))
     return owners
+
+
+def _take_highest_(highest: Tensor, places: Tensor, values: Tensor) -> None:
+    """Raise ``highest`` (Q, ...) at places (P,) to values (Q, P)."""
+    highest.scatter_reduce_(1, places.expand_as(values), values, "amax")
 
 
 def _settle_claims_(
@@ -114,25 +116,24 @@ def _settle_claims_(
     Make the winners of the claims the owners, with quality 1.
 
     Args:
-        owners: (N * R,) packed with ground truths. claims: (M,) packed with candidates.
+        owners: (Q, N * R) packed with ground truths. claims: (Q, M) packed with candidates.
     """
-    valid = packed_bits(claims) > 0
+    invalid = packed_bits(claims) == 0
     inds = packed_index(claims)
-    claimed = (truth.images * num_candidates + inds).masked_fill_(~valid, 0)
-    everyone = torch.arange(len(claims), device=claims.device)
+    claimed = (truth.images * num_candidates + inds).masked_fill_(invalid, 0)
+    everyone = torch.arange(claims.shape[1], device=claims.device)
     raised = replace_index(claims, inds, everyone).add_(_CLAIM)
-    owners.scatter_reduce_(0, claimed, raised.masked_fill_(~valid, 0), "amax")
+    owners.scatter_reduce_(1, claimed, raised.masked_fill_(invalid, 0), "amax")
     # Every claim to a candidate now writes the same winner.
-    winners = packed_index(owners.index_select(0, claimed))
-    settled = pack(torch.ones_like(winners, dtype=torch.float32), winners)
+    settled = with_quality(owners.gather(1, claimed), 1.0)
     owners.scatter_reduce_(
-        0, claimed, settled.masked_fill_(~valid, torch.iinfo(torch.int64).max), "amin"
+        1, claimed, settled.masked_fill_(invalid, torch.iinfo(torch.int64).max), "amin"
     )
 
 
 def owned_bits(owners: Tensor, pairs: Pairs) -> Tensor:
-    """The quality (P,), as bits, of each pair whose ground truth owns the candidate; else 0."""
-    owner = owners.index_select(0, pairs.cells)
+    """The qualities (Q, P), as bits, of each pair whose ground truth owns the candidate; else 0."""
+    owner = owners.index_select(1, pairs.cells)
     return packed_bits(owner).mul_(is_index(owner, pairs.gts))
 
 
@@ -145,25 +146,23 @@ class Selection(NamedTuple):
 
 
 def select(
-    pairs: Pairs, bits: dict[str, Tensor], strategy: Strategy, candidates: Anchors | Points
+    pairs: Pairs, bits: Tensor, strategy: Strategy, candidates: Anchors | Points
 ) -> Selection:
     """
     The best candidates of each ground truth by the quality of each task, as many as count.
 
     Args:
-        bits: quality -> (P,) int64; see :class:`Eligible`.
+        bits: (Q, P) int64 of the strategy's qualities; see :class:`Eligible`.
     """
+    bits = dict(zip(strategy.qualities, bits, strict=True))
     ranks = rank_in_group(pairs.gts, pairs.sizes)
     least = int(candidates.guarantees)
     eligible = Eligible(pairs.gts, ranks, bits, candidates.thresholds, least, len(pairs.sizes))
     numbers = COUNTS[strategy.count].of(eligible, strategy)
-    num_cls, num_considered, num_loc = (
-        ranks < number[pairs.gts]
-        for number in (numbers.cls, numbers.cls + numbers.ignored, numbers.loc)
-    )
-    by_cls, by_loc = bits[strategy.classification], bits[strategy.localisation]
-    positive, considered = mark_best(by_cls, pairs.gts, (num_cls, num_considered))
-    (trained,) = mark_best(by_loc, pairs.gts, (num_loc,))
+    counts = torch.stack((numbers.cls, numbers.cls + numbers.ignored, numbers.loc))
+    wanted = ranks < counts.index_select(1, pairs.gts)  # (3, P)
+    positive, considered = mark_best(bits[strategy.classification], pairs.gts, wanted[:2])
+    trained = mark_best(bits[strategy.localisation], pairs.gts, wanted[2])
     return Selection(positive, considered, trained)
 
 
@@ -173,15 +172,13 @@ class Labels(NamedTuple):
     truth: GroundTruths
     num_classes: int  # K
     cls_labels: Tensor  # (N * R,)
-    cls_gt_inds: Tensor  # (N * R,)
-    loc_gt_inds: Tensor  # (N * R,)
+    gt_inds: Tensor  # (2, N * R), of classification and of localisation
 
     @classmethod
     def background(cls, num_cells: int, num_classes: int, truth: GroundTruths) -> "Labels":
         """Of N * R candidates."""
         cls_labels = truth.images.new_full((num_cells,), num_classes)
-        nobody = torch.full_like(cls_labels, -1)
-        return cls(truth, num_classes, cls_labels, nobody, nobody.clone())
+        return cls(truth, num_classes, cls_labels, cls_labels.new_full((2, num_cells), -1))
 
     def write_(self, pairs: Pairs, selection: Selection) -> None:
         """Label the selected pairs. A candidate has one owner: one pair at most writes a label."""
@@ -189,21 +186,19 @@ class Labels(NamedTuple):
         firsts = truth.firsts.index_select(0, truth.images)  # (M,) of each one's image
         local = pairs.gts - firsts.index_select(0, pairs.gts)
         labels = truth.classes.index_select(0, pairs.gts)
-        labels.masked_fill_(~selection.positive, -1)
-        labels.masked_fill_(~selection.considered, self.num_classes)
-        cls_gts = local.masked_fill(~selection.positive, -1)
+        positive, considered, trained = selection
+        labels.masked_fill_(~positive, -1).masked_fill_(~considered, self.num_classes)
         self.cls_labels.scatter_reduce_(0, pairs.cells, labels, "amin")
-        self.cls_gt_inds.scatter_reduce_(0, pairs.cells, cls_gts, "amax")
-        loc_gts = local.masked_fill_(~selection.trained, -1)
-        self.loc_gt_inds.scatter_reduce_(0, pairs.cells, loc_gts, "amax")
+        gt_inds = torch.where(torch.stack((positive, trained)), local, -1)
+        _take_highest_(self.gt_inds, pairs.cells, gt_inds)
 
     def of_images(self) -> Assignment:
         """The labels, an image a row."""
         num_images = len(self.truth.firsts)
-        loc_gt_inds = self.loc_gt_inds.view(num_images, -1)
+        cls_gt_inds, loc_gt_inds = self.gt_inds.view(2, num_images, -1)
         return Assignment(
             cls_labels=self.cls_labels.view(num_images, -1),
-            cls_gt_inds=self.cls_gt_inds.view(num_images, -1),
+            cls_gt_inds=cls_gt_inds,
             loc_mask=loc_gt_inds >= 0,
             loc_gt_inds=loc_gt_inds,
         )

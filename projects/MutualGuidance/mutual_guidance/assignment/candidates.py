@@ -8,6 +8,7 @@ candidate. Coordinates come first.
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,17 +54,21 @@ class Anchors:
         """Anchors that overlap ground truths (4, m): (m, R) bool."""
         return overlap(gt_boxes[..., None], self.boxes[:, None])
 
-    def prior(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
+    def relation(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
         """IoU of each pair (P,) of a ground truth (4, P) and an anchor (P,)."""
         return matched_pairwise_iou(self.boxes.index_select(1, inds), gt_boxes)
 
-    def static(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
+    def prior(self, iou: Tensor) -> Tensor:
+        """The IoU (P,)."""
+        return iou
+
+    def static(self, iou: Tensor) -> Tensor:
         """What the static rule ranks by: the prior."""
-        return self.prior(gt_boxes, inds)
+        return iou
 
     def box_iou(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
         """IoU of each pair (P,), as a rule for anchors sees it."""
-        return self.prior(gt_boxes, inds)
+        return self.relation(gt_boxes, inds)
 
     @cached_property
     def centres(self) -> Tensor:
@@ -73,6 +78,15 @@ class Anchors:
     def near_centre(self, gt_boxes: Tensor, inds: Tensor, radius: float) -> Tensor:
         """Whether inside ground truths (4, P): an anchor has no stride to be near by."""
         return inside(self.centres[:, inds], gt_boxes)
+
+
+class PointRelation(NamedTuple):
+    """How points lie in the boxes of P pairs."""
+
+    gt_boxes: Tensor  # (4, P)
+    inds: Tensor  # (P,) the points
+    distances: Tensor  # l, t, r, b (4, P)
+    in_range: Tensor  # (P,) bool: inside the box, and the box of the level's scales
 
 
 class Points:
@@ -112,8 +126,8 @@ class Points:
         self._level_sizes = list(level_sizes)
         self.strides = strides.float()
         self.radius = radius
-        self.shortest = torch.where(levels == levels.min(), 0.0, self.strides * 4)
-        self.longest = torch.where(levels == levels.max(), torch.inf, self.strides * 8)
+        self.shortest = (self.strides * 4).masked_fill_(levels == levels.min(), 0)
+        self.longest = (self.strides * 8).masked_fill_(levels == levels.max(), torch.inf)
 
     def __len__(self) -> int:
         return self.points.shape[1]
@@ -122,21 +136,24 @@ class Points:
         """Points inside ground truths (4, m): (m, R) bool."""
         return inside(self.points[:, None], gt_boxes[..., None])
 
-    def prior(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
-        """
-        Centerness of each pair (P,) of a ground truth (4, P) and a point (P,), within the level's
-        range of scales, else 0.
-        """
-        distances, in_range = self._distances(gt_boxes, inds)
-        return torch.where(in_range, centerness(distances), 0.0)
+    def relation(self, gt_boxes: Tensor, inds: Tensor) -> PointRelation:
+        """Of each pair (P,) of a ground truth (4, P) and a point (P,)."""
+        distances = side_distances(self.points.index_select(1, inds), gt_boxes)
+        longest = distances.amax(dim=0)
+        in_range = (longest > self.shortest[inds]) & (longest < self.longest[inds])
+        return PointRelation(gt_boxes, inds, distances, in_range & (distances.amin(dim=0) > 0))
 
-    def static(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
+    def prior(self, relation: PointRelation) -> Tensor:
+        """Centerness (P,) of the points inside a box of their level's scales, else 0."""
+        return torch.where(relation.in_range, centerness(relation.distances), 0.0)
+
+    def static(self, relation: PointRelation) -> Tensor:
         """What Detectron2's FCOS ranks by: the smallest box around a central point has it."""
-        _, in_range = self._distances(gt_boxes, inds)
+        gt_boxes, inds, _, in_range = relation
         central = in_range & self.near_centre(gt_boxes, inds, self.radius)
-        area = (gt_boxes[2] - gt_boxes[0]) * (gt_boxes[3] - gt_boxes[1])
+        width, height = gt_boxes[2:] - gt_boxes[:2]
         # Detectron2's own expression, so that its rounding decides the same ties.
-        return torch.where(central, (1e8 - area).clamp(min=0), 0.0)
+        return (1e8 - width * height).clamp_(min=0).mul_(central)
 
     def box_iou(self, gt_boxes: Tensor, inds: Tensor) -> Tensor:
         """IoU of each pair (P,) with the square of eight strides around the point."""
@@ -153,13 +170,6 @@ class Points:
         """Whether within so many strides of the centres of ground truths (4, P), in x and y."""
         offsets = (self.points[:, inds] - (gt_boxes[:2] + gt_boxes[2:]) / 2).abs().amax(dim=0)
         return offsets < radius * self.strides[inds]
-
-    def _distances(self, gt_boxes: Tensor, inds: Tensor) -> tuple[Tensor, Tensor]:
-        """l, t, r, b (4, P) of each pair, and which (P,) are inside and of the level's scales."""
-        distances = side_distances(self.points.index_select(1, inds), gt_boxes)
-        longest = distances.amax(dim=0)
-        in_range = (longest > self.shortest[inds]) & (longest < self.longest[inds])
-        return distances, in_range & (distances.amin(dim=0) > 0)
 
 
 def inside(points: Tensor, boxes: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class _Matcher:
             pred_logits if "pred_logits" in needs else None,
             self.sigma,
         )
-        qualities = {name: QUALITIES[name].of for name in self.strategy.qualities}
+        qualities = [QUALITIES[name].of for name in self.strategy.qualities]
         finder = PairFinder(batch, POOLS[self.strategy.pool], qualities)
         chunks = finder.plan(self.memory_budget, num_classes)
         return assign(chunks, self.strategy, truth, candidates, num_classes)

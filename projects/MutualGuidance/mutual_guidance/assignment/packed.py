@@ -5,7 +5,6 @@ Shape symbols: P pairs of a ground truth and a candidate, G groups of them.
 """
 
 import struct
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -43,6 +42,11 @@ def is_index(packed: Tensor, index: Tensor) -> Tensor:
     return (packed & _MAX_INDEX) == _MAX_INDEX - index
 
 
+def with_quality(packed: Tensor, quality: float) -> Tensor:
+    """The same indices packed with one quality."""
+    return (packed & _MAX_INDEX).add_(quality_bits(quality) << _INDEX_BITS)
+
+
 def replace_index(packed: Tensor, old: Tensor, new: Tensor) -> Tensor:
     """The same qualities packed with other indices."""
     return packed + (old - new)
@@ -64,28 +68,26 @@ def rank_in_group(group: Tensor, sizes: Tensor) -> Tensor:
     return torch.arange(len(group), device=group.device) - firsts.index_select(0, group)
 
 
-def mark_best(bits: Tensor, group: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
+def mark_best(bits: Tensor, group: Tensor, wanted: Tensor) -> Tensor:
     """
     The best elements of each group.
 
     Args:
         bits: (P,) int64, of qualities; 0 is never among the best, a tie goes to the earlier one.
         group: (P,) int64, ascending.
-        wanted: masks (P,) of the places of each group that are wanted, the best being its first.
+        wanted: masks (..., P) of the places of each group that are wanted, the best being its
+            first.
 
     Returns:
-        For each of ``wanted`` the mask (P,) of the elements that take those places.
+        For each of ``wanted`` the mask of the elements that take those places: (..., P).
     """
     # Groups stay together in this order, so that places of a group before and after coincide.
     order = (group << _INDEX_BITS).add_(_MAX_QUALITY_BITS).sub_(bits).argsort(stable=True)
-    some = bits > 0
-    return [
-        torch.empty_like(some).scatter_(0, order, places).logical_and_(some) for places in wanted
-    ]
+    taken = torch.empty_like(wanted).scatter_(-1, order.expand_as(wanted), wanted)
+    return taken.logical_and_(bits > 0)
 
 
 def count_in_group(mask: Tensor, group: Tensor, num_groups: int) -> Tensor:
-    """How many elements of each group the mask (P,) selects: (num_groups,) int64."""
-    return torch.zeros(num_groups, dtype=torch.int64, device=group.device).scatter_add_(
-        0, group, mask.long()
-    )
+    """How many elements of each group the mask (..., P) selects: (..., num_groups) int64."""
+    counts = torch.zeros(*mask.shape[:-1], num_groups, dtype=torch.int64, device=group.device)
+    return counts.scatter_add_(-1, group.expand_as(mask), mask.long())

@@ -5,7 +5,7 @@ Only pairs that can matter (some quality above 0) are kept, as flat lists, so th
 follow the objects of the batch and not images x the most crowded image.
 
 Shape symbols: N images, R candidates an image, M ground truths of the batch, m some of them, P
-pairs, K classes. Boxes are XYXY in absolute pixels.
+pairs, Q qualities, K classes. Boxes are XYXY in absolute pixels.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .candidates import Anchors, Points
+from .candidates import Anchors, PointRelation, Points
 from .packed import pack
 from .quality import matched_pairwise_iou
 
@@ -123,14 +123,19 @@ class PairValues:
         return self.batch.truth.boxes.t().index_select(1, self.gts)
 
     @cached_property
+    def relation(self) -> Tensor | PointRelation:
+        """How the boxes lie to their candidates."""
+        return self.batch.candidates.relation(self.gt_boxes, self.inds)
+
+    @cached_property
     def static(self) -> Tensor:
         """What the static rule ranks by (P,), 0 or more."""
-        return self.batch.candidates.static(self.gt_boxes, self.inds)
+        return self.batch.candidates.static(self.relation)
 
     @cached_property
     def prior(self) -> Tensor:
         """IoU with the anchor, or centerness (P,), in [0, 1]."""
-        return self.batch.candidates.prior(self.gt_boxes, self.inds)
+        return self.batch.candidates.prior(self.relation)
 
     @cached_property
     def iou(self) -> Tensor:
@@ -161,7 +166,7 @@ class Pairs(NamedTuple):
     sizes: Tensor  # (M,) int64, pairs of each ground truth
     inds: Tensor  # (P,) int64 in [0, R), the candidates
     cells: Tensor  # (P,) int64 in [0, N * R): the candidate in its image
-    qualities: dict[str, Tensor]  # name -> (P,) int64, packed with the ground truth
+    qualities: Tensor  # (Q, P) int64, packed with the ground truth
 
 
 class PairFinder:
@@ -171,13 +176,13 @@ class PairFinder:
         self,
         batch: Batch,
         pool: Callable[[Batch, Tensor, Tensor], Tensor],
-        qualities: dict[str, Callable[[PairValues], Tensor]],
+        qualities: Sequence[Callable[[PairValues], Tensor]],
     ) -> None:
         """
         Args:
             pool: from ground truths (4, m) and their images (m,) to the candidates that can matter
                 to them, (m, R) bool.
-            qualities: name -> function to (P,) float32, 0 or more.
+            qualities: Q functions to (P,) float32, 0 or more.
         """
         self.batch = batch
         self.truth = batch.truth
@@ -197,19 +202,18 @@ class PairFinder:
         step = max(1, memory_budget // (_BYTES_PER_CELL * max(len(self.candidates), 1)))
         ranges = [slice(i, min(i + step, num_gts)) for i in range(0, num_gts, step)]
         masks = [self._may_match(rows) for rows in ranges[:1]]
-        counts = [_count_rows(mask).sum() for mask in masks]
-        counts += [_count_rows(self._may_match(rows)).sum() for rows in ranges[1:]]
-        faults = self._faults(num_classes).sum()
-        *sizes, num_faults = torch.stack([*counts, faults]).tolist()  # the one wait of a call
+        counts = [_count_rows(mask) for mask in masks]
+        counts += [_count_rows(self._may_match(rows)) for rows in ranges[1:]]
+        faults = self._faults(num_classes)
+        # The one wait of a call.
+        *sizes, num_faults = torch.stack([x.sum() for x in (*counts, faults)]).tolist()
         if num_faults:
             self._raise_fault(num_classes)
+        chunks = list(zip(ranges, counts, sizes, strict=True))
         if len(ranges) <= 1:
-            whole = [self._pairs(r, m, s) for r, m, s in zip(ranges, masks, sizes, strict=True)]
+            whole = [self._pairs(*c, m) for c, m in zip(chunks, masks, strict=True)]
             return lambda: whole
-        return lambda: (
-            self._pairs(rows, self._may_match(rows), size)
-            for rows, size in zip(ranges, sizes, strict=True)
-        )
+        return lambda: (self._pairs(*chunk, self._may_match(chunk[0])) for chunk in chunks)
 
     def _may_match(self, rows: slice) -> Tensor:
         """Which candidates can matter: (m, R) bool."""
@@ -222,23 +226,25 @@ class PairFinder:
             mask[block] = self.pool(self.batch, boxes[:, block], images[block])
         return mask
 
-    def _pairs(self, rows: slice, mask: Tensor, size: int) -> Pairs:
-        """The ``size`` true cells of a mask (m, R) of the ground truths in ``rows``."""
-        in_chunk = _count_rows(mask)
+    def _pairs(self, rows: slice, counts: Tensor, size: int, mask: Tensor) -> Pairs:
+        """
+        The ``size`` true cells of a mask (m, R) of the ground truths in ``rows``, of which each has
+        so many as ``counts`` (m,) says.
+        """
         gts = torch.arange(len(mask), device=mask.device)
-        gts = gts.repeat_interleave(in_chunk, output_size=size)
+        gts = gts.repeat_interleave(counts, output_size=size)
         inds = _nonzero(mask, size).sub_(gts, alpha=len(self.candidates))
         gts += rows.start
-        sizes = in_chunk.new_zeros(len(self.truth.images))
-        sizes[rows] = in_chunk
+        sizes = counts.new_zeros(len(self.truth.images))
+        sizes[rows] = counts
         values = PairValues(self.batch, gts, inds)
-        packed = {name: pack(of(values), gts) for name, of in self.qualities.items()}
-        return Pairs(gts, sizes, inds, values.cells, packed)
+        qualities = torch.stack([of(values) for of in self.qualities])
+        return Pairs(gts, sizes, inds, values.cells, pack(qualities, gts))
 
     def _faults(self, num_classes: int) -> Tensor:
         """Which ground truths are degenerate, not finite or of no class: (M,) bool."""
-        x0, y0, x1, y1 = self.gt_boxes
-        fine = (x1 > x0) & (y1 > y0) & self.gt_boxes.isfinite().all(dim=0)
+        sizes = self.gt_boxes[2:] - self.gt_boxes[:2]  # infinite or NaN where a coordinate is
+        fine = ((sizes > 0) & (sizes < torch.inf)).all(dim=0)
         return ~(fine & (self.truth.classes >= 0) & (self.truth.classes < num_classes))
 
     def _raise_fault(self, num_classes: int) -> None:

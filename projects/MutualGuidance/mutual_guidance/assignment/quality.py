@@ -17,12 +17,12 @@ def matched_pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     Returns:
         (...) in [0, 1]; 0 where the boxes do not overlap and where a coordinate is NaN.
     """
-    x0, y0, x1, y1 = boxes
-    u0, v0, u1, v1 = others
-    width = torch.minimum(x1, u1) - torch.maximum(x0, u0)
-    height = torch.minimum(y1, v1) - torch.maximum(y0, v0)
-    intersection = width.clamp(min=0) * height.clamp(min=0)
-    union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - intersection
+    # Both coordinates at once, since on a GPU the number of operators counts.
+    overlap = torch.minimum(boxes[2:], others[2:]) - torch.maximum(boxes[:2], others[:2])
+    width, height = overlap.clamp(min=0)
+    intersection = width * height
+    (width, height), (other_width, other_height) = boxes[2:] - boxes[:2], others[2:] - others[:2]
+    union = width * height + other_width * other_height - intersection
     # The comparison is also what turns NaN into 0.
     return torch.where(intersection > 0, intersection / union, 0.0).clamp(max=1)
 

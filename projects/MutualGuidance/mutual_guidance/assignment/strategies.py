@@ -128,9 +128,10 @@ class Eligible(NamedTuple):
     least_guided: int  # positives of a ground truth for a task that the strategy guides
     num_gts: int  # M
 
-    def numbers_above(self, quality: str, threshold: float) -> Tensor:
-        """How many candidates of each ground truth have at least that quality: (M,)."""
-        return count_in_group(self.bits[quality] >= quality_bits(threshold), self.gts, self.num_gts)
+    def numbers_above(self, quality: str, thresholds: tuple[float, float]) -> Tensor:
+        """How many candidates of each ground truth have at least these qualities: (2, M)."""
+        above = torch.stack([self.bits[quality] >= quality_bits(t) for t in thresholds])
+        return count_in_group(above, self.gts, self.num_gts)
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums (M,) int64, in units of 2 ** -32, of values (P,) float64 of each ground truth."""
@@ -158,9 +159,8 @@ class Count(NamedTuple):
 
 def static_numbers(pairs: Eligible, strategy: "Strategy") -> Numbers:
     """N_p and N_i of the static rule; a guided task of anchors has at least one positive."""
-    ignored, positive = pairs.thresholds
-    num_positive = pairs.numbers_above("static", positive)
-    num_ignored = pairs.numbers_above("static", ignored) - num_positive
+    num_considered, num_positive = pairs.numbers_above("static", pairs.thresholds)
+    num_ignored = num_considered - num_positive
     num_guided = num_positive.clamp(min=pairs.least_guided)
     num_cls, num_loc = (num_positive if q == "static" else num_guided for q in strategy[:2])
     return Numbers(num_cls, num_ignored, num_loc)
@@ -175,7 +175,7 @@ def dynamic_k(pairs: Eligible, strategy: "Strategy") -> Numbers:
 def _sum_of_best(pairs: Eligible, quality: str, top: int) -> Tensor:
     """The sum (M,) of the ``top`` highest qualities, rounded down, at least 1."""
     bits = pairs.bits[quality]
-    (best,) = mark_best(bits, pairs.gts, (pairs.ranks < top,))
+    best = mark_best(bits, pairs.gts, pairs.ranks < top)
     values = bits_to_quality(bits).double().masked_fill_(~best, 0.0)
     # The slack is what float32 may lack to a whole number.
     return ((pairs.sums(values) + (_ONE >> 16)) // _ONE).clamp(min=1)
