@@ -41,7 +41,9 @@ def make_cfg(root, opts):
             "DATASETS.REGISTER", f"[{entry}]", "DATASETS.TRAIN", "('own',)", "DATASETS.TEST",
             "('own',)", "INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True,
             "SOLVER.IMS_PER_BATCH", BATCH, "DATALOADER.NUM_WORKERS", 0,
-            "MODEL.PYRAMID.OUT_CHANNELS", 32, "SEED", 5, "SOLVER.AMP.ENABLED", False, *opts,
+            "MODEL.PYRAMID.OUT_CHANNELS", 32, "SOLVER.AMP.ENABLED", False,
+            # With some seeds, as 5, a ReLU's input is so near 0 that rounding flips its gradient.
+            "SEED", 6, *opts,
         ],
     )  # fmt: skip
     resolve_device(cfg)
