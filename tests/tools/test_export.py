@@ -93,7 +93,7 @@ def test_the_lines_of_the_docs_give_the_models_boxes(
     assert boxes == pytest.approx(expected.pred_boxes.tensor.numpy(), abs=0.05)
     assert classes == prediction.class_names[:12]
     everything, *_ = names["detect"]("a.jpg", 0)  # clipped to the image
-    assert everything.min() == 0 and everything.max(axis=0)[2:].tolist() == [90, 50]
+    assert everything.min() == 0 and everything[:, 2].max() <= 90 and everything[:, 3].max() == 50
 
 
 @pytest.mark.parametrize("nms", [[], ["--nms"]])
