@@ -15,8 +15,9 @@ Docs: docs/train.md and docs/evaluate.md.
 
 import signal
 
-# A Ctrl-C while the rest is imported, or before there is anything to save, needs no traceback.
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+# A Ctrl-C while the rest is imported, or before there is anything to save, needs no traceback, here
+# and in the processes that are started from here.
+if __name__ != "train_net" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse

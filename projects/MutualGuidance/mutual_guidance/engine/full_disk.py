@@ -50,6 +50,7 @@ def _give_up(handler: logging.StreamHandler) -> None:
     handler.setLevel(logging.CRITICAL + 1)
     if stream in (sys.stdout, sys.stderr):
         return
-    print(f"warning: {stream.name} ends here ({error}): make room", file=sys.stderr)
+    name = getattr(stream, "name", "a log")  # streams in memory have none
+    print(f"warning: {name} ends here ({error}): make room", file=sys.stderr)
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -25,9 +25,10 @@ Main = Callable[[argparse.Namespace], object]
 
 _LOCALHOST = "127.0.0.1"
 # In which processes that were asked to stop end together, after the first has; in which those
-# that are told to end because another failed do, before they are killed; and in which the
-# launcher has ended those that would only hide what the first said.
-_STOP_S, _END_S, _SILENCE_S = 5.0, 2.0, 4.0
+# that are told to end because another failed do, before they are killed; in which the
+# launcher has ended those that would only hide what the first said; and those that find the same as
+# the first, on a machine however busy.
+_STOP_S, _END_S, _SILENCE_S, _SAME_S = 5.0, 2.0, 4.0, 30.0
 
 
 def launch(main: Main, args: argparse.Namespace) -> None:
@@ -130,7 +131,7 @@ def _run(main: Main, args: argparse.Namespace) -> None:
 def let_another_tell() -> None:
     """Give the first process of a machine the time to tell what all find, and to end the others."""
     if comm.get_local_rank():
-        time.sleep(_SILENCE_S)
+        time.sleep(_SAME_S)
 
 
 @contextlib.contextmanager
