@@ -116,6 +116,7 @@ def _run_rank(local_rank: int, main: Main, args: argparse.Namespace, port: int |
         store = next(dist.rendezvous(args.dist_url, rank, world_size, timeout=DEFAULT_TIMEOUT))[0]
     _join_group(store, rank, world_size, args.num_gpus)
     _run(main, args)
+    dist.destroy_process_group()  # its threads, at work when Python ends, may abort the process
 
 
 def _run(main: Main, args: argparse.Namespace) -> None:
