@@ -13,9 +13,9 @@ env:
 quickstart:
 	$(PYTHON) tools/env.py tools/quickstart.py --strategies $(STRATEGIES)
 
-# Run the tests, without those marked slow.
+# Run the tests, without those marked slow, in two processes of one thread each.
 test:
-	$(PYTHON) tools/env.py -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) tools/env.py -m pytest -n 2
 
 # Check style and formatting.
 lint:
