@@ -1,5 +1,6 @@
 import os
 import re
+import signal
 import uuid
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def seeded():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """Whatever nohup or a worker of pytest-xdist has made of them."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    previous = {s: signal.signal(s, handler) for s, handler in usual.items()}
+    yield
+    for s, handler in previous.items():
+        signal.signal(s, handler)
 
 
 @pytest.fixture
