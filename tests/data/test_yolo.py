@@ -177,8 +177,8 @@ def test_images_that_would_share_labels_are_refused(yolo):
 )
 def test_labels_lie_where_yolo_keeps_them(image, label):
     # A folder of that name above the data set is none of its own.
-    assert label_path(f"/images/root/{image}", "/images/root") == f"/images/root/{label}"
-    assert label_path("/else/images/a.png", "/images/root") == "/else/labels/a.txt"
+    assert label_path(f"/images/data/{image}", "/images/data") == f"/images/data/{label}"
+    assert label_path("/else/images/a.png", "/images/data") == "/else/labels/a.txt"
 
 
 def test_text_files_list_images(yolo):
