@@ -5,8 +5,8 @@ import torch
 from detectron2.layers import ciou_loss, diou_loss
 from fvcore.nn import giou_loss, sigmoid_focal_loss
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.losses import peak_bytes
 from mutual_guidance.modeling import losses
 from mutual_guidance.modeling.losses import (
     balanced_l1_loss,
@@ -140,17 +140,6 @@ def test_focal_loss_of_halves_is_a_float():
     value, grad = with_gradient(focal_loss, half, labels)
     expected, _ = with_gradient(focal_loss, half.float(), labels)
     assert value.dtype == torch.float32 and value == expected and grad.dtype == torch.bfloat16
-
-
-def peak_bytes(call):
-    """The most that the tensors of a call take at one time."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
-        call()
-    used = [0]
-    for event in prof.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            used.append(used[-1] + event.nbytes())
-    return max(used)
 
 
 def test_focal_loss_takes_little_memory(monkeypatch):

@@ -29,7 +29,6 @@ _MEANINGS = (
         "Average precision at an IoU threshold of 0.{}, in %.",
     ),
     ("Test set", r"(?!ema/)(?:.*/)?AP([sml])", "AP of COCO's objects of size {}, in %."),
-    ("Test set", r"ema/.*AP(.*)", "AP{} of the moving average of the weights (EMA), in %."),
     ("Labels", r"assignment/agreement", "Share of the positives that both tasks have in common."),
     ("Labels", r"assignment/(cls|loc)_as_static", "Share of {}'s positives that are static's."),
     ("Labels", r"assignment/(cls|loc)_positives_per_object", "Positives of an object for {}."),
