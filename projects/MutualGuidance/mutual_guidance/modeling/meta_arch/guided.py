@@ -183,6 +183,17 @@ def grid_anchors(generator: DefaultAnchorGenerator, features: list[Tensor]) -> l
     return anchors
 
 
+def matcher_keys(cfg) -> dict[str, object]:
+    """The arguments that the matchers of anchors and of points have in common."""
+    guidance = cfg.MODEL.MUTUAL_GUIDANCE
+    return {
+        "strategy": guidance.STRATEGY,
+        "sigma": guidance.SIGMA,
+        "memory_budget": guidance.MEMORY_BUDGET,
+        "num_positives": guidance.NUM_POSITIVES,
+    }
+
+
 def decode_boxes(box2box_transform, anchors: list[Boxes], deltas: Tensor) -> Tensor:
     """Boxes (N, R, 4) that the deltas (N, R, 4) make of the anchors of each level."""
     num_images = deltas.shape[0]  # whose len() an exported graph would take for a constant

@@ -17,7 +17,7 @@ from ...assignment.quality import side_distances
 from ..head import PerLevelFCOSHead
 from ..losses import iou_loss
 from .common import loss_normalizers, matched_boxes, sum_of
-from .guided import DensePredictions, Guided, decode_boxes
+from .guided import DensePredictions, Guided, decode_boxes, matcher_keys
 
 
 @META_ARCH_REGISTRY.register()
@@ -67,14 +67,11 @@ class GuidedFCOS(Guided, FCOS):
 
     @classmethod
     def build_matcher(cls, cfg) -> PointMatcher:
-        guidance, fcos = cfg.MODEL.MUTUAL_GUIDANCE, cfg.MODEL.FCOS
+        fcos = cfg.MODEL.FCOS
         return PointMatcher(
-            strategy=guidance.STRATEGY,
-            sigma=guidance.SIGMA,
             center_sampling_radius=fcos.CENTER_SAMPLING_RADIUS,
             num_classes=fcos.NUM_CLASSES,
-            memory_budget=guidance.MEMORY_BUDGET,
-            num_positives=guidance.NUM_POSITIVES,
+            **matcher_keys(cfg),
         )
 
     def candidates(self, anchors: list[Boxes]) -> Points:

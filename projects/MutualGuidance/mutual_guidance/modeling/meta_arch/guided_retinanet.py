@@ -16,7 +16,7 @@ from ...assignment.candidates import Anchors
 from ..head import PerLevelHead
 from ..losses import balanced_l1_loss, iou_loss
 from .common import box_targets, loss_normalizers, matched_boxes, sum_of
-from .guided import DensePredictions, Guided, decode_boxes
+from .guided import DensePredictions, Guided, decode_boxes, matcher_keys
 
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou", "balanced_l1")
 
@@ -71,14 +71,11 @@ class GuidedRetinaNet(Guided, RetinaNet):
 
     @classmethod
     def build_matcher(cls, cfg) -> AnchorMatcher:
-        guidance, retinanet = cfg.MODEL.MUTUAL_GUIDANCE, cfg.MODEL.RETINANET
+        retinanet = cfg.MODEL.RETINANET
         return AnchorMatcher(
-            strategy=guidance.STRATEGY,
-            sigma=guidance.SIGMA,
             iou_thresholds=tuple(retinanet.IOU_THRESHOLDS),
             num_classes=retinanet.NUM_CLASSES,
-            memory_budget=guidance.MEMORY_BUDGET,
-            num_positives=guidance.NUM_POSITIVES,
+            **matcher_keys(cfg),
         )
 
     def candidates(self, anchors: list[Boxes]) -> Anchors:
