@@ -16,7 +16,7 @@ from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import Interrupted, Trainer, load_config
 from mutual_guidance.engine.checks import check_values
-from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_device
+from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_device, resolve_schedule
 from mutual_guidance.engine.step import load_batch
 from mutual_guidance.errors import CheckpointError, NonFiniteLoss
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
@@ -369,6 +369,7 @@ def test_variants_train_as_the_plain_run_does(make_cfg, opts, monkeypatch):
 def test_a_training_shorter_than_its_warm_up(max_iter):
     cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", max_iter, "SOLVER.RESCALE_INTERVAL", True])
     assert cfg.SOLVER.WARMUP_ITERS == 50
+    resolve_schedule(cfg)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
     scheduler = Trainer.build_lr_scheduler(cfg, optimizer)
     rates = []

@@ -270,7 +270,8 @@ def resolve_schedule(cfg: CfgNode) -> None:
         logger.info(
             f"{solver.EPOCHS} epochs of {num_images} images are {solver.MAX_ITER} iterations"
         )
-    longest = int(solver.MAX_WARMUP_SHARE * solver.MAX_ITER)
+    # Detectron2 divides by the iterations that are left after the warm-up.
+    longest = min(int(solver.MAX_WARMUP_SHARE * solver.MAX_ITER), solver.MAX_ITER - 1)
     if longest < solver.WARMUP_ITERS:
         logger.info(
             f"The warm-up of {solver.WARMUP_ITERS} iterations is shortened to {longest}: "

@@ -19,7 +19,6 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from tabulate import tabulate
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler as Scheduler
 
 from ..checkpoint import Checkpointer
 from ..data import build_test_loader, build_train_loader
@@ -177,16 +176,6 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
         model = super().build_model(cfg)
         return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> Scheduler:
-        """As Detectron2's, also for a training that is no longer than its warm-up."""
-        if cfg.SOLVER.WARMUP_ITERS >= cfg.SOLVER.MAX_ITER:
-            # It would divide by the iterations that are left after the warm-up.
-            cfg = cfg.clone()
-            cfg.defrost()
-            cfg.SOLVER.WARMUP_ITERS = cfg.SOLVER.MAX_ITER - 1
-        return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable:
