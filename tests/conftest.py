@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from mutual_guidance.checkpoint import Checkpointer
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 
 from .pretend_gpu import pretend_gpu
 

@@ -12,7 +12,7 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
 
 from mutual_guidance.checkpoint import Checkpointer, TorchvisionHandler
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.errors import CheckpointError
 from mutual_guidance.modeling import VGG16
 from tests.conftest import REPOSITORY

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from mutual_guidance.arguments import Parser
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from tests.conftest import PAGES, REPOSITORY
 from tests.runs import CONFIG
 

@@ -1,4 +1,4 @@
-"""The project's keys beside Detectron2's, as a user of Detectron2 meets them."""
+"""The project's keys beside Detectron2's, and files and pairs that set them."""
 
 import re
 import subprocess
@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.errors import ConfigError
 from tests.conftest import REPOSITORY, tiny_config
+
+CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 
 
 def run_python(code):
@@ -85,3 +87,53 @@ def test_a_config_of_another_version_is_refused(tmp_path):
     (tmp_path / "old.yaml").write_text("VERSION: 1\n")
     with pytest.raises(ConfigError, match="VERSION must be 2, Detectron2's, got 1"):
         load_config(str(tmp_path / "old.yaml"), [])
+
+
+def test_missing_file_and_wrong_keys_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_config(str(tmp_path / "nowhere.yaml"), [])
+    with pytest.raises(
+        ConfigError, match=r"GUIDANCE\.STRATEGIE; did you mean MODEL\.MUTUAL_GUIDANCE\.STRATEGY"
+    ):
+        load_config(CONFIG, ["MODEL.MUTUAL_GUIDANCE.STRATEGIE", "static"])
+    path = tmp_path / "misspelt.yaml"
+    path.write_text("SOLVER:\n  BASE_LRR: 0.1\n")
+    with pytest.raises(ConfigError, match=r"misspelt\.yaml .*SOLVER\.BASE_LRR; did you mean"):
+        load_config(str(path), [])
+    message = "SOLVER.IMS_PER_BATCH is 'many', of the kind str; it must be of the kind int"
+    with pytest.raises(ConfigError, match=message):
+        load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", "many"])
+
+
+def test_keys_and_values_as_a_person_types_them(tmp_path):
+    opts = ["SOLVER.EPOCHS=1", "DATASETS.TRAIN", "mine_train", "SOLVER.AMP.ENABLED", "true"]
+    cfg = load_config(CONFIG, opts)
+    assert cfg.SOLVER.EPOCHS == 1.0 and cfg.DATASETS.TRAIN == ("mine_train",)
+    assert cfg.SOLVER.AMP.ENABLED is True
+    (tmp_path / "mine.yaml").write_text(
+        f"_BASE_: {CONFIG}\nSOLVER: {{EPOCHS: 50}}\nDATASETS: {{TEST: mine}}"
+    )
+    cfg = load_config(tmp_path / "mine.yaml")
+    assert cfg.SOLVER.EPOCHS == 50.0 and cfg.DATASETS.TEST == ("mine",)
+    with pytest.raises(
+        ConfigError, match="no key STRATEGY; did you mean MODEL.MUTUAL_GUIDANCE.STRATEGY"
+    ):
+        load_config(CONFIG, ["STRATEGY", "static"])
+    with pytest.raises(ConfigError, match="no config is given: add --config-file FILE"):
+        load_config("", [])
+    with pytest.raises(ConfigError, match="no such file; did you mean .*/retinanet_R_18.yaml"):
+        load_config(CONFIG.replace("_R_18", "_R18"), [])
+
+
+def test_iterations_of_the_command_line_win_over_epochs_of_the_file():
+    assert load_config(CONFIG).SOLVER.EPOCHS == 27.0
+    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", "7"])
+    assert (cfg.SOLVER.EPOCHS, cfg.SOLVER.MAX_ITER) == (0.0, 7)
+    assert load_config(CONFIG, ["SOLVER.MAX_ITER", 7, "SOLVER.EPOCHS", 2]).SOLVER.EPOCHS == 2.0
+
+
+def test_config_from_a_stranger_executes_nothing(tmp_path):
+    path = tmp_path / "evil.yaml"
+    path.write_text("OUTPUT_DIR: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ConfigError):
+        load_config(str(path), [])

@@ -10,8 +10,8 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.structures import Boxes
 
 from mutual_guidance.assignment import STRATEGIES, AnchorMatcher
+from mutual_guidance.config import load_config
 from mutual_guidance.data.voc import collect_classes, load_voc
-from mutual_guidance.engine import load_config
 from tests.conftest import REPOSITORY, make_instances
 
 ALL_CONFIGS = sorted(

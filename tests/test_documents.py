@@ -4,8 +4,8 @@ import time
 import pytest
 import yaml
 
+from mutual_guidance.config import load_config
 from mutual_guidance.documents import check_bases, read_yaml
-from mutual_guidance.engine import load_config
 from mutual_guidance.errors import ConfigError
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(

@@ -1,6 +1,6 @@
 import pytest
 
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.errors import ConfigError
 from mutual_guidance.typed import fit_pairs, fit_values, nearest_keys, pairs_of
 from tests.conftest import REPOSITORY

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data.anchor_fit import (
     MAX_LEVELS,
     Objects,
@@ -15,7 +16,6 @@ from mutual_guidance.data.anchor_fit import (
     suggest_sizes,
 )
 from mutual_guidance.data.records import FoundObject, Record, pack_objects
-from mutual_guidance.engine import load_config
 from tests.conftest import REPOSITORY
 
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from detectron2.data import MetadataCatalog
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, records_of, register_datasets
-from mutual_guidance.engine import load_config
 from mutual_guidance.engine.setup import resolve_classes
 from mutual_guidance.errors import ConfigError, DatasetError
 from tests.conftest import REPOSITORY

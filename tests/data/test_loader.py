@@ -6,9 +6,9 @@ import subprocess
 import pytest
 import torch
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data import build_train_loader, register_datasets
 from mutual_guidance.data.loader import PlacedSampler
-from mutual_guidance.engine import load_config
 from tests.runs import CONFIG, draw_four_images
 
 

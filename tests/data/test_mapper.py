@@ -6,10 +6,10 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data import build_mapper
 from mutual_guidance.data.augmentation import ExpandTransform, RandomPlace, RandomShrink
 from mutual_guidance.data.images import image_size
-from mutual_guidance.engine import load_config
 from mutual_guidance.errors import DatasetError
 from tests.conftest import REPOSITORY
 

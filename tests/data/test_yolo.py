@@ -7,11 +7,11 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, records_of, register_datasets
 from mutual_guidance.data.faults import DROPPED, IGNORED, STOPS, TOLD, stopping
 from mutual_guidance.data.yolo import label_path, load_yolo
 from mutual_guidance.data.yolo_yaml import YOLONames, read_names, split_sources
-from mutual_guidance.engine import load_config
 from mutual_guidance.errors import DatasetError
 from mutual_guidance.evaluation import build_evaluator
 from tests.conftest import REPOSITORY

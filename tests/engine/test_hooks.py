@@ -12,8 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.engine import Trainer
 from mutual_guidance.engine.hooks import (
     AssignmentPictures,
     FirstProgress,

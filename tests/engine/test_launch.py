@@ -16,8 +16,9 @@ from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, register_datasets
-from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.engine import Trainer
 from mutual_guidance.engine.launch import _end_together
 from mutual_guidance.engine.setup import resolve_classes, resolve_device
 from tests.conftest import VOCWriter

@@ -3,7 +3,7 @@ from collections import namedtuple
 
 import pytest
 
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.engine.output import check_output, check_shared_memory
 from mutual_guidance.errors import ConfigError, OutputError
 from tests.runs import CONFIG

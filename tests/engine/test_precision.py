@@ -2,7 +2,7 @@
 
 import pytest
 
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.engine import precision as module
 from mutual_guidance.engine.setup import resolve_device
 from mutual_guidance.errors import ConfigError

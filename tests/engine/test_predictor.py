@@ -10,7 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from mutual_guidance.checkpoint import Checkpointer
-from mutual_guidance.engine import Predictor, Trainer, load_config
+from mutual_guidance.config import load_config
+from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.engine.predictor import inference_config
 from mutual_guidance.errors import CheckpointError, ConfigError, DatasetError, InputError
 from tests.conftest import python_of, tiny_config, tiny_model

@@ -1,6 +1,6 @@
 import pytest
 
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.engine.resume import keep_to_run
 from mutual_guidance.errors import ConfigError
 from tests.conftest import REPOSITORY

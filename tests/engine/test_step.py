@@ -8,7 +8,8 @@ from detectron2.utils.events import EventStorage
 
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.checkpoint import Checkpointer
-from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.config import load_config
+from mutual_guidance.engine import Trainer
 from mutual_guidance.engine.ema import build_ema
 from mutual_guidance.engine.step import build_step, load_batch
 from mutual_guidance.errors import NonFiniteLoss

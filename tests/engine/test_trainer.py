@@ -13,8 +13,9 @@ from detectron2.utils.events import EventStorage
 
 from mutual_guidance.assignment import AnchorMatcher
 from mutual_guidance.checkpoint import Checkpointer
+from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import Interrupted, Trainer, load_config
+from mutual_guidance.engine import Interrupted, Trainer
 from mutual_guidance.engine.checks import check_values
 from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_device, resolve_schedule
 from mutual_guidance.engine.step import load_batch

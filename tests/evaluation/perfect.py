@@ -3,7 +3,7 @@
 import torch
 from detectron2.structures import Boxes, Instances
 
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.evaluation import build_evaluator
 from mutual_guidance.evaluation.ground_truth import load_records
 from tests.conftest import REPOSITORY

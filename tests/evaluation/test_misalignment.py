@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data import Record, register_datasets
 from mutual_guidance.data.records import FoundObject, pack_objects
-from mutual_guidance.engine import Trainer, load_config
+from mutual_guidance.engine import Trainer
 from mutual_guidance.evaluation import (
     MisalignmentEvaluator,
     build_evaluator,

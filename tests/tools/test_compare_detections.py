@@ -5,8 +5,8 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import load_config
 from tests.conftest import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")

@@ -6,7 +6,7 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from tests.conftest import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from detectron2.modeling import build_model
 
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.visualization import GroundTruthImage
 from tests.conftest import REPOSITORY, make_instances
 

@@ -1,8 +1,8 @@
 import pytest
 from detectron2.data import DatasetCatalog
 
+from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import load_config
 from mutual_guidance.errors import DatasetError
 from mutual_guidance.visualization import first_annotated, load_image, with_ids
 from tests.conftest import REPOSITORY

@@ -1,11 +1,15 @@
-"""Every configuration key of the project."""
+"""Every configuration key of the project, and how files and command lines set them."""
 
 import os
+import re
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
 
 from .documents import check_bases
-from .typed import fit_values
+from .errors import ConfigError
+from .typed import did_you_mean, fit_pairs, fit_values, nearest_keys, nearest_path, pairs_of
 
 # What MODEL.PYRAMID was called.
 _OLD_PYRAMID = "MODEL.FSSD"
@@ -120,7 +124,40 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.TEST.KEEP_BEST = True
 
 
-def merge_config_file(cfg: CN, path: str) -> None:
+def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> CN:
+    """
+    The defaults, then the file, then KEY VALUE pairs. MODEL.DEVICE is "auto" where they say
+    nothing: a GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or a key or value does not fit.
+    """
+    cfg = get_cfg()
+    add_mutual_guidance_config(cfg)
+    cfg.MODEL.DEVICE = "auto"
+    known = _all_keys(cfg)
+    path, pairs = os.fspath(config_file), pairs_of(opts)
+    if not path:
+        raise ConfigError("no config is given: add --config-file FILE (there are some in configs/)")
+    if not os.path.isfile(path):
+        raise ConfigError(f"config {path}: there is no such file{nearest_path(path)}")
+    try:
+        _merge_file(cfg, path)
+        cfg.merge_from_list(fit_pairs(pairs, cfg))
+    except Exception as error:
+        # The text of a KeyError is quoted.
+        reason = str(error.args[0] if isinstance(error, KeyError) else error)
+        raise ConfigError(
+            f"config {path} with {list(opts) or 'no overrides'}: {_explained(reason, known)}"
+        ) from error
+    given = [key for key, _ in pairs]
+    solver = cfg.SOLVER
+    if "SOLVER.MAX_ITER" in given and "SOLVER.EPOCHS" not in given and solver.MAX_ITER > 0:
+        solver.EPOCHS = 0.0  # what is typed wins over the file
+    return cfg
+
+
+def _merge_file(cfg: CN, path: str) -> None:
     """
     Merge a YAML file into the keys, also one that an earlier version has written.
 
@@ -135,3 +172,27 @@ def merge_config_file(cfg: CN, path: str) -> None:
     if isinstance(model, CN) and "FSSD" in model:
         model.setdefault("PYRAMID", CN()).update(model.pop("FSSD"))
     cfg.merge_from_other_cfg(CN(fit_values(loaded, cfg)))
+
+
+def _all_keys(cfg: CN, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in cfg.items():
+        keys.append(prefix + key)
+        if isinstance(value, CN):
+            keys += _all_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def _explained(reason: str, known: list[str]) -> str:
+    """What yacs says, in words for a person: a key that is meant, the kind that a value must be."""
+    unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", reason)
+    if unknown:
+        return f"there is no key {unknown[1]}{did_you_mean(nearest_keys(unknown[1], known))}"
+    mismatch = re.search(
+        r"Type mismatch \(<class '(\w+)'> vs. <class '(\w+)'>\) with values \(.* vs. (.*)\) for "
+        r"config key: (\S+)", reason, re.DOTALL,
+    )  # fmt: skip
+    if mismatch:
+        needed, given, value, key = mismatch.groups()
+        return f"{key} is {value!r}, of the kind {given}; it must be of the kind {needed}"
+    return reason

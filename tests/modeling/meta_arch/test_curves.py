@@ -4,7 +4,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes
 
 from mutual_guidance.assignment import Assignment
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.modeling.meta_arch import DensePredictions, ground_truths
 from mutual_guidance.modeling.meta_arch.curves import HISTOGRAM_PERIOD, PERIOD, log_assignment
 from mutual_guidance.modeling.meta_arch.guided import decode_boxes

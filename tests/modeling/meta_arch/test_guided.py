@@ -12,7 +12,7 @@ from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
 from mutual_guidance.assignment import STRATEGIES
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.modeling.meta_arch import GuidedFCOS, GuidedRetinaNet, ground_truths
 from mutual_guidance.modeling.meta_arch.guided import grid_anchors
 from tests.conftest import REPOSITORY, make_instances, tiny_config, tiny_model

@@ -5,7 +5,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from mutual_guidance.assignment import Assignment
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.modeling.meta_arch import ground_truths
 from tests.conftest import REPOSITORY
 

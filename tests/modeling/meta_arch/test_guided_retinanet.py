@@ -4,7 +4,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, pairwise_iou
 
 from mutual_guidance.assignment import STRATEGIES
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.modeling.meta_arch import ground_truths
 from tests.conftest import REPOSITORY, make_instances
 

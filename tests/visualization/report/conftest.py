@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mutual_guidance.engine import load_config
+from mutual_guidance.config import load_config
 from mutual_guidance.evaluation.detections import Detections, write_detections
 from mutual_guidance.evaluation.misalignment import summarize
 from tests.conftest import REPOSITORY

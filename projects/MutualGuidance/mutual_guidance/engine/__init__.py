@@ -4,7 +4,7 @@ from .evaluate import evaluate
 from .interrupt import Interrupted
 from .launch import launch
 from .predictor import Predictor
-from .setup import load_config, prepare, setup
+from .setup import prepare, setup
 from .trainer import Trainer
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Trainer",
     "evaluate",
     "launch",
-    "load_config",
     "prepare",
     "setup",
 ]

@@ -4,21 +4,18 @@ import argparse
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Iterator, Sequence
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 
-from .. import add_mutual_guidance_config
-from ..config import merge_config_file
+from ..config import load_config
 from ..data import check_datasets, register_datasets
 from ..errors import ConfigError, UserError, printable
 from ..run_files import checkpoint_files, replace_file
-from ..typed import did_you_mean, fit_pairs, nearest_keys, nearest_path, pairs_of
 from . import full_disk
 from .checks import check_batch, check_values, check_weights
 from .console import setup_logs
@@ -143,63 +140,6 @@ def _kept(path: str | None) -> Iterator[None]:
     yield
     if comm.is_main_process():
         replace_file(path, lambda f: f.write(content))
-
-
-def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> CfgNode:
-    """
-    The defaults, then the file, then KEY VALUE pairs. MODEL.DEVICE is "auto" where they say
-    nothing: a GPU if there is one, else the CPU.
-
-    Raises:
-        ConfigError: the file is missing or no YAML, or a key or value does not fit.
-    """
-    cfg = get_cfg()
-    add_mutual_guidance_config(cfg)
-    cfg.MODEL.DEVICE = "auto"
-    known = _all_keys(cfg)
-    path, pairs = os.fspath(config_file), pairs_of(opts)
-    if not path:
-        raise ConfigError("no config is given: add --config-file FILE (there are some in configs/)")
-    if not os.path.isfile(path):
-        raise ConfigError(f"config {path}: there is no such file{nearest_path(path)}")
-    try:
-        merge_config_file(cfg, path)
-        cfg.merge_from_list(fit_pairs(pairs, cfg))
-    except Exception as error:
-        # The text of a KeyError is quoted.
-        reason = str(error.args[0] if isinstance(error, KeyError) else error)
-        raise ConfigError(
-            f"config {path} with {list(opts) or 'no overrides'}: {_explained(reason, known)}"
-        ) from error
-    given = [key for key, _ in pairs]
-    solver = cfg.SOLVER
-    if "SOLVER.MAX_ITER" in given and "SOLVER.EPOCHS" not in given and solver.MAX_ITER > 0:
-        solver.EPOCHS = 0.0  # what is typed wins over the file
-    return cfg
-
-
-def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in cfg.items():
-        keys.append(prefix + key)
-        if isinstance(value, CfgNode):
-            keys += _all_keys(value, f"{prefix}{key}.")
-    return keys
-
-
-def _explained(reason: str, known: list[str]) -> str:
-    """What yacs says, in words for a person: a key that is meant, the kind that a value must be."""
-    unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", reason)
-    if unknown:
-        return f"there is no key {unknown[1]}{did_you_mean(nearest_keys(unknown[1], known))}"
-    mismatch = re.search(
-        r"Type mismatch \(<class '(\w+)'> vs. <class '(\w+)'>\) with values \(.* vs. (.*)\) for "
-        r"config key: (\S+)", reason, re.DOTALL,
-    )  # fmt: skip
-    if mismatch:
-        needed, given, value, key = mismatch.groups()
-        return f"{key} is {value!r}, of the kind {given}; it must be of the kind {needed}"
-    return reason
 
 
 def resolve_device(cfg: CfgNode) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from ..config import load_config
 from ..data import check_datasets, register_datasets
-from ..engine import load_config
 from ..engine.checks import check_values, check_weights
 from ..engine.setup import resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError

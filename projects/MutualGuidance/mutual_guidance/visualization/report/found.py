@@ -6,8 +6,8 @@ from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 
+from ...config import load_config
 from ...data import check_datasets, register_datasets
-from ...engine import load_config
 from ...evaluation.detections import read_detections
 from ...evaluation.ground_truth import GroundTruths, ground_truths, load_records
 from ...evaluation.matching import Matched, match
