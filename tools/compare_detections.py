@@ -28,6 +28,7 @@ from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
 from mutual_guidance.evaluation.matching import detections_of, disagreement, match
+from mutual_guidance.run_files import write_text
 from mutual_guidance.visualization.detections import draw_comparison
 from mutual_guidance.visualization.report import run_labels
 
@@ -87,7 +88,7 @@ def compare(args: argparse.Namespace) -> None:
             of_image[label] = match(detections_of(detections), ground_truths(records[image_id]))
     entries = draw(records, matches, MetadataCatalog.get(dataset).thing_classes, args)
     path = args.output / "comparison.json"
-    path.write_text(json.dumps(entries, indent=2))
+    write_text(path, json.dumps(entries, indent=2))
     print(f"{len(entries)} of {len(records)} images drawn: {path}")
 
 

@@ -98,11 +98,11 @@ def test_a_row_behind_a_torn_one_counts(run_folder):
 def test_a_torn_line_of_counts_costs_its_picture(run_folder):
     path = run_folder / "visualization" / "assignments" / "counts.jsonl"
     lines = path.read_text().splitlines()
-    alien = json.dumps({"file": [1], "counts": {}})  # names a file that is not there
+    alien = json.dumps({"file": "x.png", "counts": {}})  # names no iteration
     path.write_text("\n".join([lines[0], json.dumps([1]), lines[2][:40], alien]))
     run = read_run(run_folder, "a")
     assert [f.caption for f in run.films["000001"]] == ["only static 7"]
-    assert run.troubles == [("assignments", f"{path}: 2 torn lines are left out")]
+    assert run.troubles == [("assignments", f"{path}: 3 torn lines are left out")]
 
 
 def test_pictures_that_the_film_has_forgotten_are_not_shown(run_folder):

@@ -14,10 +14,10 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import OutputError
-from ..run_files import replace_file
+from ..run_files import replace_file, write_text
 from . import canvas
 
-_COUNTS_FILE = "counts.jsonl"
+COUNTS_FILE = "counts.jsonl"
 _FRAME_MS = 700
 _LAST_FRAME_MS = 2500
 logger = logging.getLogger(__name__)
@@ -31,22 +31,15 @@ class Film:
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
-        self._path = self.folder / _COUNTS_FILE
+        self._path = self.folder / COUNTS_FILE
 
     def records(self) -> list[dict]:
         """The lines of counts.jsonl; what is no such line is left out with a warning."""
         if not self._path.exists():
             return []
-        records = []
-        text = self._path.read_text(encoding="utf-8", errors="replace")
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                record = json.loads(line)
-                records.append({k: record[k] for k in ("iteration", "image", "file", "counts")})
-            except (ValueError, KeyError, TypeError):
-                logger.warning(
-                    f"{self._path}, line {number}: not the record of a picture, left out"
-                )
+        records, torn = read_records(self._path)
+        for number in torn:
+            logger.warning(f"{self._path}, line {number}: not the record of a picture, left out")
         return records
 
     def add(
@@ -98,8 +91,29 @@ class Film:
 
     def _write(self, records: Iterable[dict]) -> None:
         """Replace counts.jsonl at once."""
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        replace_file(self._path, lambda f: f.write(lines.encode()))
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_records(path: Path) -> tuple[list[dict], list[int]]:
+    """
+    The records of a counts.jsonl, and the numbers, from 1, of the lines that are none.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    records = list(map(_record, lines))
+    torn = [number for number, record in enumerate(records, 1) if record is None]
+    return [record for record in records if record is not None], torn
+
+
+def _record(line: str) -> dict | None:
+    try:
+        row = json.loads(line)
+        kinds = {"iteration": int, "image": str, "file": str, "counts": dict}
+        return {key: kind(row[key]) for key, kind in kinds.items()}
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None
 
 
 def _with_one_palette(frames: list[Image.Image]) -> list[Image.Image]:

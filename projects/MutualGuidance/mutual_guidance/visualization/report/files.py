@@ -7,7 +7,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from PIL import Image
 from ...documents import read_yaml
 from ...evaluation import misalignment
 from ...run_files import flatten, read_metrics, read_results
+from ..film import read_records
 
 T = TypeVar("T")
 
@@ -43,17 +44,6 @@ def read_curves(path: Path) -> tuple[dict[str, dict[int, float]], int]:
             if math.isfinite(value):
                 curves.setdefault(name, {})[iteration] = value
     return curves, torn
-
-
-def read_lines(path: Path, parse: Callable[[dict], T]) -> tuple[list[T], int]:
-    """What ``parse`` makes of each line of JSON, and the number of lines that are torn."""
-    parsed, torn = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            parsed.append(parse(json.loads(line)))
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            torn += 1
-    return parsed, torn
 
 
 def read_boxes_results(path: Path) -> dict[str, dict[str, float]]:
@@ -103,13 +93,13 @@ def jpeg_uri(image: Image.Image) -> str:
 
 
 def read_counts(path: Path) -> tuple[dict[str, str], int]:
-    """What the pictures count, as text by file; number of bad lines."""
-    rows, torn = read_lines(path, lambda row: (str(row["file"]), row["counts"].items()))
+    """What the pictures of a film count, as text by file; number of torn lines."""
+    records, torn = read_records(path)
     texts = {
-        file: ", ".join(f"{name} {count}".replace("_", " ") for name, count in counts)
-        for file, counts in rows
+        record["file"]: ", ".join(f"{k} {n}".replace("_", " ") for k, n in record["counts"].items())
+        for record in records
     }
-    return texts, torn
+    return texts, len(torn)
 
 
 def thinned(items: Sequence[T], most: int) -> list[T]:

@@ -13,6 +13,7 @@ from ...errors import InputError, UserError
 from ...evaluation import misalignment
 from ...run_files import EMA_RESULTS_FILE, METRICS_FILE, RESULTS_FILE
 from .. import ASSIGNMENTS_FOLDER
+from ..film import COUNTS_FILE
 from .files import (
     image_uri,
     last_written,
@@ -135,7 +136,7 @@ def _read_misalignment_of(run: Run, folder: Path) -> None:
 def _read_films_of(run: Run, folder: Path) -> None:
     """What :class:`Film` has written there, and has not forgotten since."""
     read = partial(attempt, run.troubles, "assignments")
-    path = folder / "counts.jsonl"
+    path = folder / COUNTS_FILE
     remedy = "train with VIS_PERIOD above 0, such as VIS_PERIOD 100"
     captions, torn = read(read_counts, path, ({}, 0), remedy)
     if torn:
