@@ -60,9 +60,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--signals", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=40, help="by kill -9")
+    parser.add_argument("--signals", type=int, default=40, help="SIGTERM, SIGINT or SIGHUP")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
     args = parser.parse_args()
     rng = random.Random(args.seed)

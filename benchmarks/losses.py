@@ -13,6 +13,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 import torch
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes, Instances

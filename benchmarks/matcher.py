@@ -111,15 +111,19 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     """Options of the command line."""
     names = [name for name in SCENARIOS if not name.startswith("sweep_")] + ["sweep"]
     parser = Parser(__doc__)
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="of PyTorch on the CPU; its own choice if left")
-    parser.add_argument("--scenarios", nargs="+", choices=names, default=names)
-    parser.add_argument("--matchers", nargs="+", choices=list(MATCHERS), default=list(MATCHERS))
+    for option, known in (("--scenarios", names), ("--matchers", list(MATCHERS))):
+        parser.add_argument(
+            option, nargs="+", metavar="NAME", choices=known, default=known, help="which ones"
+        )
     parser.add_argument("--repeats", type=int, default=20, help="timed calls of a case")
     parser.add_argument("--seconds", type=float, default=60, help="no new repeat after so long")
     parser.add_argument("--timeout", type=float, default=600, help="seconds of a case, all told")
     parser.add_argument("--memory-budget", type=int, default=1024, help="of ours, in MiB")
-    parser.add_argument("--output", type=Path, default=Path("output", "benchmark_matcher"))
+    parser.add_argument(
+        "--output", type=Path, default=Path("output", "benchmark_matcher"), help="folder"
+    )
     return parser.parse_args(args)
 
 

@@ -7,6 +7,8 @@ Shape symbols: N images, R anchors, M_i ground truths of image i, M of the batch
 import warnings
 from typing import NamedTuple
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform

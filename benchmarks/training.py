@@ -63,11 +63,16 @@ def synchronize() -> None:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="of the detector")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="of the loader")
     parser.add_argument("--batches", type=int, default=10, help="measured for every figure")
     parser.add_argument(
-        "--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES)
+        "--strategies",
+        nargs="+",
+        metavar="STRATEGY",
+        choices=list(STRATEGIES),
+        default=list(STRATEGIES),
+        help="that label",
     )
     parser.add_argument("--output", help="a JSON file")
     add_opts(parser)

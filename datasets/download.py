@@ -56,15 +56,19 @@ class Part(NamedTuple):
     expected: dict[str, int | str]  # what count finds in the whole folder: numbers, digests
 
 
-def main(description: str, base: str, parts: Sequence[Part], argv: list[str] | None = None) -> None:
-    """The command line of a prepare_*.py; ``base`` is the URL of the official server."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """A script's own text as it is written, and the defaults of its options."""
+
+
+def main(doc: str, base: str, parts: Sequence[Part], argv: list[str] | None = None) -> None:
+    """The command line of a prepare_*.py; ``doc`` is its text, ``base`` the official server."""
+    parser = argparse.ArgumentParser(description=doc.strip(), formatter_class=HelpFormatter)
     names = [part.folder for part in parts]
     root = os.getenv("DETECTRON2_DATASETS", "datasets")
     parser.add_argument("--root", type=Path, default=root, help="folder of the data sets")
-    parser.add_argument("--parts", nargs="+", choices=names, default=names, help="folders to make")
+    parser.add_argument(
+        "--parts", nargs="+", metavar="PART", choices=names, default=names, help="folders to make"
+    )
     parser.add_argument("--url-base", default=base, help="a mirror of the official server")
     args = parser.parse_args(argv)
     try:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Download BCCD, 364 images of blood cells (MIT licence, (c) 2017 shenggan), in VOC's layout.
+"""
+Download BCCD, 364 images of blood cells (MIT licence, (c) 2017 shenggan), in VOC's layout.
 
-python datasets/prepare_bccd.py                 # datasets/BCCD, 9 MB
+    python datasets/prepare_bccd.py                 # datasets/BCCD, 9 MB
 """
 
 import hashlib
@@ -56,4 +57,4 @@ PARTS = (
 )
 
 if __name__ == "__main__":
-    main("Download BCCD, 364 images of blood cells, in VOC's layout.", BASE, PARTS)
+    main(__doc__, BASE, PARTS)

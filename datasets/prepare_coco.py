@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Download MS COCO 2017 into Detectron2's layout: 20 GB, and as much again while it unpacks.
+"""
+Download MS COCO 2017 into Detectron2's layout: 20 GB, and as much again while it unpacks.
 
-python datasets/prepare_coco.py                 # all below datasets/coco
-python datasets/prepare_coco.py --parts coco/val2017 coco/annotations
+    python datasets/prepare_coco.py                 # all below datasets/coco
+    python datasets/prepare_coco.py --parts coco/val2017 coco/annotations
 """
 
 import json
@@ -62,4 +63,4 @@ PARTS = (
 )
 
 if __name__ == "__main__":
-    main("Download MS COCO 2017 into Detectron2's layout.", BASE, PARTS)
+    main(__doc__, BASE, PARTS)

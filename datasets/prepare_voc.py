@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Download PASCAL VOC 2007 and 2012 into Detectron2's layout.
+"""
+Download PASCAL VOC 2007 and 2012 into Detectron2's layout.
 
-python datasets/prepare_voc.py                  # datasets/VOC2007 and datasets/VOC2012
-python datasets/prepare_voc.py --parts VOC2007
+    python datasets/prepare_voc.py                  # datasets/VOC2007 and datasets/VOC2012
+    python datasets/prepare_voc.py --parts VOC2007
 """
 
 from pathlib import Path
@@ -48,4 +49,4 @@ PARTS = (
 )
 
 if __name__ == "__main__":
-    main("Download PASCAL VOC 2007 and 2012 into Detectron2's layout.", BASE, PARTS)
+    main(__doc__, BASE, PARTS)

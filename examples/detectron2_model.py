@@ -10,6 +10,8 @@ META_ARCHITECTURE names it in a config.
 GuidedFCOS after `from mutual_guidance import add_mutual_guidance_config`.)
 """
 
+import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY, build_model

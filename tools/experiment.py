@@ -47,7 +47,7 @@ KEPT = Path("docs", "results")
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
+    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml", help="its grid")
     parser.add_argument(
         "--jobs", type=at_least_one, help="runs at a time (default: one a GPU, or one on the CPU)"
     )

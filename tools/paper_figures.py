@@ -4,10 +4,6 @@ Draw the figures with which the paper explains the method, from the code itself.
 
     python tools/paper_figures.py amplification
     python tools/paper_figures.py candidates output/quickstart/mutual_guidance --object 0
-
-*amplification* is Figure 3: the amplified IoU of Eq. (1) for several sigma and scores.
-*candidates* is Figure 2: the anchors that matter most to one object of an image of DATASETS.TRAIN,
-their qualities and what the strategies label them, as a picture and as a table on the terminal.
 """
 
 import argparse
@@ -37,6 +33,17 @@ from mutual_guidance.visualization.paper import (
 )
 
 DPI = 120
+AMPLIFICATION = """
+Draw Figure 3: the amplified IoU of Eq. (1) for several sigma and scores.
+
+    python tools/paper_figures.py amplification --sigmas 1 2 3
+"""
+CANDIDATES = """
+Draw Figure 2: the anchors that matter most to one object of an image of DATASETS.TRAIN, their
+qualities and what the strategies label them, as a picture and as a table on the terminal.
+
+    python tools/paper_figures.py candidates output/quickstart/mutual_guidance --object 0
+"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,12 +55,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(__doc__)
     figures = parser.add_subparsers(required=True, metavar="FIGURE")
-    of_sigmas = figures.add_parser("amplification", help="Figure 3: the amplified IoU")
+    of_sigmas = figures.add_parser(
+        "amplification", doc=AMPLIFICATION, help="Figure 3, the amplified IoU"
+    )
     of_sigmas.set_defaults(draw=amplification)
     of_sigmas.add_argument(
         "--sigmas", nargs="+", type=float, default=[1.0, 2.0, 3.0], help="of Eq. (1)"
     )
-    of_object = figures.add_parser("candidates", help="Figure 2: an object's anchors")
+    of_object = figures.add_parser(
+        "candidates", doc=CANDIDATES, help="Figure 2, an object's anchors"
+    )
     of_object.set_defaults(draw=candidates)
     add_model(of_object)
     of_object.add_argument("--image-id", help="default: the first image with an object")

@@ -31,7 +31,12 @@ REPORTED = ("VIS_PERIOD", "100", "TEST.MISALIGNMENT", "True")
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "--strategies", nargs="+", choices=list(STRATEGIES), default=["mutual_guidance"]
+        "--strategies",
+        nargs="+",
+        metavar="STRATEGY",
+        choices=list(STRATEGIES),
+        default=["mutual_guidance"],
+        help=f"one after the other, of {', '.join(STRATEGIES)}",
     )
     strategies = parser.parse_args().strategies
     output = Path("output", "quickstart")

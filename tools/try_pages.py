@@ -10,7 +10,6 @@ Every page gets a fresh clone of the last commit. What it takes from an earlier 
 are trained there or photos, is made first. Commands for what is not here are left out, and named.
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -22,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+
+from mutual_guidance.arguments import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "projects/MutualGuidance/README.md", "docs/*.md")
@@ -61,9 +62,7 @@ THINGS = ("datasets/Shapes", "photos", "more", "one.jpg", "clip.mp4", "mine.yaml
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("pages", nargs="*", help="default: the READMEs and all of docs/")
     parser.add_argument("--whole", action="store_true", help="neither shorten nor leave out")
     parser.add_argument("--data", type=Path, help="folder with BCCD, NEU-DET, coco or VOC2007")
