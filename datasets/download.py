@@ -6,7 +6,6 @@ and a folder has its name only when it is whole.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import shutil
@@ -23,6 +22,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
+
+from mutual_guidance.arguments import Parser
 
 TRIES = 5  # in a row that bring nothing new
 WAIT = 1.0  # seconds before the second try; doubles with every further one
@@ -56,13 +57,9 @@ class Part(NamedTuple):
     expected: dict[str, int | str]  # what count finds in the whole folder: numbers, digests
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """A script's own text as it is written, and the defaults of its options."""
-
-
 def main(doc: str, base: str, parts: Sequence[Part], argv: list[str] | None = None) -> None:
     """The command line of a prepare_*.py; ``doc`` is its text, ``base`` the official server."""
-    parser = argparse.ArgumentParser(description=doc.strip(), formatter_class=HelpFormatter)
+    parser = Parser(doc)
     names = [part.folder for part in parts]
     root = os.getenv("DETECTRON2_DATASETS", "datasets")
     parser.add_argument("--root", type=Path, default=root, help="folder of the data sets")

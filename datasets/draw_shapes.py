@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Draw a small object-detection data set in the layout of PASCAL VOC, in seconds and offline.
+"""
+Draw a small object-detection data set in the layout of PASCAL VOC, in seconds and offline.
+
+    python datasets/draw_shapes.py --root datasets/Shapes --train 600 --test 100 --size 160 --seed 0
 
 Six classes of irregular, textured objects (crescent, star, boomerang, ring, arrow, serpent) lie on
 natural-looking backgrounds. Much of each bounding box is background or a neighbour, so the IoU
 with an anchor says little about where the object is: the case for which Mutual Guidance was made.
-
-    python datasets/draw_shapes.py --root datasets/Shapes --train 600 --test 100 --size 160 --seed 0
-
 Boxes are tight around the *visible* mask of an object: what neighbours cover and what lies outside
 the image does not count. Image ``i`` depends on the seed, ``i`` and the size only, not on how many
 images are drawn. Lengths below are in pixels or shares of a side, colours RGB in 0..1.
@@ -14,7 +14,6 @@ images are drawn. Lengths below are in pixels or shares of a side, colours RGB i
 
 from __future__ import annotations
 
-import argparse
 import colorsys
 import json
 import shutil
@@ -27,6 +26,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
+
+from mutual_guidance.arguments import Parser
 
 OBJECT_SIDE = (0.2, 0.56)  # longer side of the unclipped box, as a share of the image's
 MIN_VISIBLE = 0.55  # share of its own pixels that every object keeps
@@ -498,9 +499,7 @@ def draw_dataset(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("datasets/Shapes"), help="output folder")
     parser.add_argument("--train", type=int, default=600, help="number of training images")
     parser.add_argument("--test", type=int, default=100, help="number of test images")
