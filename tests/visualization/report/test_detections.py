@@ -48,15 +48,22 @@ def test_several_runs_side_by_side(tmp_path):
     assert kind == "where the runs differ most" and pictures[0].name.startswith("a")
 
 
-def test_an_image_that_is_gone_costs_the_pictures_alone(run_folder):
+def test_an_image_that_is_gone_costs_the_detections(run_folder):
     for path in (run_folder.parent / "data").glob("c*.png"):
         path.unlink()
     run = read_run(run_folder, "static")
-    if run.found:  # where the images are only read to draw them
-        (of_set,) = detections([run])
-        assert of_set.pictures == {} and len(of_set.runs) == 1
     ((tab, sentence),) = run.troubles
-    assert tab == "detections" and "c" in sentence and "missing" in sentence
+    assert run.found == {} and tab == "detections" and "c" in sentence and "missing" in sentence
+
+
+def test_an_image_that_goes_meanwhile_costs_the_pictures_alone(run_folder):
+    run = read_run(run_folder, "static")
+    for path in (run_folder.parent / "data").glob("c*.png"):
+        path.unlink()
+    (of_set,) = detections([run])
+    assert of_set.pictures == {} and len(of_set.runs) == 1
+    ((tab, sentence),) = run.troubles
+    assert tab == "detections" and "cannot be drawn" in sentence and "missing" in sentence
 
 
 @pytest.mark.parametrize("key", ["images", "classes"])
