@@ -63,7 +63,7 @@ def main() -> None:
 
 def run(configs: list[Path], images: list[str] | None, repeats: int) -> None:
     """Measure every config, and print the tables."""
-    files = list(find_images(images).values())[:BATCH] if images else []
+    files = list(find_images(images).paths.values())[:BATCH] if images else []
     if 0 < len(files) < BATCH:
         raise InputError(f"--images: {len(files)} images, but {BATCH} are needed")
     rows = []
@@ -112,7 +112,7 @@ def random_blobs(size: int) -> Tensor:
 def read_images(files: list[str], size: int) -> Tensor:
     """Images (N, 3, size, size), uint8, warped to squares."""
     warped = [T.Resize(size).get_transform(x).apply_image(x) for x in map(read_image, files)]
-    return torch.stack([torch.from_numpy(x).permute(2, 0, 1) for x in warped])
+    return torch.stack([torch.tensor(x).permute(2, 0, 1) for x in warped])
 
 
 @torch.no_grad()

@@ -1,7 +1,10 @@
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from benchmarks import export
+from mutual_guidance.errors import InputError
 from mutual_guidance.export import Parity
 from tests.conftest import tiny_config, tiny_model
 
@@ -16,6 +19,21 @@ def test_outputs_are_spread(opts):
         outputs = model.head([features[name] for name in model.head_in_features])
     for levels in outputs:  # of a task; a convolution that levels share has 2 in the mean
         assert sum(x.std().item() for x in levels) / len(levels) == pytest.approx(2, rel=0.01)
+
+
+def test_images_of_a_folder_are_taken(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(export, "benchmark", lambda path, files, repeats: taken.append(files))
+    monkeypatch.setattr(export, "parity_table", lambda rows: "")
+    monkeypatch.setattr(export, "time_table", lambda rows: "")
+    names = [str(tmp_path / f"{i}.png") for i in range(export.BATCH + 1)]
+    for i, name in enumerate(names):
+        cv2.imwrite(name, np.full((8, 8, 3), i, dtype=np.uint8))
+    export.run([tmp_path / "a.yaml"], [str(tmp_path)], 1)
+    assert taken == [names[: export.BATCH]]
+    assert export.read_images(names[:2], 4)[:, 0, 0, 0].tolist() == [0, 1]
+    with pytest.raises(InputError, match="--images: 2 images, but 8 are needed"):
+        export.run([], names[:2], 1)
 
 
 def test_tables():
