@@ -11,7 +11,6 @@ how many ended with another exit code than the shell's for the signal, and how m
 (torchrun has both of its own, so that only times count there).
 """
 
-import argparse
 import contextlib
 import itertools
 import json
@@ -28,6 +27,9 @@ from pathlib import Path
 
 import torch
 from tabulate import tabulate
+
+from mutual_guidance.arguments import Parser
+from mutual_guidance.errors import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -57,9 +59,7 @@ class Outcome:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--kills", type=int, default=40, help="by kill -9")
     parser.add_argument("--signals", type=int, default=40, help="SIGTERM, SIGINT or SIGHUP")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -256,4 +256,4 @@ def table(outcomes: dict[str, Outcome]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
