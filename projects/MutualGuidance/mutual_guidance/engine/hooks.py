@@ -67,7 +67,10 @@ class ThinCheckpoints(HookBase):
 
 
 class KeepBest(HookBase):
-    """Keep the weights of the best AP of all evaluations, as ``model_best.pth``."""
+    """
+    Keep the weights of the best AP of all evaluations, as ``model_best.pth``. (Detectron2's
+    BestCheckpointer forgets the best on a resume, and lets that begin at its file.)
+    """
 
     def __init__(self, model: nn.Module, cfg: CfgNode) -> None:
         """

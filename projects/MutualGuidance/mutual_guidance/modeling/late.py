@@ -2,7 +2,8 @@
 Values for Detectron2's event storage that nobody waits for.
 
 On a GPU a value is copied to the host behind the work that makes it, and read in the next
-iteration, when that work is long done; on the CPU it is read at once.
+iteration, when that work is long done; on the CPU it is read at once. (Detectron2's own
+``async_write_metrics`` reads in a thread, in which an error ends unseen.)
 """
 
 import math

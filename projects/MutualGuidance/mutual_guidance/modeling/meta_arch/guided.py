@@ -48,7 +48,7 @@ class Guided:
     """
 
     candidate_kind: str  # "boxes" or "points"
-    prior_name: str  # what the static quality is called in curves and tables
+    prior_name: str  # what the prior is called in curves and tables
 
     @configurable
     def __init__(
