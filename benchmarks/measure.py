@@ -29,7 +29,8 @@ SLOWEST_PROFILED_S = 2.0  # slower calls launch too many kernels for the profile
 # A server that has imported the slow modules, and runs nothing itself, forks the cases.
 HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 CONTEXT = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
-SLOW_MODULES = ["torch", "torchvision.models.detection", "benchmarks.scenarios"]
+# The first silences known warnings of the others.
+SLOW_MODULES = ["mutual_guidance", "torch", "torchvision.models.detection", "benchmarks.scenarios"]
 if HAS_SERVER:
     CONTEXT.set_forkserver_preload(SLOW_MODULES)
 
