@@ -1,8 +1,10 @@
 import json
+import resource
 import subprocess
 import sys
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +88,20 @@ def test_crash_while_writing_leaves_the_old_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         replace_file(str(path), write)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kib", [0, 9, 90, 107])  # of 107.4
+def test_a_full_disk_is_the_systems_error_whatever_writes(tmp_path, kib):
+    path = tmp_path / "file"
+    data = [torch.zeros(n) for n in (10, 20_000, 7_000)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"too large: '{path}'"):
+            replace_file(path, lambda f: torch.save(data, f))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_checkpoints_begin_with_the_end_and_count_numerically(tmp_path):

@@ -85,11 +85,9 @@ class Checkpointer(DetectionCheckpointer):
         try:
             replace_file(path, lambda f: torch.save(data, f))
             self.tag_last_checkpoint(f"{name}.pth")
-        # PyTorch's writer wraps the system's error.
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or error
+        except OSError as error:
             raise CheckpointError(
-                f"{path} cannot be written: {reason}; make room, then go on with --resume"
+                f"{path} cannot be written: {error.strerror}; make room, then go on with --resume"
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -38,14 +38,22 @@ def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> 
     except BaseException as error:
         if os.path.isfile(temporary):
             os.remove(temporary)
-        if isinstance(error, OSError):  # that of a full disk names no file
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        cause = _error_of_the_system(error)
+        if cause:  # that of a full disk names no file
+            raise OSError(cause.errno, cause.strerror, os.fspath(path)) from error
         raise
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
+
+
+def _error_of_the_system(error: BaseException | None) -> OSError | None:
+    """Itself, or what it was raised on: PyTorch's writer follows one with a RuntimeError."""
+    while error and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
