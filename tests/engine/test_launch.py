@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from urllib.parse import urlparse
 
@@ -165,6 +167,16 @@ def test_torchrun_is_recognised(voc, tmp_path):
     log = (out / "log.txt").read_text()
     assert "World size: 2" in log and (out / "model_final.pth").exists()
     assert "Making batched data loader with batch_size=2" in log
+
+
+def test_python_ends_at_once():
+    told = "import mutual_guidance.engine, time; print(time.process_time(), flush=True)"
+    process = subprocess.Popen([sys.executable, "-c", told], stdout=subprocess.PIPE, text=True)
+    at_work = float(process.stdout.read())
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert used.ru_utime + used.ru_stime - at_work < 0.6  # of the CPU; 1.2 with a last look for garbage
 
 
 def end(code, after=0.0, deaf=False):

@@ -1,7 +1,9 @@
 """One process or many: started here, or by torchrun."""
 
 import argparse
+import atexit
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -29,6 +31,9 @@ _LOCALHOST = "127.0.0.1"
 # launcher has ended those that would only hide what the first said; and those that find the same as
 # the first, on a machine however busy.
 _STOP_S, _END_S, _SILENCE_S, _SAME_S = 5.0, 2.0, 4.0, 30.0
+
+# Python otherwise looks through all of PyTorch's objects for garbage as it ends: a second.
+atexit.register(gc.freeze)
 
 
 def launch(main: Main, args: argparse.Namespace) -> None:
