@@ -38,9 +38,9 @@ LAUNCHERS = {"one": ([], ["--num-gpus", "1"]), "two": ([], ["--num-gpus", "2"]),
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OPTS = [
     "DATALOADER.NUM_WORKERS", "1", "INPUT.SQUARE_SIZE", "64", "MODEL.PYRAMID.OUT_CHANNELS", "32",
-    "SOLVER.EPOCHS", "0.0", "SOLVER.MAX_ITER", "60", "SOLVER.IMS_PER_BATCH", "4",
-    "SOLVER.CHECKPOINT_PERIOD", "10", "SOLVER.EMA_DECAY", "0.9", "TEST.EVAL_PERIOD", "20",
-    "VIS_PERIOD", "20",
+    "SOLVER.EPOCHS", "0.0", "SOLVER.MAX_ITER", "30", "SOLVER.IMS_PER_BATCH", "4",
+    "SOLVER.CHECKPOINT_PERIOD", "5", "SOLVER.EMA_DECAY", "0.9", "TEST.EVAL_PERIOD", "10",
+    "TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "8", "VIS_PERIOD", "10",
 ]  # fmt: skip
 EVENTS_A_RUN = 5
 PATIENCE = 300.0  # seconds for a run or a stop
@@ -158,11 +158,13 @@ def happen(
         return
     log = Path(f"{process.args[-1]}.log")
     size = log.stat().st_size
+    after = (log.read_text().strip().splitlines() or ["the start"])[-1]
     begin = time.monotonic()
     send(rng.choice((os.kill, os.killpg)), process.pid, number)
     code = process.wait(PATIENCE)
     wait_until_gone(family)
     outcome.seconds.append(time.monotonic() - begin)
+    print(f"{number.name}, {outcome.seconds[-1]:.1f} s, after {after}", file=sys.stderr, flush=True)
     if launcher != "torchrun" and code != 0:  # it may just have ended
         outcome.wrong_codes += code not in (128 + number, -number)
         outcome.tracebacks += b"Traceback" in log.read_bytes()[size:]

@@ -176,7 +176,9 @@ def test_python_ends_at_once():
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    assert used.ru_utime + used.ru_stime - at_work < 0.6  # of the CPU; 1.2 with a last look for garbage
+    assert (
+        used.ru_utime + used.ru_stime - at_work < 0.6
+    )  # of the CPU; 1.2 with a last look for garbage
 
 
 def end(code, after=0.0, deaf=False):

@@ -343,6 +343,42 @@ def test_a_signal_ends_an_evaluation(make_cfg, tmp_path, monkeypatch, number, co
 
 
 @pytest.mark.parametrize(
+    ("period", "step", "iteration"),
+    [(2, 3, 1), pytest.param(2, 13, 5, marks=pytest.mark.slow), (10, 7, 5)],
+    ids=["first", "last", "before_any_evaluation"],
+)
+def test_a_signal_ends_precise_bn_as_if_it_had_not_begun(
+    make_cfg, tmp_path, monkeypatch, period, step, iteration
+):
+    opts = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 3, "TEST.EVAL_PERIOD",
+            period, "TEST.KEEP_BEST", True, "SOLVER.EMA_DECAY", 0.9)  # fmt: skip
+    run(make_cfg("whole", *opts))
+    steps = []
+
+    def signalled(self, *args):
+        if self.training:
+            steps.append({n: b.clone() for n, b in self.named_buffers() if "running" in n})
+            if len(steps) == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return call(self, *args)
+
+    call = GuidedRetinaNet.forward
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(GuidedRetinaNet, "forward", signalled)
+        run(make_cfg("stopped", *opts))
+    assert len(steps) == step  # none after the signal
+    state = weights(tmp_path / "stopped", f"model_{iteration:07d}")
+    assert state["trainer"]["iteration"] == iteration
+    assert same({n: b for n, b in state["model"].items() if "running" in n}, steps[-1])
+    run(make_cfg("stopped", *opts), resume=True)
+    for name in ("model_final", "model_ema_final", "model_best"):
+        assert same(weights(tmp_path / "whole", name), weights(tmp_path / "stopped", name))
+    for name in ("evaluation.json", "evaluation_ema.json"):
+        whole, stopped = ((tmp_path / f / name).read_text() for f in ("whole", "stopped"))
+        assert whole == stopped
+
+
+@pytest.mark.parametrize(
     "opts",
     [
         ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16"),

@@ -92,7 +92,7 @@ class KeepBest(HookBase):
             self._keep_if_best()
 
     def after_train(self) -> None:
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
+        if self.trainer.iter >= self.trainer.max_iter:  # nothing stopped it in its last iteration
             self._keep_if_best()
 
     def _keep_if_best(self) -> None:

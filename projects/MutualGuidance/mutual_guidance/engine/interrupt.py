@@ -77,6 +77,17 @@ def signal_of_any_process() -> signal.Signals | None:
     return max(comm.all_gather(_received), key=lambda s: s or 0)
 
 
+def stop_if_asked() -> None:
+    """
+    Raises:
+        Interrupted: this or another process of the training, all of which call it, has noted a
+            signal.
+    """
+    received = signal_of_any_process()
+    if received is not None:
+        raise Interrupted(received)
+
+
 class StopOnSignal(DatasetEvaluator):
     """
     Evaluates nothing, but ends an evaluation when a signal has been noted. A process that has noted
@@ -90,6 +101,4 @@ class StopOnSignal(DatasetEvaluator):
 
     def evaluate(self) -> None:
         """Raises Interrupted."""
-        received = signal_of_any_process()
-        if received is not None:
-            raise Interrupted(received)
+        stop_if_asked()

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model
-from detectron2.engine.hooks import EvalHook, LRScheduler
+from detectron2.engine.hooks import EvalHook, LRScheduler, PreciseBN
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from tabulate import tabulate
@@ -32,6 +32,7 @@ from .console import summary
 from .ema import EMAHook, build_ema
 from .hooks import AssignmentPictures, FirstProgress, KeepBest, ThinCheckpoints
 from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
+from .precise_bn import Repeated, StoppablePreciseBN
 from .step import build_step
 from .watchdog import SignsOfLife, sign_of_life, watched
 
@@ -72,7 +73,10 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list:
-        hooks = super().build_hooks()
+        hooks = [
+            StoppablePreciseBN(hook) if isinstance(hook, PreciseBN) else hook
+            for hook in super().build_hooks()
+        ]
         if self.ema is not None:
             kinds = [type(hook) for hook in hooks]
             hooks.insert(kinds.index(EvalHook), EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_ema))
@@ -133,7 +137,7 @@ class Trainer(DefaultTrainer):
             use_now()  # what writes now and then is about to write
         try:
             super().after_step()
-        except Interrupted as stop:  # in the middle of an evaluation
+        except Interrupted as stop:  # in the middle of PreciseBN or an evaluation
             self._stop(stop.signal)
         signal = signal_of_any_process()
         if signal is not None and self.iter + 1 < self.max_iter:
@@ -180,7 +184,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable:
         """For PreciseBN: the same batches at every evaluation, resumed or not."""
-        return _Repeated(partial(build_train_loader, cfg, max(cfg.SEED, 0)), cfg)
+        build = partial(build_train_loader, cfg, max(cfg.SEED, 0))
+        return Repeated(build, cfg.TEST.PRECISE_BN.NUM_ITER)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -226,18 +231,6 @@ def _optimizer_misfit(state: dict, optimizer: Optimizer) -> str | None:
             if torch.is_tensor(value) and value.dim() and value.shape != shape:
                 return f"with a {name} of {tuple(value.shape)} for a parameter of {tuple(shape)}"
     return None
-
-
-class _Repeated:
-    """The first TEST.PRECISE_BN.NUM_ITER batches of a loader, again and again."""
-
-    def __init__(self, build_loader: Callable[[], Iterable], cfg: CfgNode) -> None:
-        self.build_loader = build_loader
-        self.num_batches = cfg.TEST.PRECISE_BN.NUM_ITER
-
-    def __iter__(self) -> Iterator[list[dict]]:
-        while True:
-            yield from itertools.islice(self.build_loader(), self.num_batches)
 
 
 def share_buffers(model: torch.nn.Module) -> None:

@@ -1,0 +1,60 @@
+"""Detectron2's PreciseBN, over the same batches each time, and ended by signals."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+from detectron2.engine.hooks import PreciseBN
+
+from .interrupt import Interrupted, stop_if_asked
+from .watchdog import sign_of_life
+
+
+class StoppablePreciseBN(PreciseBN):
+    """That a signal leaves as if it had not begun; a run that goes on makes it up."""
+
+    def __init__(self, hook: PreciseBN) -> None:
+        """
+        Args:
+            hook: whose place it takes; over :class:`Repeated`.
+        """
+        vars(self).update(vars(hook))
+        self._due = False
+
+    def before_train(self) -> None:
+        if self._due:
+            self.update_stats()
+
+    def update_stats(self) -> None:
+        """Raises Interrupted."""
+        buffers = [*self.trainer.model.buffers()]
+        before = [buffer.clone() for buffer in buffers]
+        self._due = True
+        try:
+            super().update_stats()
+        except Interrupted:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+            raise
+        self._due = False
+
+    def state_dict(self) -> dict[str, bool]:
+        return {"due": True} if self._due else {}
+
+    def load_state_dict(self, state: dict[str, bool]) -> None:
+        self._due = state["due"]
+
+
+class Repeated:
+    """The first batches of a loader, again and again, until a signal has been noted."""
+
+    def __init__(self, build_loader: Callable[[], Iterable], num_batches: int) -> None:
+        self.build_loader = build_loader
+        self.num_batches = num_batches
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        """Raises Interrupted."""
+        while True:
+            for batch in itertools.islice(self.build_loader(), self.num_batches):
+                stop_if_asked()
+                sign_of_life()
+                yield batch
