@@ -65,6 +65,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
     args = parser.parse_args()
+    # As in a terminal, where nohup or a shell's & ignored them for all that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     rng = random.Random(args.seed)
     events = [None] * args.kills + [rng.choice(SIGNALS) for _ in range(args.signals)]
     rng.shuffle(events)
