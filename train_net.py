@@ -19,6 +19,8 @@ import signal
 # and in the processes that are started from here.
 if __name__ != "train_net" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__mp_main__":  # launch() has held it back until here
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
 
 import argparse
 import os

@@ -126,6 +126,25 @@ def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_p
     assert stopped.name in (out / "last_checkpoint").read_text()
 
 
+def children(process, pattern):
+    """The ids of those whose command line has the pattern."""
+    command = ["pgrep", "-P", str(process.pid), "-f", pattern]
+    return [*map(int, subprocess.run(command, capture_output=True, text=True).stdout.split())]
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_signal_while_processes_start(arguments, tmp_path, start, number):
+    process = start(["--num-gpus", 2, *arguments], tmp_path / "out")
+    while len(children(process, "spawn_main")) < 2:
+        assert process.poll() is None
+    time.sleep(0.05)  # Python itself starts
+    log, seconds = stopped(process, number)
+    assert process.returncode == 128 + number and seconds < 8, (process.returncode, seconds, log)
+    assert "Traceback" not in log
+
+
 TWO = ("--num-gpus", 2, "DATALOADER.NUM_WORKERS", 1)
 
 
@@ -180,9 +199,7 @@ def test_a_process_that_hangs_ends_the_run(arguments, tmp_path, start):
         [*TWO[:2], *arguments, "SOLVER.HANG_SECONDS", 10.0, "SOLVER.MAX_ITER", 10000], out
     )
     wait_for(out / "model_0000007.pth", process)
-    ranks = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"],
-                           capture_output=True, text=True)  # fmt: skip
-    os.kill(int(ranks.stdout.split()[-1]), signal.SIGSTOP)
+    os.kill(children(process, "spawn_main")[-1], signal.SIGSTOP)
     begin = time.monotonic()
     log, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and time.monotonic() - begin < 10 + 10, log
@@ -195,8 +212,7 @@ def test_torchrun_goes_on_by_itself_after_a_worker_is_killed(arguments, tmp_path
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = start(arguments, out, [*launcher, "--max-restarts", "1"])
     wait_for(out / "model_0000007.pth", process)
-    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
-    os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)
+    os.kill(children(process, "train_net")[-1], signal.SIGKILL)
     log, _ = process.communicate(timeout=300)
     assert process.returncode == 0, log[-3000:]
     assert "the newest checkpoint that loads" in log

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 
 import torch
@@ -74,12 +74,13 @@ def _run_processes(main: Main, args: argparse.Namespace) -> int:
     if args.num_machines == 1:
         store = dist.TCPStore(_LOCALHOST, 0, is_master=True, wait_for_workers=False)
     with _signals_passed_on() as received:
-        context = start_processes(
-            _run_rank,
-            args=(main, args, store and store.port),
-            nprocs=args.num_gpus,
-            join=False,
-        )
+        with _ctrl_c_held_back():
+            context = start_processes(
+                _run_rank,
+                args=(main, args, store and store.port),
+                nprocs=args.num_gpus,
+                join=False,
+            )
         code = _end_together(context.processes)
     # Some end with 0 after Ctrl-C.
     return code or (128 + received[0] if received else 0)
@@ -112,6 +113,7 @@ def _join(processes: Sequence[BaseProcess], seconds: float) -> None:
 
 def _run_rank(local_rank: int, main: Main, args: argparse.Namespace, port: int | None) -> None:
     """Run in a started process, whose loader workers start as those of any other do."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     rank = args.machine_rank * args.num_gpus + local_rank
     world_size = args.num_gpus * args.num_machines
@@ -194,3 +196,17 @@ def _signals_passed_on() -> Iterator[list[int]]:
     finally:
         for s, handler in previous.items():
             signal.signal(s, handler)
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """
+    Hold Ctrl-C back from the processes that are started until they let it in: while Python itself
+    starts, it is a traceback.
+    """
+    resource_tracker.ensure_running()  # else it starts with the first, and lets it in here
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
