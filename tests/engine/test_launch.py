@@ -20,9 +20,10 @@ from detectron2.utils.events import EventStorage
 
 from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, register_datasets
-from mutual_guidance.engine import Trainer
+from mutual_guidance.engine import Interrupted, Trainer
 from mutual_guidance.engine.launch import _end_together
 from mutual_guidance.engine.setup import resolve_classes, resolve_device
+from mutual_guidance.evaluation import PascalVOCEvaluator
 from tests.conftest import VOCWriter
 from tests.runs import CONFIG, own_set, results, train_net
 
@@ -66,6 +67,34 @@ def first_gradients(root, path, opts):
         sum(step.model(next(step._data_loader_iter)).values()).backward()
     gradients = {n: p.grad for n, p in trainer.checkpointer.model.named_parameters()}
     torch.save(gradients, f"{path}.{comm.get_world_size()}.{comm.get_rank()}")
+
+
+def stopped_at_metrics(root, folder):
+    """Train until a signal to the first process, which alone measures; run in every process."""
+
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(6000):
+            time.sleep(0.01)
+
+    PascalVOCEvaluator._found = signalled
+    opts = ("SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 2, "OUTPUT_DIR", folder)
+    trainer = Trainer(make_cfg(root, opts))
+    begin = time.monotonic()
+    with pytest.raises(Interrupted) as stop:
+        trainer.train()
+    assert stop.value.code == 143 and time.monotonic() - begin < 40
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_metrics_in_all_processes(monkeypatch, tmp_path):
+    voc = VOCWriter(tmp_path / "voc")
+    draw(voc)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (tmp_path / "out").mkdir()
+    args = (voc.root, str(tmp_path / "out"))
+    launch_processes(stopped_at_metrics, 2, dist_url="auto", args=args)
+    assert (tmp_path / "out" / "model_0000001.pth").exists()
 
 
 FCOS = ("MODEL.META_ARCHITECTURE", "GuidedFCOS", "MODEL.FCOS.IN_FEATURES", ["p3", "p4", "p5"])

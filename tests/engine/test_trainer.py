@@ -20,6 +20,7 @@ from mutual_guidance.engine.checks import check_values
 from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_device, resolve_schedule
 from mutual_guidance.engine.step import load_batch
 from mutual_guidance.errors import CheckpointError, NonFiniteLoss
+from mutual_guidance.evaluation import PascalVOCEvaluator
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
 from tests.runs import CONFIG, draw_four_images
 
@@ -327,14 +328,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_cfg, tmp_path):
     assert not torch.stack(list(losses.values())).isfinite().all()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_an_evaluation(make_cfg, tmp_path, monkeypatch, number, code):
+@pytest.mark.parametrize(
+    ("work", "number", "code"),
+    [
+        ((GuidedRetinaNet, "forward_inference"), signal.SIGTERM, 143),
+        ((GuidedRetinaNet, "forward_inference"), signal.SIGHUP, 129),
+        ((PascalVOCEvaluator, "_found"), signal.SIGTERM, 143),
+    ],
+    ids=["inference-15", "inference-1", "metrics-15"],
+)
+def test_a_signal_ends_an_evaluation(make_cfg, tmp_path, monkeypatch, work, number, code):
     def signalled(*args):
         os.kill(os.getpid(), number)
         return call(*args)
 
-    call = GuidedRetinaNet.forward_inference
-    monkeypatch.setattr(GuidedRetinaNet, "forward_inference", signalled)
+    call = getattr(*work)
+    monkeypatch.setattr(*work, signalled)
     with pytest.raises(Interrupted) as stop:
         run(make_cfg("stopped", "TEST.EVAL_PERIOD", 2))
     assert stop.value.code == code

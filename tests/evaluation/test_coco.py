@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import uuid
 
 import cv2
@@ -11,8 +13,10 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.evaluation import coco
 from mutual_guidance.evaluation.coco import COCOBoxEvaluator, most_of_a_class
 from mutual_guidance.evaluation.ground_truth import load_records
+from mutual_guidance.interrupt import note_signals
 from tests.evaluation.perfect import perfect_metrics
 
 SIDE = 160
@@ -39,6 +43,19 @@ def dataset(tmp_path):
         return entry["name"]
 
     return write
+
+
+def test_a_signal_ends_it(dataset, tmp_path, monkeypatch):
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return call(*args)
+
+    evaluator = COCOBoxEvaluator(dataset([annotation(7, [8, 8, 60, 40])]), str(tmp_path), 100)
+    evaluator.reset()
+    call = coco.average_precisions
+    monkeypatch.setattr(coco, "average_precisions", signalled)
+    with note_signals():
+        assert evaluator.evaluate() is None
 
 
 def annotation(image_id, box, category_id=5, **more):

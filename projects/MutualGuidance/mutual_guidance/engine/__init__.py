@@ -1,7 +1,7 @@
 """Training and evaluation, and prediction with what they made."""
 
+from ..interrupt import Interrupted
 from .evaluate import evaluate
-from .interrupt import Interrupted
 from .launch import launch
 from .predictor import Predictor
 from .setup import prepare, setup

@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import start_processes
 
 from ..errors import ConfigError, UserError, run_main
-from .interrupt import STOP_SIGNALS
+from ..interrupt import STOP_SIGNALS
 
 Main = Callable[[argparse.Namespace], object]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from detectron2.engine.hooks import PreciseBN
 
-from .interrupt import Interrupted, stop_if_asked
+from ..interrupt import Interrupted, stop_if_asked
 from .watchdog import sign_of_life
 
 

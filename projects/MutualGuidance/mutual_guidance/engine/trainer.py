@@ -24,6 +24,7 @@ from ..checkpoint import Checkpointer
 from ..data import build_test_loader, build_train_loader
 from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
+from ..interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
 from ..modeling.late import use_now
 from ..modeling.meta_arch.curves import PERIOD
 from ..run_files import CLASS_AP, EMA_RESULTS_FILE, RESULTS_FILE, write_text
@@ -31,7 +32,6 @@ from . import full_disk
 from .console import summary
 from .ema import EMAHook, build_ema
 from .hooks import AssignmentPictures, FirstProgress, KeepBest, ThinCheckpoints
-from .interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
 from .precise_bn import Repeated, StoppablePreciseBN
 from .step import build_step
 from .watchdog import SignsOfLife, sign_of_life, watched
@@ -194,7 +194,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         return DatasetEvaluators(
-            [StopOnSignal(), SignsOfLife(), build_evaluator(cfg, dataset_name)]
+            [StopOnSignal(), SignsOfLife(), build_evaluator(cfg, dataset_name), StopOnSignal()]
         )
 
     @classmethod

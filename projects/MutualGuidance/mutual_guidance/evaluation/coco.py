@@ -23,6 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data import Record
+from ..interrupt import left_on_signal
 from ..run_files import CLASS_AP
 from .ground_truth import load_records
 
@@ -87,13 +88,17 @@ class COCOBoxEvaluator(DatasetEvaluator):
         """
         Returns:
             {"bbox": {metric: value}}, in percent; NaN where there is no ground truth, which the
-            means leave out. None on all processes but the first.
+            means leave out. None on all processes but the first, and when a signal ends it.
         """
         gathered = comm.gather(self._results, dst=0)
         if not comm.is_main_process():
             return None
         results = list(itertools.chain.from_iterable(gathered))
         self._save(results)
+        return self._measure(results)
+
+    @left_on_signal
+    def _measure(self, results: list[dict]) -> dict:
         precision = average_precisions(self._records, results, len(self._classes), self._limits)
         return OrderedDict(bbox=summarize(precision, self._limits, self._classes))
 

@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from torchvision.ops import box_iou
 
+from ..interrupt import left_on_signal
 from ..run_files import CLASS_AP
 from .ground_truth import load_records
 
@@ -62,12 +63,16 @@ class PascalVOCEvaluator(DatasetEvaluator):
         """
         Returns:
             {"bbox": {"AP", "AP50", "AP75", "AP-<class>"...}}, in percent; NaN for a class without
-            ground truth, which the means leave out. None on all processes but the first.
+            ground truth, which the means leave out. None on all processes but the first, and when a
+            signal ends it.
         """
         gathered = comm.gather(self._predictions, dst=0)
         if not comm.is_main_process():
             return None
-        predictions = dict(itertools.chain.from_iterable(p.items() for p in gathered))
+        return self._measure(dict(itertools.chain.from_iterable(p.items() for p in gathered)))
+
+    @left_on_signal
+    def _measure(self, predictions: dict) -> dict:
         aps = np.array([self._ap_of(found) for found in self._found(predictions)])
         means = np.nanmean(aps, axis=0) if np.isfinite(aps).any() else aps[0]
         at = {f"AP{t:.0f}": means[list(IOU_THRESHOLDS * 100).index(t)] for t in (50, 75)}

@@ -1,10 +1,12 @@
 """Signals that ask a training to stop, and how it stops."""
 
 import contextlib
+import functools
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import ParamSpec, TypeVar
 
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -16,6 +18,10 @@ _SAME_SIGNAL_S = 2.0
 
 _received: signal.Signals | None = None
 _received_at = 0.0
+_may_leave = False  # what this process does: no other takes part in it
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 
 
 class Interrupted(SystemExit):
@@ -70,6 +76,29 @@ def _take_note(number: int, frame: object) -> None:
         _received, _received_at = signal.Signals(number), now
     elif number == signal.SIGINT and now - _received_at > _SAME_SIGNAL_S:
         raise KeyboardInterrupt
+    if _may_leave:
+        raise Interrupted(_received)
+
+
+def left_on_signal(work: Callable[Params, Result]) -> Callable[Params, Result | None]:
+    """
+    Let work of this process alone end with a signal, and return None. The training is not stopped
+    by it: the processes do that together, later.
+    """
+
+    @functools.wraps(work)
+    def run(*args: Params.args, **kwargs: Params.kwargs) -> Result | None:
+        global _may_leave
+        try:
+            try:
+                _may_leave = True
+                return work(*args, **kwargs) if _received is None else None
+            finally:
+                _may_leave = False
+        except Interrupted:
+            return None
+
+    return run
 
 
 def signal_of_any_process() -> signal.Signals | None:
@@ -91,7 +120,8 @@ def stop_if_asked() -> None:
 class StopOnSignal(DatasetEvaluator):
     """
     Evaluates nothing, but ends an evaluation when a signal has been noted. A process that has noted
-    one goes no further than its image; all of them meet before results are gathered.
+    one goes no further than its image; all of them meet before results are gathered and, with one
+    more of these as the last evaluator, after they have been.
     """
 
     def process(self, inputs, outputs) -> None:
