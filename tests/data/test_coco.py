@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mutual_guidance.data import coco_json
 from mutual_guidance.data.coco import load_coco
 from mutual_guidance.data.faults import DROPPED, IGNORED, STOPS, TOLD
 from mutual_guidance.errors import DatasetError
@@ -177,6 +178,53 @@ def test_what_is_not_cocos_json(tmp_path, text, message):
     (tmp_path / "a.json").write_bytes(text.encode("latin1"))
     with pytest.raises(DatasetError, match=message):
         load_coco(str(tmp_path / "a.json"), str(tmp_path))
+
+
+@pytest.mark.parametrize("block", [1, 7, 2**24])
+def test_polygons_are_left_out_before_the_rest_is_parsed(content, tmp_path, monkeypatch, block):
+    monkeypatch.setattr(coco_json, "_BLOCK", block)
+    polygons = [[[1, 2.5e0, -3, 4]], [], [[]], {"counts": [1, 2], "size": [3, 4]}, None]
+    first = content["annotations"][0]
+    content["annotations"] = [
+        {"segmentation": p, **first, "id": i, "note": 'a "segmentation": [1]'}
+        for i, p in enumerate(polygons)
+    ]
+    for space in (None, 1):
+        (tmp_path / "a.json").write_text(json.dumps(content, indent=space))
+        parsed = coco_json._parse(str(tmp_path / "a.json"))
+        left = [a.pop("segmentation") for a in parsed["annotations"]]
+        assert left == [None, None, None, polygons[3], None]
+        assert parsed["annotations"] == [
+            {k: v for k, v in a.items() if k != "segmentation"} for a in content["annotations"]
+        ]
+
+
+def test_the_place_of_a_tear_behind_polygons_is_that_in_the_file(content, tmp_path):
+    content["annotations"][0]["segmentation"] = [[1, 2, 3, 4]]
+    text = json.dumps(content)[:-1]
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DatasetError, match=f"line 1, column {len(text) + 1}"):
+        load_coco(str(tmp_path / "a.json"), str(tmp_path))
+
+
+def test_objects_are_those_of_their_images(content, tmp_path):
+    for i in (5, 4, 3):  # in another order than their annotations; the last without one
+        image = {**content["images"][0], "id": i, "file_name": f"{i}.jpg"}
+        content["images"].append({**image, "width": 32 + i})
+    content["annotations"] += [
+        {"image_id": 4, "category_id": 3, "bbox": [0, 0, 40, 8]},
+        {"image_id": 3, "category_id": 3, "bbox": [0, 0, 40, 8]},
+        {"image_id": 3, "category_id": 3, "bbox": [40, 0, 9, 8]},
+        {"image_id": 3, "category_id": 3, "bbox": [0, 0, 40, 8]},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data = load_coco(str(tmp_path / "a.json"), str(tmp_path), check_images=False)
+    assert [record.image_id for record in data.records] == [1, 3, 4, 5]
+    assert [record.objects["box"].tolist() for record in data.records] == [
+        [[2, 3, 6, 8]], [[0, 0, 35, 8]] * 2, [[0, 0, 36, 8]], []
+    ]  # fmt: skip
+    told = [f.detail.partition(":")[0] for f in data.faults if f.detail.startswith("annotation")]
+    assert told == [f"annotation {i}" for i in (3, 2, 4, 1, 4)]  # dropped, clipped, there twice
 
 
 def test_missing_file_and_keys(content, tmp_path):

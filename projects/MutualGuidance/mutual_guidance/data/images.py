@@ -1,8 +1,11 @@
 """Images: the one way to open them, and what can be told of their files without decoding them."""
 
+import contextlib
 import functools
 import os
 import unicodedata
+from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 from detectron2.data import detection_utils as utils
@@ -105,22 +108,31 @@ def size_fault(path: str, width: int, height: int) -> tuple[str, str] | None:
 def _size_and_turn(path: str) -> tuple[tuple[int, int], bool]:
     """Width and height as stored, and whether they are to be turned by 90 degrees."""
     with open_image(path) as image:
-        if not _ends_whole(path, image.format):
+        with _place_kept(image.fp) as f:
+            is_whole = _ends_whole(f, image.format)
+            has_no_exif = is_whole and image.format == "PNG" and not _may_have_exif(f)
+        if not is_whole:
             _decode(image)
         _refuse_deep(image)
-        if image.format == "PNG" and not _may_have_exif(path):
-            return image.size, False
-        return image.size, _orientation(image) in _TURNED_BY_90_DEGREES
+        turned = not has_no_exif and _orientation(image) in _TURNED_BY_90_DEGREES
+        return image.size, turned
 
 
-def _may_have_exif(path: str) -> bool:
+@contextlib.contextmanager
+def _place_kept(f: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Let a file be read elsewhere than where Pillow, which has it open, will go on."""
+    place = f.tell()
+    yield f
+    f.seek(place)
+
+
+def _may_have_exif(png: IO[bytes]) -> bool:
     """Whether a PNG has a chunk that EXIF can stand in, for which Pillow would decode all of it."""
-    with open(path, "rb") as f:
-        f.seek(len(_PNG_SIGNATURE))
-        while len(header := f.read(8)) == 8:
-            if header[4:] in _EXIF_CHUNKS:
-                return True
-            f.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)  # with its sum
+    png.seek(len(_PNG_SIGNATURE))
+    while len(header := png.read(8)) == 8:
+        if header[4:] in _EXIF_CHUNKS:
+            return True
+        png.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)  # with its sum
     return False
 
 
@@ -147,14 +159,13 @@ def _refuse_deep(image: Image.Image) -> None:
         )
 
 
-def _ends_whole(path: str, image_format: str) -> bool:
+def _ends_whole(f: IO[bytes], image_format: str) -> bool:
     """Whether the last bytes are what a whole file of the format ends with."""
     marker = _END_MARKERS.get(image_format)
     if marker is None:
         return False
-    with open(path, "rb") as f:
-        f.seek(-len(marker), os.SEEK_END)
-        return f.read() == marker
+    f.seek(-len(marker), os.SEEK_END)
+    return f.read() == marker
 
 
 def has_image_suffix(name: str) -> bool:

@@ -4,6 +4,7 @@ The images of a data set with their objects, as training and evaluation both rea
 Shape symbols: M objects of an image.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -85,18 +86,37 @@ def pack_objects(
         (M,) of OBJECT without those of no use, boxes well beyond the image clipped to it, and
         what was dropped and clipped.
     """
-    boxes = np.array([o.box for o in found], dtype=np.float64).reshape(-1, 4)
-    reasons = _why_useless(boxes, width + first_pixel, height + first_pixel)
+    (objects,), faults = pack_images([found], [(width, height)], file, unit, first_pixel)
+    return objects, faults
+
+
+def pack_images(
+    found_per_image: Sequence[Sequence[FoundObject]],
+    sizes: Sequence[tuple[int, int]],
+    file: str,
+    unit: str = "line",
+    first_pixel: int = 0,
+) -> tuple[list[np.ndarray], list[Fault]]:
+    """:func:`pack_objects` of all images of a file, with sizes of width and height, at once."""
+    found = list(itertools.chain.from_iterable(found_per_image))
+    images = np.repeat(np.arange(len(sizes)), [len(of_image) for of_image in found_per_image])
+    edges = np.array(sizes)[images]  # (M, 2)
+    coordinates = itertools.chain.from_iterable(o.box for o in found)
+    boxes = np.fromiter(coordinates, np.float64, 4 * len(found)).reshape(-1, 4)
+    reasons = _why_useless(boxes, edges + first_pixel)
     kept = np.array([not reason for reason in reasons], dtype=bool)
     boxes[:, :2] -= first_pixel
-    edges = np.array([width, height, width, height])
+    edges = np.tile(edges, 2)
     wide = kept & (np.maximum(-boxes, boxes - edges) > _ROUNDING).any(axis=1)
-    boxes[wide] = boxes[wide].clip(0, edges)
+    boxes[wide] = boxes[wide].clip(0, edges[wide])
     told = [(i, reason, DROPPED) for i, reason in enumerate(reasons) if reason]
     told += [(i, "box reaches beyond its image", CLIPPED) for i in wide.nonzero()[0]]
     faults = [Fault(file, reason, _detail(found[i], unit), effect) for i, reason, effect in told]
-    faults += _told_twice(found, file, unit)
-    return _packed([found[i] for i in kept.nonzero()[0]], boxes[kept]), faults
+    for of_image in found_per_image:
+        faults += _told_twice(of_image, file, unit)
+    objects = _packed([found[i] for i in kept.nonzero()[0]], boxes[kept])
+    ends = np.bincount(images[kept], minlength=len(sizes)).cumsum()
+    return np.split(objects, ends[:-1]), faults
 
 
 def _packed(found: Sequence[FoundObject], boxes: np.ndarray) -> np.ndarray:
@@ -113,9 +133,8 @@ def _packed(found: Sequence[FoundObject], boxes: np.ndarray) -> np.ndarray:
     return objects
 
 
-def _why_useless(boxes: np.ndarray, width: float, height: float) -> list[str | None]:
-    """Why a box (M, 4) of an image of that size is of no use; None where it is of use."""
-    edges = np.array([width, height])
+def _why_useless(boxes: np.ndarray, edges: np.ndarray) -> list[str | None]:
+    """Why a box (M, 4) of an image of that size (M, 2) is of no use; None where it is of use."""
     low, high = boxes[:, :2], boxes[:, 2:]
     with np.errstate(invalid="ignore"):
         conditions = {
@@ -135,6 +154,8 @@ def _why_useless(boxes: np.ndarray, width: float, height: float) -> list[str | N
 
 def _told_twice(found: Sequence[FoundObject], file: str, unit: str) -> list[Fault]:
     """What to tell of objects that are given again."""
+    if len({(*o.box, o.category) for o in found}) == len(found):
+        return []
     first = {}
     again = [o for o in found if first.setdefault((tuple(o.box), o.category), o) is not o]
     return [Fault(file, "object stands there twice", _detail(o, unit), TOLD) for o in again]

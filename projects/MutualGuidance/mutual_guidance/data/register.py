@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -19,6 +19,7 @@ from .faults import Fault, fault_table, repeated, stopping, write_faults
 from .folds import check_fold
 from .images import size_fault
 from .records import Record
+from .shared import once_a_machine
 from .voc import collect_classes, load_voc
 from .yolo import load_yolo
 from .yolo_yaml import DATA_FILE, YOLONames, read_names, split_sources
@@ -38,6 +39,7 @@ class Loaded(NamedTuple):
 
     records: list[Record]
     faults: list[Fault]
+    metadata: dict[str, Any]  # what Detectron2 shall know besides, as far as it does not
 
 
 # By name: the entry that registered it, and what loading it gave.
@@ -78,7 +80,8 @@ def check_datasets(
     train: Sequence[str], test: Sequence[str] = (), folder: str | None = None
 ) -> None:
     """
-    Load the data sets and tell in one table what is wrong in them.
+    Load the data sets, in one of the processes of each machine, and tell in one table what is
+    wrong in them. All processes must call this.
 
     Args:
         train, test: their names. folder: where the list of all faults is written.
@@ -90,7 +93,9 @@ def check_datasets(
     faults = []
     for name in names:
         _check_name(name)
-        faults += _load(name).faults if name in _entries else _check_builtin(name)
+        if name in _entries and name not in _loaded:
+            _keep(name, once_a_machine(partial(_read, name)))
+        faults += _loaded[name].faults if name in _entries else _check_builtin(name)
     if not stopping(faults):
         faults += _useless_sets(train, test)
     if not faults:
@@ -114,7 +119,7 @@ def records_of(name: str) -> list[Record] | None:
     """
     if name not in _entries:
         return None
-    records, faults = _load(name)
+    records, faults, _ = _load(name)
     if stopping(faults):
         raise DatasetError(f"the data set {name} cannot be used as it is:\n{fault_table(faults)}")
     return records
@@ -187,31 +192,46 @@ def _usable_dicts(name: str) -> list[dict]:
 
 
 def _load(name: str) -> Loaded:
-    """Records and faults; read once a process."""
+    """A data set of ours; read once a process."""
     if name not in _loaded:
-        _loaded[name] = _LOADERS[_entries[name]["format"]](_entries[name])
+        _keep(name, _read(name))
     return _loaded[name]
+
+
+def _read(name: str) -> Loaded:
+    return _LOADERS[_entries[name]["format"]](_entries[name])
+
+
+def _keep(name: str, loaded: Loaded) -> None:
+    _loaded[name] = loaded
+    metadata = MetadataCatalog.get(name)
+    known = metadata.as_dict()
+    metadata.set(**{key: value for key, value in loaded.metadata.items() if key not in known})
+    if "thing_classes" in loaded.metadata and "thing_classes" not in known:
+        classes = ", ".join(metadata.thing_classes)
+        logger.info(f"Classes of {name}, as found in it: {classes}")
 
 
 def _load_voc(entry: dict) -> Loaded:
     metadata = MetadataCatalog.get(entry["name"])
-    faults = []
-    if "classes" not in entry:
+    classes, faults = entry.get("classes"), []
+    if classes is None:
         classes, faults = collect_classes(metadata.dirname)
-        _set_found_classes(entry["name"], classes)
-    records, more = load_voc(metadata.dirname, metadata.split, metadata.thing_classes)
-    return Loaded(records, faults + more)
+    names = metadata.get("thing_classes", classes)
+    records, more = load_voc(metadata.dirname, metadata.split, names)
+    return Loaded(records, faults + more, {"thing_classes": names})
 
 
 def _load_coco(entry: dict) -> Loaded:
     metadata = MetadataCatalog.get(entry["name"])
     chosen = metadata.thing_classes if "classes" in entry else None
     data = load_coco(metadata.json_file, metadata.image_root, chosen)
-    if chosen is None and not stopping(data.faults):
-        _set_found_classes(entry["name"], data.classes)
+    found = {}
+    if not stopping(data.faults):
+        found["thing_classes"] = data.classes
     if len(data.indices) == len(data.classes):
-        metadata.set(thing_dataset_id_to_contiguous_id=data.indices)
-    return Loaded(data.records, data.faults)
+        found["thing_dataset_id_to_contiguous_id"] = data.indices
+    return Loaded(data.records, data.faults, found)
 
 
 def _load_yolo(entry: dict) -> Loaded:
@@ -221,23 +241,15 @@ def _load_yolo(entry: dict) -> Loaded:
         names = YOLONames("classes", metadata.thing_classes)
     else:
         names = read_names(path)
-    if "classes" not in entry:
-        _set_found_classes(entry["name"], names.classes)
+    classes = metadata.get("thing_classes", names.classes)
     if "split" in entry:
         sources = split_sources(path, entry["split"])
     else:
         sources = entry["images"] if isinstance(entry["images"], list) else [entry["images"]]
-    return Loaded(*load_yolo(root, sources, names, metadata.thing_classes))
+    return Loaded(*load_yolo(root, sources, names, classes), {"thing_classes": classes})
 
 
 _LOADERS = {"voc": _load_voc, "coco": _load_coco, "yolo": _load_yolo}
-
-
-def _set_found_classes(name: str, classes: list[str]) -> None:
-    metadata = MetadataCatalog.get(name)
-    if "thing_classes" not in metadata.as_dict():
-        metadata.set(thing_classes=classes)
-        logger.info(f"Classes of {name}, as found in it: {', '.join(classes)}")
 
 
 def _useless_sets(train: Iterable[str], test: Iterable[str]) -> list[Fault]:
@@ -271,6 +283,10 @@ def _check_builtin(name: str) -> list[Fault]:
             f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "
             f"that holds the data sets (now {os.getenv('DETECTRON2_DATASETS', 'datasets')!r})"
         ) from error
+    return once_a_machine(partial(_image_faults, name, records))
+
+
+def _image_faults(name: str, records: list[dict]) -> list[Fault]:
     faults = []
     for record in tqdm(records, desc=f"Checking {name}", leave=False):
         path = record["file_name"]

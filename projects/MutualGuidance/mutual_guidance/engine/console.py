@@ -4,11 +4,11 @@ import logging
 import sys
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
+from ..data import records_of
 from ..machine import device_name
 
 # Detectron2's progress and the project's own words, but for what the summary and the table of the
@@ -84,7 +84,7 @@ def _sizes(cfg: CfgNode, key: str) -> str:
     """The data sets with their numbers of images; built-in ones would take long to read again."""
     own = [entry["name"] for entry in cfg.DATASETS.REGISTER]
     names = [
-        f"{name} ({len(DatasetCatalog.get(name))} images)" if name in own else name
+        f"{name} ({len(records_of(name))} images)" if name in own else name
         for name in cfg.DATASETS[key]
     ]
     return ", ".join(names) or "none"

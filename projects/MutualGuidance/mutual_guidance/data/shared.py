@@ -1,0 +1,34 @@
+"""What takes long and is the same for all processes of a machine."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch.distributed as dist
+from detectron2.utils import comm
+
+from ..errors import UserError
+
+Result = TypeVar("Result")
+
+
+def once_a_machine(make: Callable[[], Result]) -> Result:
+    """
+    What ``make()`` returns in the first process of this machine, which alone calls it. All
+    processes must call this.
+
+    Raises:
+        UserError: that of ``make``, in all processes.
+    """
+    if comm.get_local_size() == 1:
+        return make()
+    outcome: list[Result | UserError | None] = [None]
+    if comm.get_local_rank() == 0:
+        try:
+            outcome = [make()]
+        except UserError as error:
+            outcome = [error]
+    first = comm.get_rank() - comm.get_local_rank()
+    dist.broadcast_object_list(outcome, first, comm.get_local_process_group())
+    if isinstance(outcome[0], UserError):
+        raise outcome[0]
+    return outcome[0]
