@@ -85,6 +85,7 @@ def test_structural_faults(content, tmp_path, changes, reason, detail):
         ("images", "id", [1], '"id" is neither a whole number nor text'),
         ("categories", "name", None, '"name" is no name in categories'),
         ("categories", "name", True, '"name" is no name'),
+        ("categories", "name", "c\x1bat", '"name" has control characters'),
     ],
 )
 def test_values_are_told_by_key_and_with_their_quotes(

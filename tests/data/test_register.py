@@ -43,6 +43,8 @@ def test_classes_may_be_left_out(voc, voc_entry):
         ({"name": "../../outside"}, "a name names files, so without /"),
         ({"name": 3}, "name must be text"),
         ({"root": ["a"]}, "root must be text"),
+        ({"name": "a\x1b[2J"}, "a name without control characters"),
+        ({"classes": ["red", "gr\x9been"]}, r"the name 'gr\\x9been' has control characters"),
     ],
 )
 def test_bad_entries_are_refused(voc_entry, change, message):
@@ -80,6 +82,14 @@ def test_all_faults_are_told_once_and_listed(voc, voc_entry, tmp_path, caplog):
     lines = (tmp_path / "out" / "dataset_faults.txt").read_text().splitlines()
     assert len(lines) == 9 and lines[0].startswith("dropped\t1\t")
     assert caplog.text.count(str(tmp_path / "out" / "dataset_faults.txt")) == 1
+
+
+def test_names_of_files_cannot_steer_a_terminal(voc, voc_entry, tmp_path, caplog):
+    voc.add("a\x1b[2J", [("red", (1, 1, 9, 9)), ("red", (5, 5, 5, 9))])
+    register_datasets([voc_entry])
+    check_datasets([voc_entry["name"]], folder=str(tmp_path))
+    for text in (caplog.text, (tmp_path / "dataset_faults.txt").read_text()):
+        assert "a\\x1b[2J.xml" in text and "\x1b" not in text
 
 
 def test_what_nothing_can_be_learnt_from_or_measured_on(voc, voc_entry):

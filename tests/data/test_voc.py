@@ -95,6 +95,7 @@ def test_structural_faults(voc):
         ([("<xmin>1<", "<xmin><")], "tag <xmin> is '', not a number"),
         ([("</xmin>", "</xmin><xmin>2</xmin>")], "tag <xmin> of <bndbox> stands there 2 times"),
         ([("<name>red</name>", "<name> </name>")], "tag <name> of an <object> is empty"),
+        ([("<name>red</name>", "<name>r\x9bed</name>")], "tag <name> has control characters"),
         ([("<name>red</name>", "")], "tag <name> of <object> is missing"),
         ([("</name>", "</name><name>blue</name>")], "tag <name> of <object> stands there 2 times"),
         ([("<name>", "<difficult>ja</difficult><name>")], "tag <difficult> is 'ja', not 0 or 1"),

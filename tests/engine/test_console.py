@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 
 import pytest
 from detectron2.modeling import build_model
@@ -38,3 +40,18 @@ def test_the_summary_fits_in_ten_lines():
 def test_what_the_terminal_is_told(name, level, told):
     record = logging.LogRecord(name, getattr(logging, level), "", 0, "", None, None)
     assert _Brief().filter(record) == told
+
+
+def test_what_is_logged_cannot_steer_a_terminal(tmp_path):
+    code = (
+        "import sys, logging; from mutual_guidance.engine.console import setup_logs;"
+        "setup_logs(sys.argv[1]);"
+        "logging.getLogger('mutual_guidance').warning('a %s b', 'x\\x1b[2J\\x9b.jpg');"
+        "logging.getLogger('detectron2').info('\\x1b[36mblue\\x1b[0m')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    log = (tmp_path / "log.txt").read_text()
+    for text in (done.stdout, log):
+        assert "a x\\x1b[2J\\x9b.jpg b" in text and "\x1b[2J" not in text
+    assert ": blue\n" in log

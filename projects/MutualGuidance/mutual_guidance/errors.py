@@ -1,10 +1,13 @@
 """What a person can mend, told in one sentence instead of a traceback."""
 
+import re
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import TypeVar
 
 Result = TypeVar("Result")
+_ODD = re.compile(r"[^\n\t -~]")
 
 
 class UserError(Exception):
@@ -72,11 +75,18 @@ def sentence(error: Exception) -> str:
     return text.strip().splitlines()[-1].partition(": ")[2]
 
 
+def has_controls(name: str) -> bool:
+    """Whether a name has control characters, which may steer a terminal and break a table."""
+    return any(unicodedata.category(c) == "Cc" for c in name)
+
+
 def printable(text: str) -> str:
     """
     The text as a terminal may have it: control characters, which can come with the names of files
     and classes, and bytes that are no UTF-8 stand as escapes.
     """
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
-    )
+    return _ODD.sub(lambda odd: odd[0] if odd[0].isprintable() else _escaped(odd[0]), text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()

@@ -5,7 +5,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from ..errors import DatasetError
+from ..errors import DatasetError, has_controls
 from .faults import IGNORED, STOPS, TOLD, Fault, repeated
 
 # How alike a name that was meant must be to one that is there.
@@ -35,6 +35,8 @@ def clean_names(names: object, where: str) -> list[str]:
 
 
 def _clean_name(name: object, where: str) -> str:
+    if isinstance(name, str) and has_controls(name.strip()):
+        raise DatasetError(f"{where}: the name {name!r} has control characters: remove them")
     if isinstance(name, str) and name.strip():
         return name.strip()
     if isinstance(name, int) and not isinstance(name, bool):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from ..errors import has_controls
 from .classes import ClassPicker, confusable
 from .coco_json import read_sections
 from .faults import TOLD, Fault, repeated
@@ -238,6 +239,8 @@ def _name(value: Any) -> str:
     name = str(value).strip() if isinstance(value, (int, str)) else ""
     if not name or isinstance(value, bool):
         raise ValueError("is no name")
+    if has_controls(name):
+        raise ValueError("has control characters")
     return name
 
 

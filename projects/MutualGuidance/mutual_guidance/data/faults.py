@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
+from ..errors import printable
+from ..run_files import write_text
+
 # What a fault does, the gravest first.
 STOPS, DROPPED, CLIPPED, IGNORED, TOLD = "stops", "dropped", "clipped", "ignored", "told"
 _EFFECTS = (STOPS, DROPPED, CLIPPED, IGNORED, TOLD)
@@ -57,12 +60,14 @@ def fault_table(faults: Sequence[Fault]) -> str:
     more = Counter(effect for effect, *_ in rows[_MAX_REASONS:])
     if more:
         table += "\n... and more reasons: " + ", ".join(f"{n} {e}" for e, n in more.items())
-    return table
+    return printable(table)
 
 
 def write_faults(faults: Sequence[Fault], path: str) -> None:
     """Write every fault to a file, a line each: effect, count, file, reason and detail."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8", errors="backslashreplace") as f:
-        for file, reason, detail, effect, count in faults:
-            f.write(f"{effect}\t{count}\t{file}\t{reason}\t{detail}\n")
+    lines = (
+        f"{effect}\t{count}\t{file}\t{reason}\t{detail}\n"
+        for file, reason, detail, effect, count in faults
+    )
+    write_text(path, printable("".join(lines)))

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from tqdm import tqdm
 
-from ..errors import DatasetError
+from ..errors import DatasetError, has_controls
 from .classes import clean_names
 from .coco import load_coco
 from .faults import Fault, fault_table, repeated, stopping, write_faults
@@ -139,6 +139,8 @@ def _check_entry(entry: dict) -> None:
             raise DatasetError(f"DATASETS.REGISTER: {key} must be text, in {entry}")
     if "/" in entry.get("name", "") or entry.get("name") in (".", ".."):
         raise DatasetError(f"DATASETS.REGISTER: a name names files, so without /, in {entry}")
+    if has_controls(entry.get("name", "")):
+        raise DatasetError(f"DATASETS.REGISTER: a name without control characters, in {entry}")
     kind = entry.get("format")
     if kind not in _KEYS:
         known = ", ".join(_KEYS)

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from typing import NamedTuple
 from xml.parsers import expat
 
+from ..errors import has_controls
 from .files import parse_number
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -112,6 +113,8 @@ def _read_object(element: ET.Element) -> AnnotatedObject:
     name = (_only(element, "name").text or "").strip()
     if not name:
         raise ValueError("tag <name> of an <object> is empty", f"line {line}")
+    if has_controls(name):
+        raise ValueError("tag <name> has control characters", f"line {line}: {name!r}")
     box = _only(element, "bndbox")
     corners = tuple(_number(box, corner) for corner in _CORNERS)
     return AnnotatedObject(name, corners, _is_difficult(element), line)

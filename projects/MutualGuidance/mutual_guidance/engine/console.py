@@ -1,6 +1,7 @@
 """What a training tells on the terminal; log.txt in its folder has everything."""
 
 import logging
+import re
 import sys
 
 from detectron2.config import CfgNode
@@ -9,6 +10,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from ..data import records_of
+from ..errors import printable
 from ..machine import device_name
 
 # Detectron2's progress and the project's own words, but for what the summary and the table of the
@@ -20,6 +22,7 @@ _TOLD = (
     "detectron2.utils.events",
     "mutual_guidance",
 )
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _TOLD_AGAIN = ("mutual_guidance.engine.setup", "mutual_guidance.evaluation.pascal_voc")
 
 
@@ -27,6 +30,14 @@ class _Brief(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         is_told = record.name.startswith(_TOLD) and not record.name.startswith(_TOLD_AGAIN)
         return is_told or record.levelno >= logging.WARNING
+
+
+class _Printable(logging.Filter):
+    """Escapes what names of files could steer a terminal with; Detectron2's colours go."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = printable(_COLOUR.sub("", record.getMessage())), None
+        return True
 
 
 def setup_logs(folder: str) -> None:
@@ -40,6 +51,7 @@ def setup_logs(folder: str) -> None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for name in ("detectron2", "fvcore", "mutual_guidance"):
         for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_Printable())
             if getattr(handler, "stream", None) is sys.stdout:
                 handler.addFilter(_Brief())
 
