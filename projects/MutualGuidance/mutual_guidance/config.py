@@ -189,8 +189,8 @@ def _explained(reason: str, known: list[str]) -> str:
     if unknown:
         return f"there is no key {unknown[1]}{did_you_mean(nearest_keys(unknown[1], known))}"
     mismatch = re.search(
-        r"Type mismatch \(<class '(\w+)'> vs. <class '(\w+)'>\) with values \(.* vs. (.*)\) for "
-        r"config key: (\S+)", reason, re.DOTALL,
+        r"Type mismatch \(<class '(\w+)'> vs. <class '(?:\w+\.)*(\w+)'>\) with values "
+        r"\(.* vs. (.*)\) for config key: (\S+)", reason, re.DOTALL,
     )  # fmt: skip
     if mismatch:
         needed, given, value, key = mismatch.groups()

@@ -39,7 +39,8 @@ class PlainMapper(DatasetMapper):
         image_input = T.AugInput(_read(dataset_dict, self.image_format))
         transforms = self.augmentations(image_input)
         image = image_input.image
-        dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        # A copy, since NumPy finds a flipped image of one column contiguous as it is.
+        dataset_dict["image"] = torch.as_tensor(np.array(image.transpose(2, 0, 1), order="C"))
         if self.is_train:
             self._transform_annotations(dataset_dict, transforms, image.shape[:2])
         else:

@@ -14,6 +14,7 @@ from torchvision.models import list_models
 from ..errors import ConfigError, UserError
 from ..modeling.meta_arch import Guided
 from ..typed import did_you_mean, nearest_path
+from .lists import check_lists
 from .precision import PRECISIONS
 
 _HEADS = ("per_level", "shared")
@@ -21,6 +22,7 @@ _HEADS = ("per_level", "shared")
 
 def check_values(cfg: CfgNode) -> None:
     """Raise ConfigError for values that cannot be used."""
+    check_lists(cfg)
     guidance, solver = cfg.MODEL.MUTUAL_GUIDANCE, cfg.SOLVER
     _check_choice("MODEL.MUTUAL_GUIDANCE.HEAD", guidance.HEAD, _HEADS)
     _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, ("auto", *PRECISIONS))
