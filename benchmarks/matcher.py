@@ -15,6 +15,7 @@ import json
 import platform
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from benchmarks.scenarios import SCENARIOS  # noqa: E402
 from mutual_guidance.arguments import Parser
 from mutual_guidance.errors import run_main
 from mutual_guidance.machine import processor
+from mutual_guidance.run_files import replace_file, write_text
 
 
 def add_ratios(results: list[dict[str, Any]]) -> None:
@@ -104,7 +106,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
     figure.suptitle("8 images, 8,400 anchors each")
-    figure.savefig(path, dpi=150)
+    replace_file(path, partial(figure.savefig, dpi=150))
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -155,14 +157,14 @@ def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print the table; write it, the figures and the drawing."""
     table = format_table(results)
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "table.md").write_text(table + "\n")
+    write_text(options.output / "table.md", table + "\n")
     report = {
         "machine": machine(options.device, options.threads),
         "memory_budget_mib": options.memory_budget,
         "scenarios": {r["scenario"]: SCENARIOS[r["scenario"]]._asdict() for r in results},
         "results": results,
     }
-    (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_text(options.output / "results.json", json.dumps(report, indent=2) + "\n")
     draw(results, options.output / "objects.png")
     print(f"\n{table}\n\nWritten to {options.output}/")
 

@@ -35,6 +35,7 @@ from mutual_guidance.engine import Trainer, prepare
 from mutual_guidance.engine.step import build_step
 from mutual_guidance.errors import run_main
 from mutual_guidance.machine import device_name
+from mutual_guidance.run_files import write_text
 
 WARM_UP = 2  # batches
 
@@ -98,8 +99,7 @@ def main() -> None:
             "step": steps,
             "both": both,
         }
-        with open(options.output, "w") as f:
-            json.dump(result, f, indent=2)
+        write_text(options.output, json.dumps(result, indent=2))
 
 
 def measure_loader(cfg: CfgNode, workers: int, count: int) -> float:

@@ -1,4 +1,6 @@
+import ast
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -16,6 +18,43 @@ from mutual_guidance.run_files import (
     read_results,
     replace_file,
 )
+from tests.conftest import REPOSITORY
+
+# Files that grow as they are written, or are of a machine's environment or the tools' own trials.
+WRITTEN_OTHERWISE = {
+    "run_files.py", "prediction/writers.py", "engine/output.py", "engine/setup.py",
+    "experiments/runner.py",
+    "env.py", "try_pages.py", "quickstart.py", "interruptions.py", "measure.py",
+}  # fmt: skip
+
+
+def test_results_are_written_whole():
+    """No file of results is opened for writing but by replace_file."""
+    package = REPOSITORY / "projects" / "MutualGuidance" / "mutual_guidance"
+    found = [
+        f"{path.relative_to(folder)}:{call.lineno}"
+        for folder in (package, REPOSITORY / "tools", REPOSITORY / "benchmarks")
+        for path in sorted(folder.rglob("*.py"))
+        if path.relative_to(folder).as_posix() not in WRITTEN_OTHERWISE
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and writes(call)
+    ]
+    assert found == []
+
+
+def writes(call: ast.Call) -> bool:
+    """Whether a call opens a file for writing, or has a library do so by its path."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    values = [v.value for v in [*call.args, *(k.value for k in call.keywords)]
+              if isinstance(v, ast.Constant)]  # fmt: skip
+    if name == "open":
+        return any(isinstance(v, str) and re.fullmatch("[wax]b?", v) for v in values)
+    if name == "savefig":  # to an open file or buffer, which a name of one letter or word is
+        return not (call.args and getattr(call.args[0], "id", "") in ("f", "data", "svg"))
+    return name in ("write_bytes", "imwrite") or (
+        name == "write_text" and isinstance(call.func, ast.Attribute)
+    )
+
 
 ROWS = [{"bbox/AP-{x}": i / 2, "iteration": i, "loss": 9.0 - i} for i in range(0, 60, 20)]
 TEXT = "".join(json.dumps(row) + "\n" for row in ROWS)

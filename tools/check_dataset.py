@@ -12,6 +12,7 @@ trained on it judges how well the best anchor of each object fits, and says whic
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
@@ -42,6 +43,7 @@ from mutual_guidance.engine.checks import check_batch, check_weights
 from mutual_guidance.errors import DatasetError, run_main
 from mutual_guidance.evaluation.ground_truth import load_records
 from mutual_guidance.modeling.meta_arch import Guided
+from mutual_guidance.run_files import replace_file
 from mutual_guidance.visualization.dataset import draw_annotated, draw_statistics
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -113,9 +115,11 @@ def report(name: str, cfg: CfgNode, generator: DefaultAnchorGenerator | None, fo
     print(f"\n{quantile_table(objects)}\n\n{class_table(objects, classes, ious.get(CONFIGS))}\n")
     if ious:
         print(f"{share_table(ious)}\n\n{judgement(ious, objects)}\n")
-    draw_statistics(name, objects, generator, ious).savefig(folder / f"{name}.png", dpi=100)
+    statistics = draw_statistics(name, objects, generator, ious)
+    replace_file(folder / f"{name}.png", partial(statistics.savefig, dpi=100))
     images = folder / f"{name}_images.png"
-    draw_annotated(cfg, spread(records), classes).savefig(images, dpi=100)
+    annotated = draw_annotated(cfg, spread(records), classes)
+    replace_file(images, partial(annotated.savefig, dpi=100))
     print(f"Pictures: {folder / f'{name}.png'}, and {images}: look whether the boxes are right")
 
 

@@ -13,6 +13,7 @@ the lowest number of false positives.
 import argparse
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
@@ -28,7 +29,7 @@ from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.errors import InputError, run_main
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
 from mutual_guidance.evaluation.matching import detections_of, disagreement, match
-from mutual_guidance.run_files import write_text
+from mutual_guidance.run_files import replace_file, write_text
 from mutual_guidance.visualization.detections import draw_comparison
 from mutual_guidance.visualization.report import run_labels
 
@@ -114,7 +115,7 @@ def draw(
         image = read_image(source, "RGB")
         file = f"{rank:03d}_{Path(source).stem}.png"
         figure = draw_comparison(image, gts[image_id], matches[image_id], class_names)
-        figure.savefig(args.output / file, dpi=100)
+        replace_file(args.output / file, partial(figure.savefig, dpi=100))
         entries.append({"image": source, "file": file, "disagreement": values[image_id]})
     return entries
 

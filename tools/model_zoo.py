@@ -28,6 +28,7 @@ from mutual_guidance.arguments import Parser
 from mutual_guidance.assignment.plain import STRATEGIES  # the paper's
 from mutual_guidance.engine import prepare
 from mutual_guidance.experiments.grid import load_experiment
+from mutual_guidance.run_files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "projects" / "MutualGuidance" / "MODEL_ZOO.md"
@@ -57,7 +58,7 @@ def main() -> None:
     if args.time:
         print(time_table(args.configs or configs, args.time, args.repeats))
     else:
-        PAGE.write_text(page(configs))
+        write_text(PAGE, page(configs))
         print(f"Written: {PAGE.relative_to(ROOT)}")
 
 

@@ -15,6 +15,7 @@ from mutual_guidance.experiments.kept import keep, read_results
 from mutual_guidance.experiments.page import decisions, exploratory_sections, planned_section
 from mutual_guidance.experiments.plots import plot
 from mutual_guidance.experiments.schema import START
+from mutual_guidance.run_files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 # What is written by this tool, each between begin(NAME) and end(NAME).
@@ -36,7 +37,7 @@ def main() -> None:
     for path in args.results:
         result = keep(path, kept)
         plot(result, kept / f"{result['experiment']}.png")
-    page.write_text(written(text, kept, ROOT / "experiments"))
+    write_text(page, written(text, kept, ROOT / "experiments"))
     print(f"Written: {page.relative_to(ROOT)}")
 
 

@@ -1,3 +1,4 @@
+import errno
 import importlib.util
 
 import pytest
@@ -46,6 +47,22 @@ def test_objects_are_counted_at_the_size_of_the_detectors_input(tool, tmp_path, 
 
     tool.main(["checked", "--config-file", str(tmp_path / "own.yaml"), "--output", str(tmp_path)])
     assert capsys.readouterr().out.count("2 objects in 2 images") == 1
+
+
+def test_a_full_disk_is_one_sentence(tool, tmp_path, monkeypatch):
+    voc = VOCWriter(tmp_path / "voc")
+    voc.add("a", [("red", (1, 1, 64, 32)), ("green", (3, 3, 28, 64))])
+    base = REPOSITORY / "configs" / "Base-Anchors.yaml"
+    text = CONFIG.format(base=base, name="full", root=voc.root)
+    (tmp_path / "own.yaml").write_text(text)
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SystemExit, match=r"^error: .*full\.png: No space left on device$"):
+        tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path / "pictures")])
+    assert list((tmp_path / "pictures").iterdir()) == []
 
 
 def test_anchors_are_judged_on_what_is_trained_on(tool, tmp_path, capsys):

@@ -18,13 +18,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data import Record
 from ..interrupt import left_on_signal
-from ..run_files import CLASS_AP
+from ..run_files import CLASS_AP, write_text
 from .ground_truth import load_records
 
 logger = logging.getLogger(__name__)
@@ -106,9 +105,8 @@ class COCOBoxEvaluator(DatasetEvaluator):
         """Write the detections as COCO's server takes them, with the ids of the JSON file."""
         ids = {index: category_id for category_id, index in self._category_ids.items()}
         rows = [{**r, "category_id": ids.get(r["category_id"], r["category_id"])} for r in results]
-        PathManager.mkdirs(os.path.dirname(self._file))
-        with PathManager.open(self._file, "w") as f:
-            json.dump(rows, f)
+        os.makedirs(os.path.dirname(self._file), exist_ok=True)
+        write_text(self._file, json.dumps(rows))
 
 
 def most_of_a_class(records: Sequence[Record]) -> int:

@@ -23,6 +23,7 @@ from PIL import Image
 from ..data.images import has_image_suffix
 from ..data.inputs import check_opencv_name
 from ..errors import InputError
+from ..run_files import replace_file
 from ..visualization.predictions import draw_predictions, scaled
 
 # A name that is no UTF-8 comes back from these files byte by byte with os.fsencode.
@@ -216,8 +217,7 @@ class DrawnImages(Writer):
         draw_predictions(pixels, instances, self._metadata).save(drawn, image_format)
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # a link would be written through
-        path.write_bytes(drawn.getbuffer())
+        replace_file(path, lambda f: f.write(drawn.getbuffer()))
 
 
 class DrawnVideo(Writer):
