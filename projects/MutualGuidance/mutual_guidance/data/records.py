@@ -5,6 +5,7 @@ Shape symbols: M objects of an image.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -101,8 +102,9 @@ def pack_images(
     found = list(itertools.chain.from_iterable(found_per_image))
     images = np.repeat(np.arange(len(sizes)), [len(of_image) for of_image in found_per_image])
     edges = np.array(sizes)[images]  # (M, 2)
-    coordinates = itertools.chain.from_iterable(o.box for o in found)
-    boxes = np.fromiter(coordinates, np.float64, 4 * len(found)).reshape(-1, 4)
+    objects = _as_array(found)
+    boxes = objects["box"]
+    again = _with_repeated(images, objects)
     reasons = _why_useless(boxes, edges + first_pixel)
     kept = np.array([not reason for reason in reasons], dtype=bool)
     boxes[:, :2] -= first_pixel
@@ -112,24 +114,25 @@ def pack_images(
     told = [(i, reason, DROPPED) for i, reason in enumerate(reasons) if reason]
     told += [(i, "box reaches beyond its image", CLIPPED) for i in wide.nonzero()[0]]
     faults = [Fault(file, reason, _detail(found[i], unit), effect) for i, reason, effect in told]
-    for of_image in found_per_image:
-        faults += _told_twice(of_image, file, unit)
-    objects = _packed([found[i] for i in kept.nonzero()[0]], boxes[kept])
+    for i in again:
+        faults += _told_twice(found_per_image[i], file, unit)
+    objects = objects[kept]
+    areas = (objects["box"][:, 2:] - objects["box"][:, :2]).prod(axis=1)
+    objects["area"] = np.where(np.isnan(objects["area"]), areas, objects["area"])
     ends = np.bincount(images[kept], minlength=len(sizes)).cumsum()
     return np.split(objects, ends[:-1]), faults
 
 
-def _packed(found: Sequence[FoundObject], boxes: np.ndarray) -> np.ndarray:
-    """(M,) of OBJECT, with boxes (M, 4) in the place of their own."""
+def _as_array(found: Sequence[FoundObject]) -> np.ndarray:
+    """(M,) of OBJECT, NaN where the area is the box's."""
     objects = np.zeros(len(found), OBJECT)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    objects["box"] = boxes
-    objects["area"] = [
-        area if o.area is None else o.area for o, area in zip(found, areas, strict=True)
-    ]
-    objects["class"] = [o.category for o in found]
-    objects["crowd"] = [o.crowd for o in found]
-    objects["difficult"] = [o.difficult for o in found]
+    if not found:
+        return objects
+    boxes, classes, _, areas, crowds, difficult = zip(*found, strict=True)
+    coordinates = itertools.chain.from_iterable(boxes)
+    objects["box"] = np.fromiter(coordinates, np.float64, 4 * len(found)).reshape(-1, 4)
+    objects["area"] = [math.nan if area is None else area for area in areas]
+    objects["class"], objects["crowd"], objects["difficult"] = classes, crowds, difficult
     return objects
 
 
@@ -152,10 +155,15 @@ def _why_useless(boxes: np.ndarray, edges: np.ndarray) -> list[str | None]:
     return reasons
 
 
+def _with_repeated(images: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Which images have objects of one box and class, of the image of each object (M,)."""
+    values = np.column_stack([images, objects["class"], objects["box"]])
+    values = values[np.lexsort(values.T)]
+    return np.unique(values[1:][(values[1:] == values[:-1]).all(axis=1), 0]).astype(int)
+
+
 def _told_twice(found: Sequence[FoundObject], file: str, unit: str) -> list[Fault]:
     """What to tell of objects that are given again."""
-    if len({(*o.box, o.category) for o in found}) == len(found):
-        return []
     first = {}
     again = [o for o in found if first.setdefault((tuple(o.box), o.category), o) is not o]
     return [Fault(file, "object stands there twice", _detail(o, unit), TOLD) for o in again]
