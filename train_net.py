@@ -28,8 +28,11 @@ import shlex
 import sys
 
 # Before PyTorch reads it. Threads that wait for each other otherwise keep their cores turning, and
-# beside another busy process a step takes several times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# beside another busy process a step takes several times as long. GNU's may turn for a moment:
+# without, an idle machine loses a fifth (docs/performance.md).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from detectron2.utils import comm
 from torch.distributed import is_torchelastic_launched

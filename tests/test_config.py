@@ -126,7 +126,7 @@ def test_keys_and_values_as_a_person_types_them(tmp_path):
 
 
 def test_iterations_of_the_command_line_win_over_epochs_of_the_file():
-    assert load_config(CONFIG).SOLVER.EPOCHS == 27.0
+    assert load_config(CONFIG).SOLVER.EPOCHS == 12.0
     cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", "7"])
     assert (cfg.SOLVER.EPOCHS, cfg.SOLVER.MAX_ITER) == (0.0, 7)
     assert load_config(CONFIG, ["SOLVER.MAX_ITER", 7, "SOLVER.EPOCHS", 2]).SOLVER.EPOCHS == 2.0

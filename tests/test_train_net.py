@@ -100,7 +100,12 @@ def test_pairs_stand_with_and_without_opts(capsys):
 
 
 @pytest.mark.parametrize(
-    "environment, expected", [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")]
+    "environment, expected",
+    [
+        ({}, {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
 )
 def test_threads_are_told_how_to_wait_before_pytorch_is_there(environment, expected, monkeypatch):
     class Imported(Exception):
@@ -116,4 +121,4 @@ def test_threads_are_told_how_to_wait_before_pytorch_is_there(environment, expec
     with monkeypatch.context() as patch, pytest.raises(Imported):
         patch.setattr(builtins, "__import__", imported)
         runpy.run_path(str(REPOSITORY / "train_net.py"))
-    assert environment["OMP_WAIT_POLICY"] == expected
+    assert environment == expected
