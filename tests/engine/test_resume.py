@@ -29,7 +29,7 @@ def test_what_the_checkpoint_decides_is_kept_and_told(run, caplog):
     assert resumed.is_frozen()
     rows = {line.split()[0]: line.split()[1:] for line in caplog.text.splitlines() if "." in line}
     assert rows["SOLVER.BASE_LR"] == ["0.02", "0.5", "0.02"]
-    assert rows["SOLVER.CHECKPOINT_PERIOD"] == ["250", "9", "9"]
+    assert rows["SOLVER.CHECKPOINT_PERIOD"] == ["150", "9", "9"]
 
 
 def test_other_classes_are_refused(run):

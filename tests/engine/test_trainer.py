@@ -71,6 +71,7 @@ def make_cfg(voc, voc_entry, tmp_path):
         check_values(cfg)
         resolve_device(cfg)
         resolve_classes(cfg)
+        resolve_schedule(cfg)
         default_setup(cfg, None)
         return cfg
 

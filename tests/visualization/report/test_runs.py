@@ -25,7 +25,7 @@ def test_a_whole_run(run_folder):
     run = read_run(run_folder, "a")
     assert run.troubles == [] and run.label == "a"
     assert run.config["MODEL.MUTUAL_GUIDANCE.STRATEGY"] == "static"
-    assert run.config["SOLVER.EPOCHS"] == 27.0
+    assert run.config["SOLVER.EPOCHS"] == 12.0
     assert list(run.curves["total_loss"].items())[:2] == [(0, 3.0), (20, 2.8)]
     assert run.results["shapes_test"][f"AP-{NASTY}"] == 30
     assert run.misalignment["shapes_test"]["num_gts"] == 20
