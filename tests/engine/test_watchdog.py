@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,27 @@ def test_a_process_that_hangs_ends_with_a_sentence():
         .splitlines()[-1]
         .startswith("error: no iteration or evaluated image for 0.5 s (SOLVER.HANG_SECONDS)")
     )
+
+
+WORKS = """
+import time
+from mutual_guidance.engine.watchdog import sign_of_life, watched
+with watched(2):
+    print("begun", flush=True)
+    for _ in range(10):
+        time.sleep(0.2)
+        sign_of_life()
+"""
+
+
+def test_time_in_which_a_process_is_suspended_does_not_count():
+    process = subprocess.Popen([sys.executable, "-c", WORKS], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(50) == 0
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5])

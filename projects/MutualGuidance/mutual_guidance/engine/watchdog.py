@@ -31,7 +31,7 @@ class SignsOfLife(DatasetEvaluator):
 def watched(seconds: float) -> Iterator[None]:
     """
     End the process, with one sentence and exit code 1, where it gives no :func:`sign_of_life` for
-    so many seconds. 0 is without limit.
+    so many seconds. 0 is without limit; the time for which a process is suspended does not count.
     """
     sign_of_life()
     over = threading.Event()
@@ -44,8 +44,13 @@ def watched(seconds: float) -> Iterator[None]:
 
 
 def _watch(seconds: float, over: threading.Event) -> None:
-    while not over.wait(max(0.1, _last_sign + seconds - time.monotonic())):
-        if time.monotonic() - _last_sign >= seconds:
+    look = min(seconds / 10, 10.0)
+    before = time.monotonic()
+    while not over.wait(look):
+        now = time.monotonic()
+        if now - before > 5 * look:  # suspended, by Ctrl-Z or SIGSTOP, this thread as all others
+            sign_of_life()
+        elif now - _last_sign >= seconds:
             let_another_tell()
             print(
                 f"error: no iteration or evaluated image for {seconds:g} s (SOLVER.HANG_SECONDS): "
@@ -54,3 +59,4 @@ def _watch(seconds: float, over: threading.Event) -> None:
                 flush=True,
             )
             os._exit(1)
+        before = now
