@@ -2,7 +2,14 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from mutual_guidance import errors
-from mutual_guidance.errors import DatasetError, UserError, printable, run_main, sentence
+from mutual_guidance.errors import (
+    DatasetError,
+    UserError,
+    has_controls,
+    printable,
+    run_main,
+    sentence,
+)
 
 
 class Broken(Dataset):
@@ -50,6 +57,23 @@ def test_ctrl_c_is_told_and_ends_with_the_code_of_a_shell(capsys):
     with pytest.raises(SystemExit) as end:
         run_main(fail, KeyboardInterrupt(), interrupted="Interrupted: go on")
     assert end.value.code == 130 and capsys.readouterr().err == "Interrupted: go on\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "👩\u200d🚒",
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "子\u3000犬",
+        "10\u00a0km",
+        "e\u0301",
+        "☎\ufe0f",
+        "שלום",
+    ],
+)
+def test_names_of_any_script_stay_as_they_are(name):
+    assert printable(name) == name and not has_controls(name)
 
 
 def test_names_cannot_steer_a_terminal(capsys):

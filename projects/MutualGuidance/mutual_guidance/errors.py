@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 Result = TypeVar("Result")
-_ODD = re.compile(r"[^\n\t -~]")
+# Spaces of any width, and what joins the letters of Persian and Hindi and the parts of emoji, are
+# not printable to Python.
+_ODD = re.compile(r"[^\n\t -~\u00a0\u2000-\u200a\u200c\u200d\u202f\u205f\u3000]")
 
 
 class UserError(Exception):
