@@ -58,7 +58,8 @@ def test_odd_lists_train_or_end_in_one_sentence(voc, voc_entry, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], r"3 numbers above 0, got \[1.0, 0.0, 1.0\]"),
+        ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], r"3 numbers above 0, or 1, got \[1.0, 0.0, 1.0\]"),
+        ("MODEL.PIXEL_MEAN", [1.0], "3 numbers each, or 1 each with INPUT.FORMAT L"),
         ("MODEL.RETINANET.BBOX_REG_WEIGHTS", (1.0,), "must be a list of 4 numbers above 0"),
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[]], "numbers above 0, or of such lists"),
         ("DATASETS.TEST", None, "must be a list of names, got None"),
@@ -76,3 +77,21 @@ def test_lists_are_told_by_key_and_value(key, value, message):
     node[last] = value
     with pytest.raises(ConfigError, match=message):
         check_lists(cfg)
+
+
+@pytest.mark.parametrize("mean", [[100.0], [100.0, 100.0, 100.0]], ids=len)
+def test_images_in_grey_train(voc, voc_entry, tmp_path, mean):
+    voc.add("a", [("red", (1, 1, 20, 20)), ("green", (5, 5, 40, 60))])
+    name = voc_entry["name"]
+    opts = [
+        *TINY, "INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", mean, "MODEL.PIXEL_STD", [1.0] * len(mean),
+        "DATASETS.REGISTER", [voc_entry], "DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,),
+        "SOLVER.IMS_PER_BATCH", 1, "OUTPUT_DIR", str(tmp_path / "out"),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="INPUT.FORMAT, with INPUT.SSD_AUGMENTATION, must be one"):
+        prepare(CONFIG, opts, data=("TRAIN", "TEST"), for_training=True)
+    opts += ["INPUT.SSD_AUGMENTATION", False]
+    trainer = Trainer(prepare(CONFIG, opts, data=("TRAIN", "TEST"), for_training=True))
+    with EventStorage():
+        losses = trainer.model(next(trainer._trainer._data_loader_iter))
+    assert all(loss.isfinite() for loss in losses.values())

@@ -37,7 +37,14 @@ def add_images(voc):
     turned.save(path, exif=exif)
 
 
-@pytest.mark.parametrize("opts", [[], ["INPUT.SQUARE_SIZE", "0", "INPUT.MIN_SIZE_TEST", "64"]])
+@pytest.mark.parametrize(
+    "opts",
+    [
+        [],
+        ["INPUT.SQUARE_SIZE", "0", "INPUT.MIN_SIZE_TEST", "64"],
+        ["INPUT.FORMAT", "L", "INPUT.SSD_AUGMENTATION", "False"],
+    ],
+)
 def test_predicts_what_is_evaluated(voc, tiny_run, opts):
     add_images(voc)
     predictor = Predictor.from_run(tiny_run, opts)

@@ -29,6 +29,9 @@ def check_values(cfg: CfgNode) -> None:
     _check_least("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", guidance.STATIC_ITERS, 0)
     _check_least("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH, 1)
     _check_least("SOLVER.HANG_SECONDS", solver.HANG_SECONDS, 0)
+    if cfg.INPUT.SQUARE_SIZE and cfg.INPUT.SSD_AUGMENTATION:
+        what = "INPUT.FORMAT, with INPUT.SSD_AUGMENTATION,"
+        _check_choice(what, cfg.INPUT.FORMAT, ("BGR", "RGB"))
     if solver.EPOCHS <= 0:
         _check_least("SOLVER.MAX_ITER, where SOLVER.EPOCHS is 0,", solver.MAX_ITER, 1)
     if not 0 <= solver.EMA_DECAY < 1:

@@ -24,6 +24,12 @@ def check_lists(cfg: CfgNode) -> None:
     steps = cfg.SOLVER.STEPS
     if any(later <= earlier for earlier, later in itertools.pairwise((0, *steps))):
         raise ConfigError(f"SOLVER.STEPS must ascend from above 0, got {reprlib.repr(steps)}")
+    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
+    if len(mean) != len(std) or len(mean) == 1 and cfg.INPUT.FORMAT != "L":
+        raise ConfigError(
+            "MODEL.PIXEL_MEAN and MODEL.PIXEL_STD must be 3 numbers each, or 1 each with "
+            f"INPUT.FORMAT L, got {mean} and {std}"
+        )
 
 
 def _is_number(value: object) -> bool:
@@ -65,8 +71,8 @@ _LISTS = {
     "INPUT.CROP.SIZE": _List("2 numbers above 0", _is_positive, range(2, 3)),
     "MODEL.ANCHOR_GENERATOR.SIZES": _LEVELS,
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": _LEVELS,
-    "MODEL.PIXEL_MEAN": _List("3 numbers", _is_number, range(3, 4)),
-    "MODEL.PIXEL_STD": _List("3 numbers above 0", _is_positive, range(3, 4)),
+    "MODEL.PIXEL_MEAN": _List("3 numbers, or 1", _is_number, range(1, 4, 2)),
+    "MODEL.PIXEL_STD": _List("3 numbers above 0, or 1", _is_positive, range(1, 4, 2)),
     "MODEL.RETINANET.BBOX_REG_WEIGHTS": _List("4 numbers above 0", _is_positive, range(4, 5)),
     "SOLVER.STEPS": _List("whole numbers", _is_whole),
     "TEST.AUG.MIN_SIZES": _List("whole numbers", _is_whole),

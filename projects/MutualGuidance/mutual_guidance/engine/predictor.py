@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.structures import Instances
 
 from ..checkpoint import Checkpointer
@@ -134,6 +135,9 @@ class Predictor:
         image = _pixels(image)
         if self.cfg.INPUT.FORMAT == "RGB":
             image = image[:, :, ::-1]
+        elif self.cfg.INPUT.FORMAT == "L":
+            rgb = PIL.Image.fromarray(image[:, :, ::-1])
+            image = convert_PIL_to_numpy(rgb, "L").copy()  # else it cannot be written
         transformed = T.AugInput(np.ascontiguousarray(image))
         self._augmentations(transformed)
         tensor = torch.as_tensor(np.ascontiguousarray(transformed.image.transpose(2, 0, 1)))
