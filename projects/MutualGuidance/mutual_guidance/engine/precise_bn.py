@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from detectron2.engine.hooks import PreciseBN
+from fvcore.nn.precise_bn import get_bn_modules
 
 from ..interrupt import Interrupted, stop_if_asked
 from .watchdog import sign_of_life
@@ -26,14 +27,19 @@ class StoppablePreciseBN(PreciseBN):
 
     def update_stats(self) -> None:
         """Raises Interrupted."""
-        buffers = [*self.trainer.model.buffers()]
+        model = self.trainer.model
+        buffers = [*model.buffers()]
         before = [buffer.clone() for buffer in buffers]
+        layers = [(m, m.momentum, m._forward_pre_hooks.copy()) for m in get_bn_modules(model)]
         self._due = True
         try:
             super().update_stats()
         except Interrupted:
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
+            for layer, momentum, hooks in layers:  # which fvcore only puts back at its end
+                layer.momentum, layer._forward_pre_hooks = momentum, hooks
+            self._data_iter = None
             raise
         self._due = False
 

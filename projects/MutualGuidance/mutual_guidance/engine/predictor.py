@@ -137,10 +137,10 @@ class Predictor:
             image = image[:, :, ::-1]
         elif self.cfg.INPUT.FORMAT == "L":
             rgb = PIL.Image.fromarray(image[:, :, ::-1])
-            image = convert_PIL_to_numpy(rgb, "L").copy()  # else it cannot be written
+            image = convert_PIL_to_numpy(rgb, "L")
         transformed = T.AugInput(np.ascontiguousarray(image))
         self._augmentations(transformed)
-        tensor = torch.as_tensor(np.ascontiguousarray(transformed.image.transpose(2, 0, 1)))
+        tensor = torch.from_numpy(np.array(transformed.image.transpose(2, 0, 1), order="C"))
         return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
 
     @torch.no_grad()
