@@ -143,6 +143,19 @@ def test_a_full_disk_is_the_systems_error_whatever_writes(tmp_path, kib):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_what_is_no_error_of_the_system_stays_so_while_one_is_told(tmp_path, error):
+    def write(f):
+        raise error
+
+    with pytest.raises(error):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            replace_file(tmp_path / "results.json", write)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_checkpoints_begin_with_the_end_and_count_numerically(tmp_path):
     for name in ("model_9999999", "model_10000000", "model_ema_final", "model_final", "other"):
         (tmp_path / f"{name}.pth").touch()

@@ -51,9 +51,9 @@ def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> 
 
 def _error_of_the_system(error: BaseException | None) -> OSError | None:
     """Itself, or what it was raised on: PyTorch's writer follows one with a RuntimeError."""
-    while error and not isinstance(error, OSError):
+    while isinstance(error, RuntimeError):
         error = error.__context__
-    return error
+    return error if isinstance(error, OSError) else None
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
