@@ -21,5 +21,10 @@ def test_every_fault_is_in_the_file(tmp_path):
     assert (tmp_path / "new" / "faults.txt").read_text() == "told\t2\ta\\udcff\todd\tline 1\n"
 
 
+def test_names_add_no_line_or_column_to_the_list(tmp_path):
+    write_faults([Fault("a\nstops\t1\tb", "odd", effect=TOLD)], str(tmp_path / "faults.txt"))
+    assert (tmp_path / "faults.txt").read_text() == "told\t1\ta\\nstops\\t1\\tb\todd\t\n"
+
+
 def test_repeated():
     assert repeated(["b", 1, "b", "a", 1, "c"]) == [1, "b"]

@@ -16,6 +16,9 @@ _EFFECTS = (STOPS, DROPPED, CLIPPED, IGNORED, TOLD)
 _MAX_REASONS = 30
 _MAX_EXAMPLES = 3
 
+# What stands between the lines and columns of the list, and may stand in names of files.
+_BETWEEN = str.maketrans({"\t": r"\t", "\n": r"\n"})
+
 
 class Fault(NamedTuple):
     """Something wrong or odd in a file."""
@@ -66,8 +69,6 @@ def fault_table(faults: Sequence[Fault]) -> str:
 def write_faults(faults: Sequence[Fault], path: str) -> None:
     """Write every fault to a file, a line each: effect, count, file, reason and detail."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    lines = (
-        f"{effect}\t{count}\t{file}\t{reason}\t{detail}\n"
-        for file, reason, detail, effect, count in faults
-    )
+    rows = ((effect, count, *texts) for *texts, effect, count in faults)
+    lines = ("\t".join(str(v).translate(_BETWEEN) for v in row) + "\n" for row in rows)
     write_text(path, printable("".join(lines)))
