@@ -172,7 +172,9 @@ def test_a_subset_of_the_classes(content, tmp_path):
         ('{"images": 1}', "its key 'images' is no list"),
         ('{"images": [], "annotations": [], "categories": []}', "lists no image"),
         ('{"a": ' + "[" * 100_000, "cannot be read|breaks off"),
-        ("\xff", "cannot be read"),
+        ("\xff", "breaks off at byte 0, which is not utf-8"),
+        ('{"images": ["\xc3', "torn: it breaks off at byte 13, which is not utf-8"),
+        ('{"images": [' + "1" * 5000, "cannot be read: Exceeds the limit"),
     ],
 )
 def test_what_is_not_cocos_json(tmp_path, text, message):

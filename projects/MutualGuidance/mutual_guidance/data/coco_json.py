@@ -28,11 +28,11 @@ def read_sections(path: str) -> dict[str, list]:
         )
     try:
         content = _parse(path)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        place = _place(error)
         raise DatasetError(f"{path} is not JSON, or torn: it breaks off at {place}") from error
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not JSON in UTF-8: it cannot be read") from error
+        raise DatasetError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise DatasetError(
             f"{path} is not COCO's JSON: it is a {type(content).__name__}, not an object with "
@@ -47,16 +47,21 @@ def read_sections(path: str) -> dict[str, list]:
     return content
 
 
+def _place(error: json.JSONDecodeError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start}, which is not {error.encoding}"
+    return f"line {error.lineno}, column {error.colno}"
+
+
 def _parse(path: str) -> Any:
     """The JSON of a file, in as little memory as it can be had without its polygons."""
     with open(path, "rb") as f:
         encoding = json.detect_encoding(f.read(4))
-    with open(path, encoding=encoding, errors="surrogatepass", newline="") as f:
-        lean = "".join(_without_polygons(f))
     try:
-        return json.loads(lean)
-    except json.JSONDecodeError:
-        del lean
+        with open(path, encoding=encoding, errors="surrogatepass", newline="") as f:
+            return json.loads("".join(_without_polygons(f)))
+    except ValueError:
+        pass
     with open(path, "rb") as f:
         return json.loads(f.read())  # whose error tells the place in the file
 
