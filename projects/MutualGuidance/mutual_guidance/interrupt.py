@@ -83,7 +83,7 @@ def _take_note(number: int, frame: object) -> None:
 def left_on_signal(work: Callable[Params, Result]) -> Callable[Params, Result | None]:
     """
     Let work of this process alone end with a signal, and return None. The training is not stopped
-    by it: the processes do that together, later.
+    by it: the processes do that together, later. Not for work within other such work.
     """
 
     @functools.wraps(work)
