@@ -1,9 +1,12 @@
 """What the pages promise: tests that exist, links that lead somewhere, examples that run."""
 
 import re
+from unittest import mock
 
 import pytest
+import torch
 
+from mutual_guidance.assignment import AnchorMatcher, strategies
 from tests.conftest import PAGES, REPOSITORY
 
 
@@ -46,6 +49,25 @@ def test_the_matchers_page_runs():
     labels = names["labels"]
     assert labels.cls_labels.shape == (2, 1000) and labels.loc_mask[0].any()
     assert (labels.cls_labels[1] == 20).all()  # an image without ground truth is background
+
+
+def test_the_strategies_pages_own_rule_labels_by_what_it_says():
+    page = (REPOSITORY / "docs" / "strategies.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    # IoUs of the anchors 0.8, 0.6 and 0.45, of the regressed boxes 0.5, 0.6 and 0.9; two positives.
+    anchors = torch.tensor([[0, 0, 10, 8], [0, 0, 10, 6], [0, 0, 10, 4.5]])
+    pred_boxes = torch.tensor([[[0.0, 0, 10, 5], [0, 0, 10, 6], [0, 0, 10, 9]]])
+    truth = [torch.tensor([[0.0, 0, 10, 10]])], [torch.tensor([0])]
+    with mock.patch.dict(strategies.QUALITIES), mock.patch.dict(strategies.STRATEGIES):
+        exec(block, vars(strategies).copy())
+        positives = {
+            name: (
+                AnchorMatcher(name)(anchors, *truth, pred_boxes, torch.zeros(1, 3, 1)).cls_gt_inds
+            )
+            for name in ("both_ious", "mutual_guidance")
+        }
+    assert (positives["both_ious"] >= 0).tolist() == [[True, False, True]]
+    assert (positives["mutual_guidance"] >= 0).tolist() == [[False, True, True]]
 
 
 def test_the_readmes_figures_are_those_of_the_pages():
