@@ -152,13 +152,24 @@ def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
     ]  # fmt: skip
     assert second[0] == "mutual_guidance AP75" and second[-1] == "0.020"
     assert third == ["mutual_guidance x", "", "", "", "", "none", ""]
+    planned["answer"]["secondary"][0]["p_holm"] = 0.0004
+    path.write_text(json.dumps(planned))
+    assert rows_of(call(tool, monkeypatch, path), "mutual_guidance ")[1][-1] == "< 0.001"
     assert "2,000 draws" in page and "91 images and 2 seeds, with AP, AP50 and AP75 over a" in page
     assert "within 0.01 of what it printed" in page
 
 
+def test_the_decided_come_before_those_not_run(tool, tmp_path, monkeypatch, planned):
+    (tmp_path / "experiments" / "a.yaml").write_text(PLAN)
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(planned))
+    rows = rows_of(call(tool, monkeypatch, path), "it helps")
+    assert [row[1:3] for row in rows] == [["tiny", "**confirmed**"], ["a", "**not run yet**"]]
+
+
 def test_an_experiment_that_is_not_finished_only_says_so(tool, tmp_path, monkeypatch, planned):
     (decision,) = rows_of(call(tool, monkeypatch), "it helps")
-    assert decision[2:4] == ["**running: 0 of 4 runs**", ""]
+    assert decision[2:4] == ["**not run yet**", ""]
     planned["answer"] = {"state": "running: 3 of 4 runs"}
     path = tmp_path / "results.json"
     path.write_text(json.dumps(planned))

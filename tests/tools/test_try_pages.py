@@ -54,8 +54,8 @@ def test_commands_of_a_page():
             "torchrun --nproc-per-node 8 train_net.py --config-file configs/COCO-Detection/x.yaml",
             "coco and several GPUs",
         ),
-        ("python tools/experiment.py experiments/shapes.yaml --dry-run", ""),
-        ("python tools/experiment.py experiments/shapes.yaml", "--whole: long"),
+        ("python tools/experiment.py experiments/shapes_4000.yaml --dry-run", ""),
+        ("python tools/experiment.py experiments/shapes_4000.yaml", "--whole: long"),
     ],
 )
 def test_what_a_command_needs_is_named(tmp_path, command, needs):

@@ -30,11 +30,12 @@ def answer(
         finished: the :attr:`Cell.place` of each run that has finished.
 
     Returns:
-        {"state"}: "running: n of m runs" where runs of the primary comparison are missing, and
-        nothing else; otherwise the verdict on "primary" (see :func:`verdict`) with the comparison,
-        and "secondary", a list of comparisons with their "p" and "p_holm", corrected for how many
-        they are. A comparison has "value", "baseline", "difference", "low", "high", "relative" and
-        "interval", which says of what it is: "bootstrap", "t", "none" or, as above, "running: ...".
+        {"state"}: "not run yet" or "running: n of m runs" where runs of the primary comparison are
+        missing, and nothing else; otherwise the verdict on "primary" (see :func:`verdict`) with the
+        comparison, and "secondary", a list of comparisons with their "p" and "p_holm", corrected
+        for how many they are. A comparison has "value", "baseline", "difference", "low", "high",
+        "relative" and "interval", which says of what it is: "bootstrap", "t", "none" or a state as
+        above.
     """
     state = _running(questions["primary"], cells, finished)
     if state:
@@ -71,6 +72,8 @@ def _running(question: Mapping[str, Any], cells: Sequence[Cell], finished: Colle
     """How many runs of a comparison have finished; empty if all have."""
     runs = sum(compared_cells(question, cells), [])
     done = sum(cell.place in finished for cell in runs)
+    if not done:
+        return "not run yet"
     return "" if done == len(runs) else f"running: {done} of {len(runs)} runs"
 
 

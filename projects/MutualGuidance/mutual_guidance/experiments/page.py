@@ -12,12 +12,13 @@ from .report import LEGEND, markdown, of_bootstrap, short_table, signed
 
 def decisions(experiments: Iterable[Experiment], results: Mapping[str, dict]) -> str:
     """
-    A table of the claims, what was found and what the paper gained.
+    A table of the claims, what was found and what the paper gained; those decided come first.
 
     Args:
         experiments: those with a plan. results: the JSON of those that have begun, by name.
     """
     rows = [_decision(e, results.get(e.name)) for e in experiments]
+    rows.sort(key=lambda row: not row[3])  # without a difference
     headers = ("claim", "experiment", "verdict", "difference", "the paper's", "plan")
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
@@ -66,7 +67,7 @@ def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> str:
                 signed(c, ("difference", "low", "high"), digits),
                 signed(c, ("relative", "relative_low", "relative_high")),
                 c["interval"],
-                _number(c.get("p_holm"), 3),
+                _p_value(c.get("p_holm")),
             ]
         )
     headers = ["comparison", "static", "value", "difference", "in percent", "interval", "p (Holm)"]
@@ -75,6 +76,10 @@ def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
+
+
+def _p_value(p: float | None) -> str:
+    return "< 0.001" if p is not None and p < 0.001 else _number(p, 3)
 
 
 def exploratory_sections(results: Sequence[dict], pictures: str) -> str:
