@@ -72,7 +72,7 @@ def test_a_secondary_comparison_may_come_later():
     assert got["state"] == "confirmed"
     later, ap75, _ = got["secondary"]
     assert (later["interval"], later["p_holm"]) == ("running: 3 of 4 runs", None)
-    assert (ap75["interval"], ap75["p_holm"]) == ("bootstrap", 0.03)
+    assert (ap75["interval"], ap75["p_holm"]) == ("bootstrap", pytest.approx(3 * 0.03))
 
 
 def test_the_primary_decides_and_the_secondary_are_corrected():
@@ -95,8 +95,9 @@ def test_a_metric_that_was_not_measured_is_undecided():
 
 
 def test_holm_by_hand():
-    # Sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2 = 0.06, 0.2 * 1; never below the one before.
-    assert holm([0.03, None, 0.01, 0.2, 0.02]) == pytest.approx([0.06, None, 0.04, 0.2, 0.06])
+    # Sorted: 0.01 * 5, 0.02 * 4, 0.03 * 3, 0.2 * 2.
+    assert holm([0.03, None, 0.01, 0.2, 0.02]) == pytest.approx([0.09, None, 0.05, 0.4, 0.08])
+    assert holm([0.01, 0.011]) == pytest.approx([0.02, 0.02])  # never below the one before
     assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 

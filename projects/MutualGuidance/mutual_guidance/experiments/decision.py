@@ -121,12 +121,15 @@ def _p_of_interval(difference: float, low: float | None, pairs: int) -> float | 
 
 
 def holm(ps: list[float | None]) -> list[float | None]:
-    """Holm's correction: the chance of a single false finding among all is at most the p."""
+    """
+    Holm's correction: the chance of a single false finding among all is at most the p. Those that
+    are not known yet count as well: a finding shall not cease to be one when their runs finish.
+    """
     known = sorted((p, i) for i, p in enumerate(ps) if p is not None)
     corrected: list[float | None] = [None] * len(ps)
     largest = 0.0
     for rank, (p, i) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        largest = max(largest, min(1.0, p * (len(ps) - rank)))
         corrected[i] = largest
     return corrected
 

@@ -51,7 +51,8 @@ def planned_section(result: dict, pictures: str) -> str:
 
 _COMPARISONS_LEGEND = (
     "The first line decides. bootstrap: the interval over images and seeds below; t: over pairs of "
-    "runs. p (Holm): corrected for the number of the other lines; one above 0.05 is no finding."
+    "runs. p (Holm): corrected for the number of the other lines, those not run yet included; one "
+    "above 0.05 is no finding."
 )
 
 
