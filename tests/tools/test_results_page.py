@@ -150,6 +150,8 @@ def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
         "mutual_guidance AP", "21.5", "25.0", "+3.5 (+1.2 to +5.8)", "+16.3 (+5.8 to +26.7)",
         "bootstrap", "",
     ]  # fmt: skip
+    assert ["Δ", "A/x mutual_guidance"] in rows_of(page, "Δ")
+    assert ["AP75", "+3.5 (+1.2 to +5.8); +16.3 (+5.8 to +26.7) %"] in rows_of(page, "AP75 ")
     assert second[0] == "mutual_guidance AP75" and second[-1] == "0.040"
     assert third == ["mutual_guidance x", "", "", "", "", "none", ""]
     planned["answer"]["secondary"][0]["p_holm"] = 0.0004

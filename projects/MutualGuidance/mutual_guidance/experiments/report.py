@@ -198,14 +198,20 @@ def _ap_table(rows: list[dict], paper_source: str) -> str:
 
 
 def _bootstrap_table(rows: list[dict]) -> str:
-    """Of drawn images and seeds, a column a metric."""
+    """Of drawn images and seeds: a line a metric, since there is one of every class."""
     names = dict.fromkeys(name for row in rows for name in row["bootstrap"]["metrics"])
-    columns: dict[str, list[str]] = {}
-    for name in names:
-        summaries = [row["bootstrap"]["metrics"].get(name) for row in rows]
-        heading = f"Δ{name.removeprefix(CLASS_AP)}"
-        columns[heading] = [of_bootstrap(s) if s else "" for s in summaries]
-    return _table([_place(rows), columns])
+    columns = {"Δ": [name.removeprefix(CLASS_AP) for name in names]}
+    for place, row in zip(_places(rows), rows, strict=True):
+        summaries = [row["bootstrap"]["metrics"].get(name) for name in names]
+        columns[place] = [of_bootstrap(s) if s else "" for s in summaries]
+    return _table([columns])
+
+
+def _places(rows: list[dict]) -> list[str]:
+    """Which runs each row is of, in a word or three."""
+    cells = _place(rows)
+    del cells["runs"]
+    return [" ".join(filter(None, row)) for row in zip(*cells.values(), strict=True)]
 
 
 def of_bootstrap(summary: Mapping[str, float | None]) -> str:
