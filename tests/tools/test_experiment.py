@@ -169,7 +169,7 @@ def test_dry_run_tells_what_difference_the_grid_can_show(tool, planned, monkeypa
     planned.write_text(planned.read_text().replace("seeds:\n- 1", "seeds: [1, 2, 3, 4]"))
     listing = call(tool, monkeypatch, capsys, planned, "--dry-run")
     assert "known once two static runs of a fold have finished" in listing
-    shapes = REPOSITORY / "docs" / "results" / "shapes.json"
+    shapes = REPOSITORY / "docs" / "results" / "shapes_4000.json"
     listing = call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", shapes)
     values = [
         (run["metrics"]["AP-ring"] + run["metrics"]["AP-star"]) / 2
@@ -179,7 +179,7 @@ def test_dry_run_tells_what_difference_the_grid_can_show(tool, planned, monkeypa
     shown = (3.182 + 0.842) * statistics.stdev(values) * (2 / 4) ** 0.5
     assert f"4 pairs show a difference of {shown:.1f} AP in four of five" in listing
     gain = 0.035 * statistics.mean(values)
-    assert "spread of 7 static runs" in listing and f"gain of 3.5 % is {gain:.1f}." in listing
+    assert "spread of 8 static runs" in listing and f"gain of 3.5 % is {gain:.1f}." in listing
     with pytest.raises(ExperimentError, match="drawn.yaml is no results.json of an experiment"):
         call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", planned)
 
