@@ -45,10 +45,11 @@ def finish(root, configs, *cells):
         write_record(root, c, 1, 16)
 
 
-def kept_results(root, cells):
+def kept_results(root, cells, **plan):
     """Keep what has finished below root in root / docs."""
     runs, launched = collect_runs(root, cells)
-    result = {"experiment": "mine", "launched": launched, "runs": runs}
+    rows = [{"metrics": {}, "bootstrap": {}}]
+    result = {"experiment": "mine", "launched": launched, "rows": rows, "runs": runs, **plan}
     write_json(root / "out" / "mine" / "results.json", result)
     return keep(root / "out" / "mine" / "results.json", root / "docs")
 
@@ -58,7 +59,7 @@ def test_finished_runs_come_back_elsewhere(tmp_path):
     cells = [cell(fold=1), cell("mutual_guidance", fold=1), cell(fold=2)]
     configs = {c: {**CONFIG, "SEED": i} for i, c in enumerate(cells)}
     finish(here, configs, *cells[:2])
-    result = kept_results(here, cells)
+    result = kept_results(here, cells, questions={})
     # What the runs have in common stands there once.
     assert result["launched"] == {f"config/{key}": value for key, value in CONFIG.items()}
     assert [run["launched"] for run in result["runs"]] == [{"config/SEED": 0}, {"config/SEED": 1}]
@@ -71,8 +72,17 @@ def test_finished_runs_come_back_elsewhere(tmp_path):
         assert read_launch(there, c) == read_launch(here, c)
         assert (there / c.folder / "matches.npz").read_text() == "of fold 1"
     finish(there, configs, cells[2])
-    assert len(kept_results(there, cells)["runs"]) == 3
+    assert len(kept_results(there, cells, questions={})["runs"]) == 3
     assert len(list((there / "docs" / "mine").glob("**/*.npz"))) == 3
+
+
+def test_matches_and_their_intervals_are_kept_of_a_plan_only(tmp_path):
+    cells = [cell(fold=1)]
+    finish(tmp_path, {cells[0]: CONFIG}, *cells)
+    assert kept_results(tmp_path, cells)["rows"] == [{"metrics": {}}]
+    assert not list((tmp_path / "docs").glob("**/*.npz"))
+    assert kept_results(tmp_path, cells, questions={})["rows"] == [{"metrics": {}, "bootstrap": {}}]
+    assert len(list((tmp_path / "docs").glob("**/*.npz"))) == 1
 
 
 def test_a_run_that_finished_here_stays(tmp_path):

@@ -72,8 +72,9 @@ def read_results(path: Path) -> dict:
 
 def keep(results: Path, folder: Path) -> dict:
     """
-    Keep the results of an experiment in a folder of the repository: the JSON, and beside it the
-    matches of each run.
+    Keep the results of an experiment in a folder of the repository: the JSON, and beside it, where
+    a plan asks for intervals over images, the matches of each run. Without a plan the page shows no
+    such intervals, and the JSON has none that nothing kept could repeat.
 
     Args:
         results: results.json, in the experiment's output folder. folder: docs/results.
@@ -85,15 +86,23 @@ def keep(results: Path, folder: Path) -> dict:
         ExperimentError: as :func:`read_results`.
     """
     result = read_results(results)
-    name = result["experiment"]
-    for run in result["runs"]:
-        source = results.parent / run_place(run) / MATCHES_FILE
-        if source.is_file():
-            target = folder / name / f"{run_place(run)}.npz"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-    write_json(folder / f"{name}.json", result)
+    target = folder / result["experiment"]
+    if "questions" in result:
+        _keep_matches(result["runs"], results.parent, target)
+    else:
+        for row in result["rows"]:
+            row.pop("bootstrap", None)
+    write_json(target.with_suffix(".json"), result)
     return result
+
+
+def _keep_matches(runs: list[dict], source: Path, target: Path) -> None:
+    for run in runs:
+        matches = source / run_place(run) / MATCHES_FILE
+        if matches.is_file():
+            kept = target / f"{run_place(run)}.npz"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(matches, kept)
 
 
 def restore(root: Path, kept: Path, configs: Configs) -> None:
