@@ -30,6 +30,13 @@ def test_normalizers_are_the_positives_of_each_task(storage):
     assert storage.latest()["num_positives/classification"][0] == 0
 
 
+def test_a_weight_takes_the_place_of_the_positives_of_classification(storage):
+    assert loss_normalizers(assignment(4, 3), torch.tensor(2.5)).tolist() == [2.5, 3.0]
+    assert loss_normalizers(assignment(4, 3), torch.tensor(0.5)).tolist() == [1.0, 3.0]
+    # The curve stays one of positives.
+    assert storage.latest()["num_positives/classification"][0] == 4
+
+
 def test_normalizers_count_the_batch_of_all_processes(storage, monkeypatch):
     # Another process has 2 and 5 positives. Gradients are averaged over the two, so each divides
     # by half the total: (4 + 2) / 2 and (3 + 5) / 2.

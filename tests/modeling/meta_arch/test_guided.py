@@ -13,6 +13,7 @@ from detectron2.utils.events import EventStorage
 
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.config import load_config
+from mutual_guidance.modeling.losses import quality_focal_loss
 from mutual_guidance.modeling.meta_arch import GuidedFCOS, GuidedRetinaNet, ground_truths
 from mutual_guidance.modeling.meta_arch.guided import grid_anchors
 from tests.conftest import REPOSITORY, make_instances, tiny_config, tiny_model
@@ -119,6 +120,31 @@ def test_every_strategy_trains_towards_qualities(detector, strategy, storage):
     sum(losses.values()).backward()
     assert all(torch.isfinite(v) and v > 0 for v in losses.values()), losses
     assert all(p.grad.isfinite().all() for p in model.head.parameters())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "divisor"),
+    [("static", "number"), ("mutual_guidance", "number"), ("task_aligned", "sum of targets")],
+)
+@pytest.mark.parametrize(
+    ("detector", "name"), [("retinanet_R_18", "loss_cls"), ("fcos_R_18", "loss_fcos_cls")]
+)
+def test_the_quality_focal_loss_is_divided_as_by_its_authors(
+    detector, name, strategy, divisor, storage
+):
+    opts = ("MODEL.MUTUAL_GUIDANCE.CLS_TARGET", "quality", "MODEL.MUTUAL_GUIDANCE.STRATEGY")
+    model = tiny_model(tiny_config(detector, *opts, strategy)).train()
+    dense = make_dense(model, 2, scale=3.0)
+    gts = [make_instances([[4, 4, 30, 40], [20, 20, 60, 60]], [1, 2]), make_instances([], [])]
+    truth = ground_truths(gts)
+    labels = model.assign(dense, truth)
+    predicted = (model.candidates(dense.anchors), truth, dense.boxes, dense.logits)
+    targets = model.matcher.score_targets(*predicted, labels)
+    total = quality_focal_loss(dense.logits, labels.cls_labels, targets, model.focal_loss_gamma)
+    number = targets.sum() if divisor == "sum of targets" else (labels.cls_gt_inds >= 0).sum()
+    assert number > 1
+    loss = model.guided_losses(dense, truth, labels)[name]
+    torch.testing.assert_close(loss, total / number)
 
 
 def test_an_unknown_target_is_refused():

@@ -240,6 +240,14 @@ class Strategy(NamedTuple):
         return [name for name in dict.fromkeys(names) if name]
 
     @property
+    def scales_target(self) -> bool:
+        """
+        Whether the target is a metric scaled to the IoU. The loss is then divided by the sum of
+        the targets, as in TOOD's code, and not by their number, which is several times as large.
+        """
+        return self.target != "regressed"
+
+    @property
     def needs(self) -> set[str]:
         """Of "pred_boxes" and "pred_logits"."""
         return {need for name in self.qualities for need in QUALITIES[name].needs}

@@ -51,16 +51,22 @@ def sum_of(losses: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, losses, 0.0).sum()
 
 
-def loss_normalizers(assignment: Assignment) -> Tensor:
+def loss_normalizers(assignment: Assignment, cls_weight: Tensor | None = None) -> Tensor:
     """
     What the losses of this process are divided by for classification and localisation: (2,), the
     number of positives over the whole batch of all processes, at least 1, per process, since
     gradients are averaged over processes.
+
+    Args:
+        cls_weight: of this process, a scalar that counts for classification in the place of the
+            number of its positives.
     """
     num_images = len(assignment.loc_mask)
     counts = torch.stack((assignment.cls_gt_inds >= 0, assignment.loc_mask)).sum(dim=(1, 2)).float()
     names = ("num_positives/classification", "num_positives/localisation")
     put_scalars_later(dict(zip(names, counts / num_images, strict=True)))
+    if cls_weight is not None:
+        counts = torch.stack((cls_weight, counts[1]))
     if comm.get_world_size() > 1:
         dist.all_reduce(counts)
     return counts.clamp(min=1) / comm.get_world_size()

@@ -126,17 +126,18 @@ class Guided:
 
     def cls_loss(
         self, dense: DensePredictions, truth: GroundTruths, assignment: Assignment
-    ) -> Tensor:
-        """Sum over all candidates that are not ignored."""
-        if self.cls_target == "quality":
-            predicted = (self.candidates(dense.anchors), truth, dense.boxes, dense.logits.detach())
-            targets = self.matcher.score_targets(*predicted, assignment)
-            return quality_focal_loss(
-                dense.logits, assignment.cls_labels, targets, self.focal_loss_gamma
-            )
-        return focal_loss(
-            dense.logits, assignment.cls_labels, self.focal_loss_alpha, self.focal_loss_gamma
-        )
+    ) -> tuple[Tensor, Tensor | None]:
+        """
+        The sum over all candidates that are not ignored, and what :func:`loss_normalizers` is to
+        divide it by in the place of the number of positives.
+        """
+        labels, alpha, gamma = assignment.cls_labels, self.focal_loss_alpha, self.focal_loss_gamma
+        if self.cls_target == "label":
+            return focal_loss(dense.logits, labels, alpha, gamma), None
+        predicted = (self.candidates(dense.anchors), truth, dense.boxes, dense.logits.detach())
+        targets = self.matcher.score_targets(*predicted, assignment)
+        loss = quality_focal_loss(dense.logits, labels, targets, gamma)
+        return loss, targets.sum() if self.matcher.strategy.scales_target else None
 
     def scores(self, dense: DensePredictions) -> Tensor:
         """Scores (N, R, K) in [0, 1] by which inference ranks."""

@@ -93,8 +93,8 @@ class GuidedFCOS(Guided, FCOS):
             "loss_fcos_cls", divided by the classification positives, "loss_fcos_loc" and
             "loss_fcos_ctr", divided by the localisation positives.
         """
-        num_cls, num_loc = loss_normalizers(assignment)
-        loss_cls = self.cls_loss(dense, truth, assignment)
+        loss_cls, cls_weight = self.cls_loss(dense, truth, assignment)
+        num_cls, num_loc = loss_normalizers(assignment, cls_weight)
         gt_boxes = matched_boxes(dense.anchors, truth, assignment)
         # In float32, since half precision has no room for pixels.
         boxes = decode_boxes(self.box2box_transform, dense.anchors, dense.deltas)

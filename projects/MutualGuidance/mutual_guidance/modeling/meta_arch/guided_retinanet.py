@@ -88,8 +88,8 @@ class GuidedRetinaNet(Guided, RetinaNet):
         Returns:
             "loss_cls" and "loss_box_reg", divided by the positives of each task.
         """
-        num_cls, num_loc = loss_normalizers(assignment)
-        loss_cls = self.cls_loss(dense, truth, assignment)
+        loss_cls, cls_weight = self.cls_loss(dense, truth, assignment)
+        num_cls, num_loc = loss_normalizers(assignment, cls_weight)
         gt_boxes = matched_boxes(dense.anchors, truth, assignment)
         loss_box_reg = sum_of(self._box_losses(dense, gt_boxes), assignment.loc_mask)
         return {"loss_cls": loss_cls / num_cls, "loss_box_reg": loss_box_reg / num_loc}
