@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """
-Images a second of the training loader alone, of the model alone and of both, and the share of a
-training step that each strategy's assignment takes.
+Images a second of the training loader alone, of the model alone and of both, and the time and the
+share of a training step that each strategy's assignment takes.
 
     python benchmarks/training.py --config-file configs/COCO-Detection/fssd_R_18.yaml \\
         --workers 0 1 2 --opts SOLVER.IMS_PER_BATCH 8
@@ -120,17 +120,18 @@ def measure_step(cfg: CfgNode, strategy: str, batches: list[list[dict]]) -> dict
     cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY = strategy
     trainer, model = make_trainer(cfg, itertools.cycle(batches))
     timed = model.matcher.match = Timed(model.matcher.match)
-    seconds, shares = [], []
+    seconds, assignment = [], []
     with EventStorage() as storage:
         for trainer.iter in range(len(batches)):
             storage.iter, timed.seconds, start = trainer.iter, 0.0, time.perf_counter()
             trainer.run_step()
             synchronize()
             seconds.append(time.perf_counter() - start)
-            shares.append(timed.seconds / seconds[-1])
-    median = statistics.median(seconds[WARM_UP:])
+            assignment.append(timed.seconds)
+    shares = [a / s for a, s in zip(assignment, seconds, strict=True)]
     return {
-        "images_per_second": cfg.SOLVER.IMS_PER_BATCH / median,
+        "images_per_second": cfg.SOLVER.IMS_PER_BATCH / statistics.median(seconds[WARM_UP:]),
+        "assignment_ms": 1000 * statistics.median(assignment[WARM_UP:]),
         "assignment_share": statistics.median(shares[WARM_UP:]),
     }
 
@@ -167,8 +168,16 @@ def print_tables(loaders: dict, steps: dict, both: dict, model_speed: float) -> 
     rows = [(w, loaders[w], loaders[w] / model_speed, both[w]) for w in loaders]
     headers = ("workers", "loader (images/s)", "loader / model alone", "training (images/s)")
     print("\n" + tabulate(rows, headers, "pipe", floatfmt=("d", ".1f", ".1f", ".1f")))
-    rows = [(s, v["images_per_second"], 100 * v["assignment_share"]) for s, v in steps.items()]
-    headers = ("strategy", "model alone (images/s)", "assignment (% of the step)")
+    rows = [
+        (s, v["images_per_second"], v["assignment_ms"], 100 * v["assignment_share"])
+        for s, v in steps.items()
+    ]
+    headers = (
+        "strategy",
+        "model alone (images/s)",
+        "assignment (ms)",
+        "assignment (% of the step)",
+    )
     print("\n" + tabulate(rows, headers, "pipe", floatfmt=".1f"))
 
 

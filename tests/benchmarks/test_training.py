@@ -22,4 +22,5 @@ def test_measures_loader_model_and_both(voc, tmp_path):
     result = json.loads(path.read_text())
     assert result["loader"].keys() == result["both"].keys() == {"0", "1"}
     for figures in result["step"].values():
-        assert figures["images_per_second"] > 0 and 0 < figures["assignment_share"] < 1
+        assert figures["images_per_second"] > 0 and figures["assignment_ms"] > 0
+        assert 0 < figures["assignment_share"] < 1
