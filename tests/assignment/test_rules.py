@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths, PointMatcher
+from mutual_guidance.assignment.strategies import Strategy
 
 from . import rules
 from .scenes import random_boxes, scenes
@@ -78,6 +79,27 @@ def test_dynamic_k_is_for_the_papers_strategies():
     # Pictures and curves may still look at such a row beside them.
     guided = AnchorMatcher(num_positives="dynamic_k")
     assert guided.with_strategy("atss").strategy == STRATEGIES["atss"]
+
+
+def test_another_count_leaves_the_rest_of_a_row_as_it_is():
+    row = Strategy("static", "regressed", pool="nearest", owner="anchor_iou", target="aligned")
+    assert row.counted_by("static") == row
+    assert row.counted_by("dynamic_k") == row._replace(classification="prior", count="dynamic_k")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (Strategy("regresed", "static"), "strategy 'mine': unknown quality 'regresed'; choose one"),
+        (Strategy("static", "static", target="iou"), "unknown quality 'iou'"),
+        (Strategy("static", "static", "twelve"), "unknown count 'twelve'; choose one of static"),
+        (Strategy("static", "static", pool="all"), "unknown pool 'all'; choose one of overlapping"),
+    ],
+)
+def test_a_row_of_unknown_names_is_refused(monkeypatch, row, message):
+    monkeypatch.setitem(STRATEGIES, "mine", row)
+    with pytest.raises(ValueError, match=message):
+        AnchorMatcher("mine")
 
 
 def labels_and_targets(strategy, pred_boxes, logit):

@@ -19,9 +19,17 @@ def test_the_summary_fits_in_ten_lines():
     told = "\n".join(lines)
     for words in ("float32, 1 process", "train coco_2017_train; test none", "80: c0, c1", "c7, ...",
                   "GuidedRetinaNet", "M parameters", "64 pixels", "random weights",
-                  "mutual_guidance (sigma 2)", "iterations 100 to 900", "evaluation every 300",
-                  "32 images", cfg.OUTPUT_DIR):  # fmt: skip
+                  "mutual_guidance (SIGMA 2.0, ", "CLS_TARGET label, STATIC_ITERS 0)",
+                  "iterations 100 to 900", "evaluation every 300", "32 images",
+                  cfg.OUTPUT_DIR):  # fmt: skip
         assert words in told, told
+
+
+def test_the_summary_of_a_stock_detector_names_no_strategy():
+    cfg = tiny_config("retinanet_R_18", "MODEL.META_ARCHITECTURE", "RetinaNet")
+    told = summary(cfg, build_model(cfg), start=0)
+    assert "RetinaNet's own labels, MODEL.MUTUAL_GUIDANCE is not used" in told
+    assert "STRATEGY" not in told and "sigma" not in told.lower()
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,9 @@ def test_a_signal_ends_the_metrics_in_all_processes(monkeypatch, tmp_path):
 
 FCOS = ("MODEL.META_ARCHITECTURE", "GuidedFCOS", "MODEL.FCOS.IN_FEATURES", ["p3", "p4", "p5"])
 FROZEN = ("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.PYRAMID.NORM", "FrozenBN")
+# The one loss that is not divided by a number of positives.
+GUIDANCE = "MODEL.MUTUAL_GUIDANCE"
+TASK_ALIGNED = (f"{GUIDANCE}.STRATEGY", "task_aligned", f"{GUIDANCE}.CLS_TARGET", "quality")
 # As SyncBN, whose PyTorch version needs a GPU.
 SYNCHRONISED = ("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.PYRAMID.NORM", "naiveSyncBN")
 
@@ -108,9 +111,9 @@ SYNCHRONISED = ("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.PYRAMID.NORM", "naiv
     [
         pytest.param((), FROZEN, marks=pytest.mark.slow),
         pytest.param(FCOS, FROZEN, marks=pytest.mark.slow),
-        ((), SYNCHRONISED),
+        (TASK_ALIGNED, SYNCHRONISED),
     ],
-    ids=["retinanet", "fcos", "sync_bn"],
+    ids=["retinanet", "fcos", "sums_of_targets_sync_bn"],
 )
 def test_two_processes_give_the_gradients_of_one(monkeypatch, tmp_path, config_opts, norm):
     voc = VOCWriter(tmp_path / "voc")

@@ -98,6 +98,7 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("MODEL.MUTUAL_GUIDANCE.HEAD", "per-level", "must be one of per_level, shared"),
         ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "must ascend"),
         ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "l2", "one of smooth_l1, .*balanced_l1, got 'l2'"),
+        ("MODEL.RETINANET.FOCAL_LOSS_GAMMA", -1.0, "GAMMA must be 0 or more .*, got -1.0"),
         ("SOLVER.AMP.PRECISION", "float8", "must be one of auto, float16, bfloat16, got 'float8'"),
         ("SOLVER.IMS_PER_BATCH", 0, "must be 1 or more, got 0"),
         ("SOLVER.HANG_SECONDS", -1.0, "must be 0 or more, got -1.0"),

@@ -147,6 +147,33 @@ def test_the_quality_focal_loss_is_divided_as_by_its_authors(
     torch.testing.assert_close(loss, total / number)
 
 
+def test_static_iterations_aim_as_the_static_strategy_does(storage):
+    """Their positives at the IoU, divided by their number, whatever follows."""
+    opts = ("MODEL.MUTUAL_GUIDANCE.CLS_TARGET", "quality", "MODEL.MUTUAL_GUIDANCE.STRATEGY")
+    static, later, starting = (
+        tiny_model(tiny_config("retinanet_R_18", *opts, name))
+        for name in ("static", "task_aligned", "task_aligned")
+    )
+    starting.static_iters = 1
+    dense = make_dense(static, 2, scale=3.0)
+    truth = ground_truths([make_instances([[4, 4, 30, 40]], [1]), make_instances([], [])])
+    losses = [
+        model.guided_losses(dense, truth, model.assign(dense, truth))["loss_cls"]
+        for model in (starting, static, later)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(
+    ("target", "gamma", "allowed"),
+    [("label", -0.5, "0 or more"), ("quality", -1.0, "0 or at"), ("quality", 0.5, "0 or at least")],
+)
+def test_a_gamma_without_a_gradient_is_refused(target, gamma, allowed):
+    opts = ("MODEL.MUTUAL_GUIDANCE.CLS_TARGET", target, "MODEL.FCOS.FOCAL_LOSS_GAMMA", gamma)
+    with pytest.raises(ValueError, match=f"GAMMA must be {allowed}.*'{target}', got {gamma}"):
+        build_model(tiny_config("fcos_R_18", *opts))
+
+
 def test_an_unknown_target_is_refused():
     with pytest.raises(ValueError, match="unknown cls_target 'labels'; choose one of label, qual"):
         build_model(tiny_config("fcos_R_18", "MODEL.MUTUAL_GUIDANCE.CLS_TARGET", "labels"))

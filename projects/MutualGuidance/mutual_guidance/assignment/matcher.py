@@ -14,7 +14,7 @@ from torch import Tensor
 from .assign import Assignment, assign, score_targets
 from .candidates import Anchors, Points
 from .pairs import Batch, GroundTruths, PairFinder, PairValues
-from .strategies import POOLS, QUALITIES, STRATEGIES, Strategy
+from .strategies import POOLS, QUALITIES, Strategy, strategy_row
 
 _NUM_POSITIVES = ("static", "dynamic_k")
 
@@ -53,10 +53,7 @@ class _Matcher:
         return other
 
     def _strategy(self, name: str) -> Strategy:
-        if name not in STRATEGIES:
-            known = ", ".join(STRATEGIES)
-            raise ValueError(f"unknown strategy {name!r}; choose one of {known}")
-        return STRATEGIES[name].counted_by(self.num_positives)
+        return strategy_row(name).counted_by(self.num_positives)
 
     @torch.no_grad()
     def match(

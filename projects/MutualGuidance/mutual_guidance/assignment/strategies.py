@@ -258,7 +258,7 @@ class Strategy(NamedTuple):
             return self
         unguided = COUNTS[count].unguided
         tasks = (unguided if name == "static" else name for name in self[:2])
-        return Strategy(*tasks, count)
+        return Strategy(*tasks, count, *self[3:])
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -278,3 +278,21 @@ STRATEGIES: dict[str, Strategy] = {
     # with one of them (there with the cheapest of all). Anchors have no stride to be near by.
     "simota": Strategy("low_cost", "low_cost", "simota", "centred", owner="low_cost"),
 }
+
+
+def strategy_row(name: str) -> Strategy:
+    """A row of ``STRATEGIES``. Raises ValueError for an unknown one, or one of unknown names."""
+    if name not in STRATEGIES:
+        raise ValueError(f"unknown strategy {name!r}; choose one of {', '.join(STRATEGIES)}")
+    row = STRATEGIES[name]
+    ranks = [row.classification, row.localisation, row.target, *filter(None, [row.owner])]
+    for kind, table, used in (
+        ("quality", QUALITIES, ranks),
+        ("count", COUNTS, [row.count]),
+        ("pool", POOLS, [row.pool]),
+    ):
+        for unknown in [x for x in used if x not in table]:
+            raise ValueError(
+                f"strategy {name!r}: unknown {kind} {unknown!r}; choose one of {', '.join(table)}"
+            )
+    return row

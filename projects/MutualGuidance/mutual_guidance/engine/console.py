@@ -12,6 +12,7 @@ from torch import nn
 from ..data import records_of
 from ..errors import printable
 from ..machine import device_name
+from ..modeling.meta_arch import Guided
 
 # Detectron2's progress and the project's own words, but for what the summary and the table of the
 # results say again.
@@ -65,7 +66,7 @@ def summary(cfg: CfgNode, model: nn.Module, start: int) -> str:
     """
     size = f"{cfg.INPUT.SQUARE_SIZE} pixels square" if cfg.INPUT.SQUARE_SIZE else "any size"
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    guidance, solver = cfg.MODEL.MUTUAL_GUIDANCE, cfg.SOLVER
+    solver = cfg.SOLVER
     rows = {
         "device": f"{device_name(cfg.MODEL.DEVICE)}, {_precision(cfg)}, {_processes()}",
         "data": f"train {_sizes(cfg, 'TRAIN')}; test {_sizes(cfg, 'TEST')}",
@@ -73,13 +74,21 @@ def summary(cfg: CfgNode, model: nn.Module, start: int) -> str:
         + (", ..." if len(cfg.DATASETS.CLASSES) > 8 else ""),
         "detector": f"{cfg.MODEL.META_ARCHITECTURE}, {parameters:.1f} M parameters, images {size}, "
         f"from {cfg.MODEL.WEIGHTS or 'random weights'}",
-        "strategy": f"{guidance.STRATEGY} (sigma {guidance.SIGMA:g})",
+        "strategy": _strategy(cfg, model),
         "schedule": f"iterations {start} to {solver.MAX_ITER}, a checkpoint every "
         f"{solver.CHECKPOINT_PERIOD}, {_evaluations(cfg)}",
         "batch": f"{solver.IMS_PER_BATCH} images, learning rate {solver.BASE_LR:g}",
         "output": cfg.OUTPUT_DIR,
     }
     return "\n".join(f"  {name:9}{text}" for name, text in rows.items())
+
+
+def _strategy(cfg: CfgNode, model: nn.Module) -> str:
+    guidance = cfg.MODEL.MUTUAL_GUIDANCE
+    if not isinstance(model, Guided):
+        return f"{cfg.MODEL.META_ARCHITECTURE}'s own labels, MODEL.MUTUAL_GUIDANCE is not used"
+    keys = ("SIGMA", "NUM_POSITIVES", "CLS_TARGET", "STATIC_ITERS")
+    return f"{guidance.STRATEGY} ({', '.join(f'{key} {guidance[key]}' for key in keys)})"
 
 
 def _precision(cfg: CfgNode) -> str:

@@ -68,12 +68,18 @@ class Guided:
             kwargs: of Detectron2's detector.
 
         Raises:
-            ValueError: unknown ``cls_target``.
+            ValueError: unknown ``cls_target``, or a gamma with which its loss has no gradient.
         """
         super().__init__(**kwargs)
         if cls_target not in _CLS_TARGETS:
             known = ", ".join(_CLS_TARGETS)
             raise ValueError(f"unknown cls_target {cls_target!r}; choose one of {known}")
+        gamma = self.focal_loss_gamma
+        if gamma < 0 or cls_target == "quality" and 0 < gamma < 1:
+            allowed = "0 or at least 1" if cls_target == "quality" else "0 or more"
+            raise ValueError(
+                f"FOCAL_LOSS_GAMMA must be {allowed} with cls_target {cls_target!r}, got {gamma}"
+            )
         self.cls_target = cls_target
         self.matcher = matcher
         self.static_iters = static_iters
@@ -90,7 +96,7 @@ class Guided:
     def guided_losses(
         self, dense: DensePredictions, truth: GroundTruths, assignment: Assignment
     ) -> dict[str, Tensor]:
-        """The losses of both tasks, each divided by the positives of its own."""
+        """The losses of both tasks, each divided by its own of :func:`loss_normalizers`."""
         raise NotImplementedError
 
     def forward_training(self, images, features, predictions, gt_instances) -> dict[str, Tensor]:
@@ -135,9 +141,10 @@ class Guided:
         if self.cls_target == "label":
             return focal_loss(dense.logits, labels, alpha, gamma), None
         predicted = (self.candidates(dense.anchors), truth, dense.boxes, dense.logits.detach())
-        targets = self.matcher.score_targets(*predicted, assignment)
+        matcher = self._labelling_matcher()
+        targets = matcher.score_targets(*predicted, assignment)
         loss = quality_focal_loss(dense.logits, labels, targets, gamma)
-        return loss, targets.sum() if self.matcher.strategy.scales_target else None
+        return loss, targets.sum() if matcher.strategy.scales_target else None
 
     def scores(self, dense: DensePredictions) -> Tensor:
         """Scores (N, R, K) in [0, 1] by which inference ranks."""
@@ -151,14 +158,22 @@ class Guided:
         The labels of all candidates for both tasks.
 
         Args:
-            strategy: in the place of the detector's own. Where it is None, the static one labels
-                in the first iterations of a training, if there are such: Detectron2's event storage
-                counts them, in every process and across --resume alike.
+            strategy: in the place of the one that a training has at this iteration.
         """
-        if strategy is None and self.static_iters and has_event_storage():
-            strategy = "static" if get_event_storage().iter < self.static_iters else None
-        matcher = self.matcher.with_strategy(strategy) if strategy else self.matcher
+        own = self._labelling_matcher()
+        matcher = own.with_strategy(strategy) if strategy else own
         return matcher.match(self.candidates(dense.anchors), truth, dense.boxes, dense.logits)
+
+    def _labelling_matcher(self) -> AnchorMatcher | PointMatcher:
+        """
+        The detector's own, or in the first iterations of a training, if there are such, that of the
+        static strategy. Detectron2's event storage counts them, in every process and across
+        --resume alike.
+        """
+        training = self.static_iters and has_event_storage()
+        if training and get_event_storage().iter < self.static_iters:
+            return self.matcher.with_strategy("static")
+        return self.matcher
 
     def pairs(
         self, dense: DensePredictions, truth: GroundTruths, gts: Tensor, inds: Tensor
