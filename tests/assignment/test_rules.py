@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths, PointMatcher
-from mutual_guidance.assignment.strategies import Strategy
+from mutual_guidance.assignment.strategies import QUALITIES, Quality, Strategy
 
 from . import rules
 from .scenes import random_boxes, scenes
@@ -100,6 +100,29 @@ def test_a_row_of_unknown_names_is_refused(monkeypatch, row, message):
     monkeypatch.setitem(STRATEGIES, "mine", row)
     with pytest.raises(ValueError, match=message):
         AnchorMatcher("mine")
+
+
+def one_object(quality, monkeypatch):
+    """Which of three anchors on an object are positive by a quality of one's own."""
+    monkeypatch.setitem(QUALITIES, "mine", quality)
+    monkeypatch.setitem(STRATEGIES, "mine", Strategy("mine", "mine"))
+    anchors = torch.tensor([[0.0, 0, 10, 10]]).repeat(3, 1)
+    matcher = AnchorMatcher("mine", num_classes=2)
+    return matcher(anchors, [anchors[:1]], [torch.tensor([1])]).cls_gt_inds[0].tolist()
+
+
+@pytest.mark.parametrize("none", [0.0, -0.0, -1.0, -float("inf")])
+def test_a_quality_of_0_or_less_is_never_positive(monkeypatch, none):
+    values = torch.tensor([none, 0.5, none])
+    quality = Quality((), lambda pairs: values[pairs.inds])
+    assert one_object(quality, monkeypatch) == [-1, 0, -1]
+
+
+@pytest.mark.parametrize(("value", "needed"), [("iou", "pred_boxes"), ("score", "pred_logits")])
+def test_a_quality_that_looks_at_what_it_does_not_need(monkeypatch, value, needed):
+    quality = Quality((), lambda pairs: getattr(pairs, value))
+    with pytest.raises(ValueError, match=f"looks at {needed}, which its row of QUALITIES does not"):
+        one_object(quality, monkeypatch)
 
 
 def labels_and_targets(strategy, pred_boxes, logit):

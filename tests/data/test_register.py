@@ -80,7 +80,7 @@ def test_all_faults_are_told_once_and_listed(voc, voc_entry, tmp_path, caplog):
     ]
     assert rows == [["dropped", "5"], ["clipped", "1"], ["ignored", "1"], ["told", "2"]]
     lines = (tmp_path / "out" / "dataset_faults.txt").read_text().splitlines()
-    assert len(lines) == 9 and lines[0].startswith("dropped\t1\t")
+    assert len(lines) == 10 and lines[0].startswith("dropped\t1\t")
     assert caplog.text.count(str(tmp_path / "out" / "dataset_faults.txt")) == 1
 
 
@@ -100,6 +100,25 @@ def test_what_nothing_can_be_learnt_from_or_measured_on(voc, voc_entry):
     check_datasets([voc_entry["name"]])  # difficult objects are learnt from
     with pytest.raises(DatasetError, match="nothing to find, no AP"):
         check_datasets([], [voc_entry["name"]])
+
+
+def test_images_that_are_trained_on_and_tested_on_are_told(voc, voc_entry, caplog):
+    name, other = voc_entry["name"], voc_entry["name"] + "_other"
+    for image in ("a", "b", "c"):
+        voc.add(image, [("red", (1, 1, 9, 9))])
+    # Another way to the same folder, as through a link.
+    link = voc.root.with_name("link")
+    link.symlink_to(voc.root)
+    (voc.root / "ImageSets" / "Main" / "other.txt").write_text("b\nc\n")
+    register_datasets(
+        [voc_entry, {**voc_entry, "name": other, "root": str(link), "split": "other"}]
+    )
+    check_datasets([name])
+    check_datasets([], [other])
+    assert "trained on" not in caplog.text
+    check_datasets([name], [other])
+    assert "told      2        image is trained on and tested on: AP" in caplog.text
+    assert f"{other}: {link}" in caplog.text
 
 
 def test_two_entries_of_one_name_are_refused(voc_entry):

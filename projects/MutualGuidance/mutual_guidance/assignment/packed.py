@@ -18,13 +18,13 @@ _MAX_QUALITY_BITS = 2**31 - 1
 
 
 def pack(quality: Tensor, index: Tensor) -> Tensor:
-    """Quality (float32, >= 0 and not NaN) and index as one int64, at least 0."""
+    """Quality (float32, not NaN; below 0 it is 0) and index as one int64, at least 0."""
     return (quality_as_bits(quality) << _INDEX_BITS).add_(_MAX_INDEX).sub_(index)
 
 
 def quality_as_bits(quality: Tensor) -> Tensor:
-    """Qualities (float32, >= 0 and not NaN) as int64 that order like them."""
-    return quality.contiguous().view(torch.int32).long()
+    """Qualities (float32, not NaN; below 0 they are 0) as int64 that order like them."""
+    return quality.contiguous().view(torch.int32).long().clamp_(min=0)
 
 
 def packed_bits(packed: Tensor) -> Tensor:

@@ -140,7 +140,8 @@ class PairValues:
     @cached_property
     def iou(self) -> Tensor:
         """IoU of the regressed box (P,), in [0, 1]."""
-        boxes = self.batch.pred_boxes.flatten(0, 1).index_select(0, self.cells)
+        pred_boxes = _given("pred_boxes", self.batch.pred_boxes)
+        boxes = pred_boxes.flatten(0, 1).index_select(0, self.cells)
         return matched_pairwise_iou(boxes.float().t(), self.gt_boxes)
 
     @cached_property
@@ -156,7 +157,8 @@ class PairValues:
         the chunks.
         """
         classes = self.batch.truth.classes.index_select(0, self.gts)
-        return _select(self.batch.pred_logits, self.cells, classes).double()
+        pred_logits = _given("pred_logits", self.batch.pred_logits)
+        return _select(pred_logits, self.cells, classes).double()
 
 
 class Pairs(NamedTuple):
@@ -271,6 +273,12 @@ def _nonzero(mask: Tensor, size: int) -> Tensor:
         return torch.nonzero_static(mask, size=size).squeeze(1)
     except NotImplementedError:  # on CUDA before PyTorch 2.7
         return mask.nonzero().squeeze(1)
+
+
+def _given(name: str, predictions: Tensor | None) -> Tensor:
+    if predictions is None:
+        raise ValueError(f"a quality looks at {name}, which its row of QUALITIES does not need")
+    return predictions
 
 
 def _select(logits: Tensor, cells: Tensor, classes: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import difflib
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..errors import DatasetError, has_controls
 from .classes import clean_names
 from .coco import load_coco
-from .faults import Fault, fault_table, repeated, stopping, write_faults
+from .faults import TOLD, Fault, fault_table, repeated, stopping, write_faults
 from .folds import check_fold
 from .images import size_fault
 from .records import Record
@@ -97,7 +97,7 @@ def check_datasets(
             _keep(name, once_a_machine(partial(_read, name)))
         faults += _loaded[name].faults if name in _entries else _check_builtin(name)
     if not stopping(faults):
-        faults += _useless_sets(train, test)
+        faults += _useless_sets(train, test) + _tested_on_trained(train, test)
     if not faults:
         return
     table = fault_table(faults)
@@ -265,6 +265,26 @@ def _useless_sets(train: Iterable[str], test: Iterable[str]) -> list[Fault]:
         if name in _entries and not _any_object(name, ("crowd", "difficult")):
             reason = "data set has no usable object: nothing to find, no AP"
             faults.append(Fault(name, reason, "crowd regions and difficult objects do not count"))
+    return faults
+
+
+def _tested_on_trained(train: Iterable[str], test: Iterable[str]) -> list[Fault]:
+    """Images of our data sets that are in both, which AP is too good with."""
+    real_folder = cache(os.path.realpath)
+
+    def files(name: str) -> dict[str, str]:
+        paths = [record.file_name for record in _load(name).records] if name in _entries else []
+        return {
+            os.path.join(real_folder(os.path.dirname(p)), os.path.basename(p)): p for p in paths
+        }
+
+    trained = set().union(*map(files, train))
+    faults = []
+    for name in dict.fromkeys(test):
+        shared = [path for file, path in files(name).items() if file in trained]
+        if shared:
+            reason = "image is trained on and tested on: AP tells nothing of new images"
+            faults.append(Fault(name, reason, shared[0], TOLD, len(shared)))
     return faults
 
 
