@@ -26,7 +26,7 @@ def test_auto_on_a_cpu(has_bfloat16, expected, monkeypatch, caplog):
     monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: has_bfloat16)
     with caplog.at_level("INFO"):
         assert resolved("MODEL.DEVICE", "cpu") == expected
-    assert f"Training in {expected[1]}, channels-" in caplog.text
+    assert f"SOLVER.AMP.PRECISION auto is {expected[1]} on this device, channels-" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def resolve_precision(cfg: CfgNode) -> None:
             amp.PRECISION = precision
         layout = "channels-last" if cfg.MODEL.CHANNELS_LAST else "channels-first"
         logger.info(
-            f"Training in {precision}, {layout}, as is fast on this device; other choices: "
+            f"SOLVER.AMP.PRECISION auto is {precision} on this device, {layout}; other choices: "
             "SOLVER.AMP and MODEL.CHANNELS_LAST"
         )
     elif amp.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
