@@ -113,6 +113,7 @@ def test_missing_data_and_wrong_keys_stop_it_before_anything_runs(
     (voc.root / "ImageSets/Main/train.txt").unlink()
     listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
     assert listing.count("no data") == 2 and listing.count("Missing data: ") == 1
+    assert "datasets/README.md" in listing
     with pytest.raises(ExperimentError, match=r"train\.txt"):
         call(tool, monkeypatch, capsys, experiment)
     assert not (tmp_path / "out").exists()

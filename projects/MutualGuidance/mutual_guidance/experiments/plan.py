@@ -113,7 +113,7 @@ def _plan(cfg: CfgNode) -> Plan:
         check_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
         resolve_schedule(cfg)
     except DatasetError as error:
-        missing = str(error)
+        missing = f"{error}\nHow to get the data sets of this project: datasets/README.md"
     finally:
         logging.disable(logging.NOTSET)
     iterations = 0 if missing and epochs else solver.MAX_ITER
