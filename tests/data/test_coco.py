@@ -46,6 +46,19 @@ def test_reads_and_maps_categories(content, tmp_path):
     assert record.objects["box"].tolist() == [[2, 3, 6, 8]]
 
 
+def test_corners_in_the_place_of_width_and_height_are_told(content, tmp_path):
+    content["annotations"][0]["bbox"] = [2, 3, 28, 15]  # as width and height beyond the bottom
+    for bbox, corners in (([20, 5, 30, 12], True), ([20, 5, 4, 9], False)):
+        content["annotations"] = content["annotations"][:1]
+        data, _ = load(extra(content, bbox=bbox), tmp_path)
+        told = [fault.reason for fault in data.faults if fault.effect == TOLD]
+        assert any("boxes look like corners" in reason for reason in told) == corners
+    # Within the image, as two large boxes are, they may well be what they should.
+    content["annotations"] = content["annotations"][:1]
+    content["annotations"][0]["bbox"] = [1, 1, 30, 14]
+    assert not any("corners" in f.reason for f in load(content, tmp_path)[0].faults)
+
+
 @pytest.mark.parametrize(
     "bbox",
     [[2, 3, 0, 5], [float("nan"), 3, 4, 5], [2, 3, float("inf"), 5], [2, 3, 1e30, 5],

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from ..errors import has_controls
@@ -86,6 +87,9 @@ def _load(
     faults += _image_faults(paths, sizes, annotations) if check_images else []
     packed, object_faults = pack_images(found, sizes, annotations, unit="annotation")
     faults += object_faults + picker.faults(annotations, categories.values)
+    if any(f.effect != TOLD for f in object_faults) and _are_corners(found, sizes):
+        reason = "boxes look like corners (x0, y0, x1, y1), but COCO's are x, y, width and height"
+        faults.append(Fault(annotations, reason, "every box fits its image as corners", TOLD))
     records = [
         Record(path, image_id, *size, of_image)
         for path, image_id, size, of_image in zip(paths, files, sizes, packed, strict=True)
@@ -93,6 +97,16 @@ def _load(
     classes = list(classes)
     indices = {i: classes.index(name) for i, name in categories.items() if name in classes}
     return COCOData(records, classes, indices, faults)
+
+
+def _are_corners(found: list[list[FoundObject]], sizes: list[list[int]]) -> bool:
+    """Whether all boxes, read with width and height, lie in their images as corners would."""
+    ends = np.array([size for size, of_image in zip(sizes, found, strict=True) for _ in of_image])
+    boxes = np.array([o.box for of_image in found for o in of_image])
+    low = boxes[:, :2]
+    with np.errstate(invalid="ignore"):  # boxes that are not finite
+        width_height = boxes[:, 2:] - low
+    return bool(((width_height > low) & (width_height <= ends)).all())
 
 
 def _image_faults(paths: list[str], sizes: list[list[int]], annotations: str) -> list[Fault]:
