@@ -74,7 +74,11 @@ def test_degenerate_boxes_are_dropped(content, tmp_path, bbox):
     ("changes", "reason", "detail"),
     [
         ({"category_id": 4}, '"category_id" is the id of no category', "id 2: 4"),
-        ({"category_id": "7"}, '"category_id" is the id of no category', 'id 2: "7"'),
+        (
+            {"category_id": "7"},
+            '"category_id" is the id of no category as text, but of one as a number',
+            'id 2: "7"',
+        ),
         ({"image_id": 9}, '"image_id" is the id of no image', "id 2: 9"),
         ({"bbox": [1, 2]}, '"bbox" is not four numbers', "id 2: [1, 2]"),
         ({"bbox": ["1", 2, 3, 4]}, '"bbox" is not four numbers', 'id 2: ["1", 2, 3, 4]'),

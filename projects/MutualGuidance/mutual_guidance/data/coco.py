@@ -1,6 +1,7 @@
 """Data sets in COCO's JSON format. Masks, polygons and keypoints are passed over."""
 
 import contextlib
+import functools
 import gc
 import json
 import math
@@ -265,10 +266,14 @@ def _pixels(value: Any) -> int:
 
 
 def _one_of(known: dict, what: str) -> Callable[[Any], Any]:
+    texts = functools.cache(lambda: {str(i) for i in known})
+
     def read(value: Any) -> Any:
         if _is_id(value) and value in known:
             return value
-        raise ValueError(f"is the id of no {what}")
+        kinds = ("text", "a number") if isinstance(value, str) else ("a number", "text")
+        other = f" as {kinds[0]}, but of one as {kinds[1]}" if str(value) in texts() else ""
+        raise ValueError(f"is the id of no {what}{other}")
 
     return read
 
