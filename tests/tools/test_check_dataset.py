@@ -61,7 +61,8 @@ def test_a_full_disk_is_one_sentence(tool, tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(SystemExit, match=r"^error: .*full\.png: No space left on device$"):
-        tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path / "pictures")])
+        config, pictures = str(tmp_path / "own.yaml"), str(tmp_path / "pictures")
+        tool.main(["full", "--config-file", config, "--output", pictures])
     assert list((tmp_path / "pictures").iterdir()) == []
 
 

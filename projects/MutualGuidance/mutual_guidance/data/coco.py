@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from ..errors import has_controls
@@ -102,12 +101,11 @@ def _load(
 
 def _are_corners(found: list[list[FoundObject]], sizes: list[list[int]]) -> bool:
     """Whether all boxes, read with width and height, lie in their images as corners would."""
-    ends = np.array([size for size, of_image in zip(sizes, found, strict=True) for _ in of_image])
-    boxes = np.array([o.box for of_image in found for o in of_image])
-    low = boxes[:, :2]
-    with np.errstate(invalid="ignore"):  # boxes that are not finite
-        width_height = boxes[:, 2:] - low
-    return bool(((width_height > low) & (width_height <= ends)).all())
+    return all(
+        x0 < x1 - x0 <= width and y0 < y1 - y0 <= height
+        for (width, height), of_image in zip(sizes, found, strict=True)
+        for x0, y0, x1, y1 in (o.box for o in of_image)
+    )
 
 
 def _image_faults(paths: list[str], sizes: list[list[int]], annotations: str) -> list[Fault]:
