@@ -121,3 +121,14 @@ def test_a_run_that_is_not_there_leaves_its_row_without(plans, tmp_path, lost):
     rows = summarize(records, {})
     Intervals(tmp_path, plans, []).add(rows)
     assert not any("bootstrap" in row for row in rows)
+
+
+@pytest.mark.parametrize("strategies", [["static"], ["static", "mutual_guidance"]])
+def test_every_finished_run_leaves_its_matches_while_others_are_missing(
+    plans, tmp_path, strategies
+):
+    done = [c for c in plans if (c.fold, c.seed) == (1, 1) and c.strategy in strategies]
+    records, _ = finish(tmp_path, plans, done)
+    Intervals(tmp_path, plans, []).add(summarize(records, {}))
+    assert len(done) == len(strategies)
+    assert all((tmp_path / cell.folder / "matches.npz").is_file() for cell in done)

@@ -95,7 +95,7 @@ class Batch:
     @cached_property
     def background_costs(self) -> Tensor:
         """Cross entropy of every candidate (N * R,) with no class at all."""
-        return F.softplus(self.pred_logits.float()).sum(dim=2).flatten()
+        return F.softplus(_given("pred_logits", self.pred_logits).float()).sum(dim=2).flatten()
 
 
 class PairValues:

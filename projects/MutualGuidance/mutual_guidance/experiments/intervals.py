@@ -36,9 +36,11 @@ class Intervals:
         "draws", "in_mean": the classes, "rounding": the largest difference of AP between what a run
         printed and what its matches give, "metrics": see :func:`compare`}.
         """
+        # Of every finished run: what is kept of it has no detections to match later.
+        matched = {cell for cell in self._plans if self._has_matches(cell)}
         for row in rows:
             guided, static = compared_cells(row, list(self._plans))
-            if not guided or not static or not all(map(self._has_matches, guided + static)):
+            if not guided or not static or not matched.issuperset(guided + static):
                 continue
             of_guided, of_static = self._draw(guided), self._draw(static)
             row["bootstrap"] = {

@@ -90,8 +90,8 @@ class GuidedFCOS(Guided, FCOS):
     ) -> dict[str, Tensor]:
         """
         Returns:
-            "loss_fcos_cls", divided by the classification positives, "loss_fcos_loc" and
-            "loss_fcos_ctr", divided by the localisation positives.
+            "loss_fcos_cls", "loss_fcos_loc" and "loss_fcos_ctr", divided as
+            :func:`loss_normalizers` says.
         """
         loss_cls, cls_weight = self.cls_loss(dense, truth, assignment)
         num_cls, num_loc = loss_normalizers(assignment, cls_weight)

@@ -86,7 +86,7 @@ class GuidedRetinaNet(Guided, RetinaNet):
     ) -> dict[str, Tensor]:
         """
         Returns:
-            "loss_cls" and "loss_box_reg", divided by the positives of each task.
+            "loss_cls" and "loss_box_reg", divided as :func:`loss_normalizers` says.
         """
         loss_cls, cls_weight = self.cls_loss(dense, truth, assignment)
         num_cls, num_loc = loss_normalizers(assignment, cls_weight)
