@@ -71,6 +71,9 @@ def main() -> None:
     configs = {cell: plan.config for cell, plan in plans.items()}
     restore(ROOT, ROOT / KEPT / f"{experiment.name}.json", configs)
     check_folders(ROOT, configs)
+    left = [plan for cell, plan in plans.items() if not is_finished(ROOT, cell)]
+    for reason in dict.fromkeys(plan.slow for plan in left if plan.slow):
+        print(f"warning: {reason}", file=sys.stderr)
     if args.dry_run:
         print(listing(plans, len(environments)))
         if experiment.questions:

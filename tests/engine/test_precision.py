@@ -43,6 +43,26 @@ def test_what_is_named_stays():
     assert resolved(*cpu, "SOLVER.AMP.PRECISION", "bfloat16") == (True, "bfloat16", False)
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_bfloat16_without_instructions_is_told(device, monkeypatch):
+    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: False)
+    named = ("MODEL.DEVICE", device, "SOLVER.AMP.PRECISION", "bfloat16")
+    told = module.slow_precision(load_config(CONFIG, named))
+    assert "PRECISION bfloat16: this device" in told and "auto takes float32 here" in told
+    for fast in (("SOLVER.AMP.ENABLED", False), ("SOLVER.AMP.PRECISION", "auto")):
+        assert not module.slow_precision(load_config(CONFIG, (*named, *fast)))
+    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: True)
+    assert not module.slow_precision(load_config(CONFIG, named))
+
+
+@pytest.mark.parametrize("capability, told", [((7, 5), "auto takes float16 here"), ((8, 0), "")])
+def test_bfloat16_on_an_old_gpu_is_told(capability, told):
+    with pretend_gpu(capability):
+        cfg = load_config(CONFIG, ("SOLVER.AMP.PRECISION", "bfloat16"))
+        assert module.slow_precision(cfg).endswith(told)
+        assert bool(module.slow_precision(cfg)) == bool(told)
+
+
 def test_float16_needs_a_gpu():
     with pytest.raises(ConfigError, match="float16 needs a GPU; on the CPU use bfloat16"):
         resolved("MODEL.DEVICE", "cpu", "SOLVER.AMP.PRECISION", "float16")

@@ -1,3 +1,4 @@
+import sys
 from urllib.error import URLError
 
 import pytest
@@ -217,6 +218,20 @@ def test_what_stops_a_run_is_in_its_log(voc, voc_entry, tmp_path):
     assert str(error.value) in (tmp_path / "out" / "log.txt").read_text()
     line = (tmp_path / "out" / "dataset_faults.txt").read_text().splitlines()[0]
     assert line.startswith("stops\t1\t") and "a.jpg" in line
+
+
+def test_a_slow_precision_is_told(voc, voc_entry, tmp_path, monkeypatch, caplog):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    name, module = voc_entry["name"], sys.modules[setup.__module__]
+    for other in ("setup_logs", "default_setup"):  # of the whole process
+        monkeypatch.setattr(module, other, lambda *_: None)
+    monkeypatch.setattr(module, "slow_precision", lambda cfg: "slow on this device")
+    opts = [
+        "DATASETS.REGISTER", f"[{voc_entry}]", "DATASETS.TRAIN", f"('{name}',)",
+        "DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path / "out"), "MODEL.DEVICE", "cpu",
+    ]  # fmt: skip
+    setup(default_argument_parser().parse_args(["--config-file", CONFIG, *opts]))
+    assert "slow on this device" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import statistics
 import pytest
 import yaml
 
+from mutual_guidance.engine import precision
 from mutual_guidance.errors import ConfigError, ExperimentError
 from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import make_plans
@@ -100,6 +101,19 @@ def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, cap
     experiment.write_text(experiment.read_text().replace("EPOCHS: 5.0", "EPOCHS: 3.0"))
     with pytest.raises(ExperimentError, match=r"SOLVER.EPOCHS 5.0 where .* 3.0: delete or rename"):
         call(tool, monkeypatch, capsys, experiment)
+
+
+def test_a_machine_without_bfloat16_is_told_before_the_runs(tool, experiment, monkeypatch, capsys):
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr("sys.argv", ["experiment.py", str(experiment), "--dry-run"])
+    tool.main()
+    assert "warning" not in capsys.readouterr().err
+    content = yaml.safe_load(experiment.read_text())
+    content["overrides"]["SOLVER.AMP.PRECISION"] = "bfloat16"
+    experiment.write_text(yaml.safe_dump(content))
+    tool.main()
+    err = capsys.readouterr().err
+    assert err.count("warning: SOLVER.AMP.PRECISION bfloat16: this device") == 1
 
 
 def test_missing_data_and_wrong_keys_stop_it_before_anything_runs(

@@ -8,6 +8,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ..errors import ConfigError
+from ..machine import device_name
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -36,6 +37,23 @@ def resolve_precision(cfg: CfgNode) -> None:
         )
     elif amp.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU; on the CPU use bfloat16")
+
+
+def slow_precision(cfg: CfgNode) -> str:
+    """Why a step takes many times as long as it need, where the config's precision is to blame."""
+    amp, device = cfg.SOLVER.AMP, cfg.MODEL.DEVICE
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not amp.ENABLED or amp.PRECISION != "bfloat16":
+        return ""
+    best = best_precision(device)
+    if best == "bfloat16":
+        return ""
+    return (
+        f"SOLVER.AMP.PRECISION bfloat16: this device ({device_name(device)}) is not known to have "
+        "instructions for it, without which a step takes many times as long (docs/performance.md); "
+        f"auto takes {best} here"
+    )
 
 
 def best_precision(device: str) -> str:

@@ -20,7 +20,7 @@ from . import full_disk
 from .checks import check_batch, check_values, check_weights
 from .console import setup_logs
 from .output import check_output, check_shared_memory
-from .precision import resolve_precision
+from .precision import resolve_precision, slow_precision
 from .resume import keep_to_run
 
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
@@ -58,6 +58,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         )
     if not args.eval_only:
         check_shared_memory(cfg)
+        if reason := slow_precision(cfg):
+            logger.warning(reason)
         if weights == "any":
             cfg = keep_to_run(cfg, os.path.join(folder, "config.yaml"))
         if weights == "start" and not cfg.MODEL.WEIGHTS:

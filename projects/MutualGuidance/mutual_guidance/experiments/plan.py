@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from ..config import load_config
 from ..data import check_datasets, register_datasets
 from ..engine.checks import check_values, check_weights
+from ..engine.precision import slow_precision
 from ..engine.setup import resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
 from ..run_files import checkpoint_files, flatten
@@ -31,6 +32,7 @@ class Plan:
     ims_per_batch: int
     epochs: float  # 0 where the config gives iterations
     missing: str = ""  # why the data cannot be used
+    slow: str = ""  # why this machine is the wrong one
     # Every key, dotted, as JSON has it; without the number of classes.
     config: dict[str, Any] = field(default_factory=dict)
 
@@ -51,7 +53,7 @@ def make_plans(
         cfg = _load(root, cell)
         config = {key: value for key, value in flatten(cfg).items() if key not in _FROM_DATA}
         config = json.loads(json.dumps(config))
-        key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER))
+        key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER, cfg.MODEL.DEVICE))
         if key not in by_data:
             by_data[key] = _plan(cfg)
         asked = questions if questions and cell.strategy != BASELINE else {}
@@ -117,4 +119,4 @@ def _plan(cfg: CfgNode) -> Plan:
     finally:
         logging.disable(logging.NOTSET)
     iterations = 0 if missing and epochs else solver.MAX_ITER
-    return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing)
+    return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing, slow_precision(cfg))
