@@ -17,11 +17,23 @@ from mutual_guidance.errors import CheckpointError, ConfigError, DatasetError, I
 from tests.conftest import python_of, tiny_config, tiny_model
 
 
-def assert_equal(one, other, atol=0.0):
+def assert_equal(one, other):
     assert one.image_size == other.image_size and len(one) == len(other) > 0
     for name in ("scores", "pred_classes"):
-        assert torch.allclose(one.get(name), other.get(name), atol=atol, rtol=0)
-    assert torch.allclose(one.pred_boxes.tensor, other.pred_boxes.tensor, atol=atol, rtol=0)
+        assert torch.equal(one.get(name), other.get(name))
+    assert torch.equal(one.pred_boxes.tensor, other.pred_boxes.tensor)
+
+
+def assert_near(one, other, count=50, atol=1e-3):
+    """The best of each are in the other; rounding may exchange neighbours, and the last ones."""
+    rows = [
+        torch.cat([x.pred_boxes.tensor, x.scores[:, None], x.pred_classes[:, None]], dim=1)
+        for x in (one, other)
+    ]
+    for few, all_ in (rows, rows[::-1]):
+        assert len(few) > count
+        apart = (few[:count, None] - all_).abs().amax(dim=2)
+        assert apart.amin(dim=1).max() <= atol
 
 
 def add_images(voc):
@@ -59,7 +71,7 @@ def test_predicts_what_is_evaluated(voc, tiny_run, opts):
         assert_equal(got.instances, want)
     # A batch is computed in another order of additions.
     for got, want in zip(predictor(files), expected, strict=True):
-        assert_equal(got.instances, want, atol=1e-3)
+        assert_near(got.instances, want)
 
 
 def test_arrays_are_bgr(voc, tiny_run):
@@ -93,7 +105,11 @@ def test_draws_what_reaches_the_threshold(voc, tiny_run):
     assert prediction.draw(min_score=0).size == (90, 60)
     assert (np.asarray(prediction.draw(min_score=0)) != untouched).any()
     in_memory = replace(prediction, image=cv2.imread(str(path)))
-    assert np.array_equal(in_memory.draw(0.2), prediction.draw(0.2))
+    drawn = []
+    for one in (prediction, in_memory):
+        np.random.seed(0)  # Detectron2 draws the colours
+        drawn.append(np.asarray(one.draw(0.2)))
+    assert (drawn[0] != untouched).any() and np.array_equal(*drawn)
 
 
 def test_the_lines_of_the_docs(voc, tiny_run, tmp_path, monkeypatch):
