@@ -1,5 +1,6 @@
 """Several processes on the CPU, over gloo."""
 
+import atexit
 import contextlib
 import itertools
 import multiprocessing
@@ -9,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
@@ -21,7 +24,7 @@ from detectron2.utils.events import EventStorage
 from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.engine import Interrupted, Trainer
-from mutual_guidance.engine.launch import _end_together
+from mutual_guidance.engine.launch import _end_together, launch
 from mutual_guidance.engine.setup import resolve_classes, resolve_device
 from mutual_guidance.evaluation import PascalVOCEvaluator
 from tests.conftest import VOCWriter
@@ -199,6 +202,35 @@ def test_torchrun_is_recognised(voc, tmp_path):
     log = (out / "log.txt").read_text()
     assert "World size: 2" in log and (out / "model_final.pth").exists()
     assert "Making batched data loader with batch_size=2" in log
+
+
+def note_threads(path):
+    path.write_text("\n".join(task.read_text() for task in Path("/proc/self/task").glob("*/comm")))
+
+
+def talk_to_each_other(args):
+    """As a training does, until its end or a signal; run in every process."""
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+    model(torch.ones(1, 1)).sum().backward()
+    trainer = {"model": model}
+    trainer["hook"] = {"trainer": trainer}
+    assert comm.all_gather(comm.get_rank()) == [0, 1]
+    atexit.register(note_threads, args.folder / str(comm.get_rank()))
+    if args.stopped:
+        raise Interrupted(signal.SIGTERM)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("stopped", [False, True], ids=["ended", "stopped"])
+def test_no_thread_of_the_group_is_left_when_python_ends(stopped, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    machine = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
+    with pytest.raises(SystemExit) as end:
+        launch(talk_to_each_other, Namespace(folder=tmp_path, stopped=stopped, **machine))
+    assert end.value.code == (143 if stopped else 0)
+    for rank in "01":
+        threads = (tmp_path / rank).read_text()
+        assert threads and "gloo" not in threads
 
 
 def test_python_ends_at_once():

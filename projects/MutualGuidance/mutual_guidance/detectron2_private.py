@@ -6,10 +6,12 @@ from detectron2.data.build import _train_loader_from_config as train_loader_from
 from detectron2.data.transforms import Augmentation
 from detectron2.engine import SimpleTrainer
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathHandler
 
-# Methods that the project's classes call or override.
+# What the project calls, overrides or sets of a class or a module.
 METHODS = {
+    comm: ("_LOCAL_PROCESS_GROUP", "_get_global_gloo_group"),
     Augmentation: ("_rand_range",),
     DatasetMapper: ("_transform_annotations",),
     DenseDetector: ("_transpose_dense_predictions", "_decode_multi_level_predictions"),

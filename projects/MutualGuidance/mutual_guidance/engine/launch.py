@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import start_processes
 
 from ..errors import ConfigError, UserError, run_main
-from ..interrupt import STOP_SIGNALS
+from ..interrupt import STOP_SIGNALS, Interrupted
 
 Main = Callable[[argparse.Namespace], object]
 
@@ -53,7 +53,6 @@ def launch(main: Main, args: argparse.Namespace) -> None:
         restarts = comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"]))
         args.resume = args.resume or any(restarts)
         _run(main, args)
-        dist.destroy_process_group()
     elif args.num_gpus * args.num_machines > 1:
         run_main(_check_gpus, args.num_gpus)
         sys.exit(_run_processes(main, args))
@@ -123,17 +122,25 @@ def _run_rank(local_rank: int, main: Main, args: argparse.Namespace, port: int |
         store = next(dist.rendezvous(args.dist_url, rank, world_size, timeout=DEFAULT_TIMEOUT))[0]
     _join_group(store, rank, world_size, args.num_gpus)
     _run(main, args)
-    dist.destroy_process_group()  # its threads, at work when Python ends, may abort the process
 
 
 def _run(main: Main, args: argparse.Namespace) -> None:
-    """:func:`run_main`, and of a failure that may be of another's what that lets through."""
+    """
+    :func:`run_main`, which lets through failures that may be of another process, in a process group
+    that is left when all end together.
+    """
+    code = 0
     try:
         run_main(main, args)
+    except Interrupted as stop:
+        code = stop.code
     except Exception:
         time.sleep(_SILENCE_S)
         traceback.print_exc()
         sys.exit(1)
+    _leave_group()
+    if code:
+        sys.exit(code)
 
 
 def let_another_tell() -> None:
@@ -173,6 +180,17 @@ def _join_group(store: dist.Store, rank: int, world_size: int, local_size: int) 
     if has_gpu:
         torch.cuda.set_device(comm.get_local_rank())
     comm.synchronize()
+
+
+def _leave_group() -> None:
+    """
+    Destroy the process groups with their threads: one that is at work when Python ends may abort
+    the process. A group lives as long as anything refers to it, as the trainer did.
+    """
+    dist.destroy_process_group()
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
+    gc.collect()
 
 
 @contextlib.contextmanager
