@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mutual_guidance.assignment import AnchorMatcher, strategies
-from tests.conftest import PAGES, REPOSITORY
+from tests.conftest import PAGES, REPOSITORY, python_of
 
 
 def test_every_row_of_reliability_names_a_test_that_exists():
@@ -68,6 +68,17 @@ def test_the_strategies_pages_own_rule_labels_by_what_it_says():
         }
     assert (positives["both_ious"] >= 0).tolist() == [[True, False, True]]
     assert (positives["mutual_guidance"] >= 0).tolist() == [[False, True, True]]
+
+
+def test_the_intervals_that_no_table_has(monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    exec(python_of("results.md"), {})
+    shown = capsys.readouterr().out.splitlines()
+    text = " ".join((REPOSITORY / "docs/results.md").read_text().split())
+    assert len(shown) == 5
+    for line in shown:
+        interval = line.partition("(")[2].strip(")").replace("+", "")
+        assert re.search(rf"[(\[ ]{interval}[)\]]", text), line
 
 
 def test_the_readmes_figures_are_those_of_the_pages():
