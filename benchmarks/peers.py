@@ -5,15 +5,21 @@ look like (sigmoid scores, padded ground truths), and imported only where it is 
 mmdetection and Ultralytics are no dependencies. To measure them, and to run the tests that compare
 their labels, install them where they cannot change the project's environment, for example
 
-    pip install --target peers --no-deps ultralytics mmdet mmengine mmcv==2.1.0 addict yapf rich \\
-        terminaltables shapely six scipy psutil requests
+    echo 'setuptools<80' > constraint.txt
+    PIP_CONSTRAINT=constraint.txt PIP_BUILD_CONSTRAINT=constraint.txt pip install --no-cache-dir \\
+        --target peers --no-deps ultralytics mmdet mmengine mmcv==2.1.0 addict yapf platformdirs \\
+        rich terminaltables shapely six scipy psutil requests
 
-and put that folder at the end of PYTHONPATH. (mmcv-lite, which needs no compiler, lacks mmcv.ops,
-which mmdetection imports.)
+and put that folder at the end of PYTHONPATH. (mmcv 2.1.0, the newest that mmdetection takes, needs
+an old setuptools, and is installed so without its compiled operators: no assigner calls them.
+mmcv-lite lacks what mmdetection imports.)
 """
 
+import importlib
+import sys
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -91,19 +97,32 @@ def _mmdet_instances(batch: Batch) -> list[tuple[Any, Any]]:
     ]
 
 
+class _NoOperators(ModuleType):
+    """Has whatever mmcv looks for among its compiled operators."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def mmdet_assigners() -> ModuleType:
+    """
+    mmdetection's assigners, without mmcv's operators, whose sources do not compile with PyTorch of
+    today. Raises ImportError where mmdetection is not installed.
+    """
+    sys.modules.setdefault("mmcv._ext", _NoOperators("mmcv._ext"))
+    return importlib.import_module("mmdet.models.task_modules.assigners")
+
+
 def mmdet_task_aligned(batch: Batch, case: Case) -> Callable[[], Any]:
     """TOOD's assigner."""
-    from mmdet.models.task_modules.assigners import TaskAlignedAssigner
-
-    assigner, images = TaskAlignedAssigner(topk=13), _mmdet_instances(batch)
+    assigner, images = mmdet_assigners().TaskAlignedAssigner(topk=13), _mmdet_instances(batch)
     return lambda: [assigner.assign(preds, gts, alpha=1, beta=6) for preds, gts in images]
 
 
 def mmdet_atss(batch: Batch, case: Case) -> Callable[[], Any]:
     """ATSS's assigner."""
-    from mmdet.models.task_modules.assigners import ATSSAssigner
-
-    assigner, images = ATSSAssigner(topk=9), _mmdet_instances(batch)
+    assigner, images = mmdet_assigners().ATSSAssigner(topk=9), _mmdet_instances(batch)
     return lambda: [assigner.assign(preds, batch.level_sizes, gts) for preds, gts in images]
 
 

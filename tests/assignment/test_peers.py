@@ -8,6 +8,7 @@ leave a choice to the order of a sort (equal distances or metrics) inputs withou
 import pytest
 import torch
 
+from benchmarks.peers import mmdet_assigners
 from mutual_guidance.assignment import AnchorMatcher, GroundTruths, PointMatcher
 
 NUM_CLASSES, SIDE = 4, 128
@@ -43,10 +44,8 @@ def ours(strategy, anchors, sizes, gt_boxes, gt_classes, pred_boxes, logits):
 @pytest.fixture(scope="module")
 def mmdet():
     """mmdetection's assigners, and its structure of inputs."""
-    assigners = pytest.importorskip(
-        "mmdet.models.task_modules.assigners", reason="mmdetection is not installed"
-    )
-    return assigners, pytest.importorskip("mmengine.structures").InstanceData
+    pytest.importorskip("mmdet", reason="mmdetection is not installed")
+    return mmdet_assigners(), pytest.importorskip("mmengine.structures").InstanceData
 
 
 def share_of_equals(got, expected):
