@@ -4,11 +4,19 @@ import pytest
 import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mutual_guidance.config import load_config
 from mutual_guidance.data import build_mapper
-from mutual_guidance.data.augmentation import ExpandTransform, RandomPlace, RandomShrink
+from mutual_guidance.data.augmentation import (
+    ExpandTransform,
+    MinIoURandomCrop,
+    RandomPlace,
+    RandomShrink,
+    _covers,
+)
 from mutual_guidance.data.images import image_size
 from mutual_guidance.errors import DatasetError
 from tests.conftest import REPOSITORY
@@ -173,6 +181,38 @@ def test_expansion(record):
     assert image[0, 0].tolist() == [10, 20, 30] and image[1, 2].tolist() == [200, 200, 200]
     assert (image == 200).all(axis=2).sum() == 30
     assert transform.apply_box(np.array([[0, 0, 6, 5]])).tolist() == [[2, 1, 8, 6]]
+
+
+@st.composite
+def sized_boxes(draw):
+    """Height and width of an image, and up to five boxes in it, in whole pixels or not."""
+    height, width = draw(st.tuples(*[st.integers(1, 60)] * 2))
+    share = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+    corners = draw(st.lists(st.tuples(*[share] * 4), max_size=5))
+    boxes = np.array(corners, np.float64).reshape(-1, 2, 2) * (width, height)
+    boxes = np.concatenate((boxes.min(axis=1), boxes.max(axis=1)), axis=1)
+    return (height, width), boxes.round() if draw(st.booleans()) else boxes
+
+
+@settings(deadline=None, max_examples=60)
+@given(sized_boxes(), st.integers(0, 2**32 - 1))
+def test_crops_are_detectron2s_from_the_same_random_numbers(image_and_boxes, seed):
+    (height, width), boxes = image_and_boxes
+    image, drawn = np.zeros((height, width, 3), np.uint8), []
+    for crop in (T.MinIoURandomCrop(), MinIoURandomCrop()):
+        np.random.seed(seed)
+        transforms = [crop.get_transform(image, boxes) for _ in range(4)]
+        drawn.append([(type(t), vars(t)) for t in transforms] + [np.random.random()])
+    assert drawn[0] == drawn[1]
+
+
+def test_a_crop_of_just_the_iou_is_taken():
+    for min_iou, right in ((0.1, 10), (0.3, 30), (0.7, 70), (0.9, 90)):
+        box = np.array([[0.0, 0, right, 100]])
+        patch = (0.0, 0.0, 100.0, 100.0)
+        min_iou = np.float64(min_iou)  # as drawn
+        assert _covers(patch, box, min_iou)  # 0.7 and 0.9 of float32 are below those of float64
+        assert not _covers(patch, box - (0, 0, 0.01, 0), min_iou)
 
 
 def test_shrinking_is_as_probable_and_strong_as_asked():

@@ -12,7 +12,7 @@ from detectron2.structures import BoxMode
 from fvcore.transforms.transform import CropTransform
 
 from ..errors import DatasetError
-from .augmentation import build_augmentations
+from .augmentation import MinIoURandomCrop, build_augmentations
 from .images import read_image
 
 # Boxes narrower or lower than this share of the image are dropped after augmentation.
@@ -63,7 +63,7 @@ class SSDMapper(DatasetMapper):
             kwargs: see :class:`DatasetMapper`.
         """
         super().__init__(is_train=True, **kwargs)
-        self.crop = T.MinIoURandomCrop()
+        self.crop = MinIoURandomCrop()
         self.fallback = T.AugmentationList([T.Resize(square_size)])
 
     def __call__(self, dataset_dict: dict) -> dict:
