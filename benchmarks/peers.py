@@ -15,7 +15,7 @@ an old setuptools, and is installed so without its compiled operators: no assign
 mmcv-lite lacks what mmdetection imports.)
 """
 
-import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -110,7 +110,9 @@ def mmdet_assigners() -> ModuleType:
     mmdetection's assigners, without mmcv's operators, whose sources do not compile with PyTorch of
     today. Raises ImportError where mmdetection is not installed.
     """
-    sys.modules.setdefault("mmcv._ext", _NoOperators("mmcv._ext"))
+    name = "mmcv._ext"
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+        sys.modules[name] = _NoOperators(name)
     return importlib.import_module("mmdet.models.task_modules.assigners")
 
 

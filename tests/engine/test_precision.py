@@ -46,10 +46,12 @@ def test_what_is_named_stays():
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_bfloat16_without_instructions_is_told(device, monkeypatch):
     monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     named = ("MODEL.DEVICE", device, "SOLVER.AMP.PRECISION", "bfloat16")
     told = module.slow_precision(load_config(CONFIG, named))
     assert "PRECISION bfloat16: this device" in told and "auto takes float32 here" in told
-    for fast in (("SOLVER.AMP.ENABLED", False), ("SOLVER.AMP.PRECISION", "auto")):
+    others = (("SOLVER.AMP.ENABLED", False), ("SOLVER.AMP.PRECISION", "auto"))
+    for fast in (*others, ("MODEL.DEVICE", "cuda"), ("MODEL.DEVICE", "mps")):  # not there
         assert not module.slow_precision(load_config(CONFIG, (*named, *fast)))
     monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: True)
     assert not module.slow_precision(load_config(CONFIG, named))

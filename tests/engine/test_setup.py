@@ -10,6 +10,7 @@ from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import prepare, setup
 from mutual_guidance.engine.checks import check_batch, check_values, check_weights
+from mutual_guidance.engine.precision import slow_precision
 from mutual_guidance.engine.setup import (
     resolve_classes,
     resolve_device,
@@ -17,6 +18,7 @@ from mutual_guidance.engine.setup import (
 )
 from mutual_guidance.errors import ConfigError, DatasetError
 from tests.conftest import REPOSITORY
+from tests.pretend_gpu import pretend_gpu
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 
@@ -49,6 +51,15 @@ def test_device(monkeypatch):
     cfg.MODEL.DEVICE = "cuda"
     with pytest.raises(ConfigError, match="finds no GPU"):
         resolve_device(cfg)
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cuda:x"])
+def test_a_gpu_that_is_not_there(device):
+    cfg = load_config(CONFIG, ["MODEL.DEVICE", device, "SOLVER.AMP.PRECISION", "bfloat16"])
+    with pretend_gpu((7, 5)):
+        assert not slow_precision(cfg)
+        with pytest.raises(ConfigError, match=f"is '{device}', but PyTorch finds 1 GPU; use auto"):
+            resolve_device(cfg)
 
 
 def test_a_tool_takes_the_config_of_a_run_on_a_gpu(voc, voc_entry, monkeypatch, tmp_path):

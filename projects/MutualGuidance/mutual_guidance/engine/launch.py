@@ -32,7 +32,8 @@ _LOCALHOST = "127.0.0.1"
 # the first, on a machine however busy.
 _STOP_S, _END_S, _SILENCE_S, _SAME_S = 5.0, 2.0, 4.0, 30.0
 
-# Python otherwise looks through all of PyTorch's objects for garbage as it ends: a second.
+# Python otherwise looks through all of PyTorch's objects for garbage as it ends: a second. Of
+# several processes each has done so, once, when it left their group.
 atexit.register(gc.freeze)
 
 
@@ -129,18 +130,18 @@ def _run(main: Main, args: argparse.Namespace) -> None:
     :func:`run_main`, which lets through failures that may be of another process, in a process group
     that is left when all end together.
     """
-    code = 0
+    received = None
     try:
         run_main(main, args)
     except Interrupted as stop:
-        code = stop.code
+        received = stop.signal
     except Exception:
         time.sleep(_SILENCE_S)
         traceback.print_exc()
         sys.exit(1)
     _leave_group()
-    if code:
-        sys.exit(code)
+    if received is not None:
+        raise Interrupted(received)
 
 
 def let_another_tell() -> None:
@@ -187,7 +188,8 @@ def _leave_group() -> None:
     Destroy the process groups with their threads: one that is at work when Python ends may abort
     the process. A group lives as long as anything refers to it, as the trainer did.
     """
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
     comm._LOCAL_PROCESS_GROUP = None
     comm._get_global_gloo_group.cache_clear()
     gc.collect()

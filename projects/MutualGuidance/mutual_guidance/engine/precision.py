@@ -40,20 +40,28 @@ def resolve_precision(cfg: CfgNode) -> None:
 
 
 def slow_precision(cfg: CfgNode) -> str:
-    """Why a step takes many times as long as it need, where the config's precision is to blame."""
+    """Why a step may take many times as long as it need, where the precision is to blame, or ""."""
     amp, device = cfg.SOLVER.AMP, cfg.MODEL.DEVICE
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not amp.ENABLED or amp.PRECISION != "bfloat16":
+    measurable = device == "cpu" or has_gpu(device)
+    if not (amp.ENABLED and amp.PRECISION == "bfloat16" and measurable):
         return ""
     best = best_precision(device)
     if best == "bfloat16":
         return ""
     return (
         f"SOLVER.AMP.PRECISION bfloat16: this device ({device_name(device)}) is not known to have "
-        "instructions for it, without which a step takes many times as long (docs/performance.md); "
-        f"auto takes {best} here"
+        "instructions for it, without which a step can take many times as long "
+        f"(docs/performance.md); auto takes {best} here"
     )
+
+
+def has_gpu(device: str) -> bool:
+    """Whether ``device``, as MODEL.DEVICE has it, is a GPU that PyTorch finds."""
+    name, _, index = device.partition(":")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return name == "cuda" and (index or "0").isdecimal() and int(index or 0) < found
 
 
 def best_precision(device: str) -> str:

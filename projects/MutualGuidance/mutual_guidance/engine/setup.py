@@ -20,7 +20,7 @@ from . import full_disk
 from .checks import check_batch, check_values, check_weights
 from .console import setup_logs
 from .output import check_output, check_shared_memory
-from .precision import resolve_precision, slow_precision
+from .precision import has_gpu, resolve_precision, slow_precision
 from .resume import keep_to_run
 
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
@@ -151,14 +151,15 @@ def resolve_device(cfg: CfgNode) -> None:
     Raises:
         ConfigError: for a GPU that is not there.
     """
-    has_gpu = torch.cuda.is_available()
-    if cfg.MODEL.DEVICE == "auto":
-        cfg.MODEL.DEVICE = "cuda" if has_gpu else "cpu"
-        if not has_gpu:
+    device = cfg.MODEL.DEVICE
+    if device == "auto":
+        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+        if cfg.MODEL.DEVICE == "cpu":
             logger.info("No GPU found: running on the CPU")
-    elif cfg.MODEL.DEVICE.startswith("cuda") and not has_gpu:
+    elif device.startswith("cuda") and not has_gpu(device):
+        found = torch.cuda.device_count() or "no"
         raise ConfigError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; use auto or cpu"
+            f"MODEL.DEVICE is {device!r}, but PyTorch finds {found} GPU; use auto or cpu"
         )
     resolve_precision(cfg)
 
