@@ -70,15 +70,29 @@ def test_the_strategies_pages_own_rule_labels_by_what_it_says():
     assert (positives["mutual_guidance"] >= 0).tolist() == [[False, True, True]]
 
 
-def test_the_intervals_that_no_table_has(monkeypatch, capsys):
+NUMBER = r"[+-]?\d+\.\d+"
+# Of the prose, whose brackets may be a link's: "by 0.6 (0.1 to 1.1)", "3.1 ([2.1 to 4.1](#...))".
+INTERVAL = rf"(?:({NUMBER})(?: %)?,? )?[(\[]+(?:interval\]\(#\S+\): )?({NUMBER}) to ({NUMBER})[)\]]"
+
+
+def sizes(*numbers):
+    """Without their signs, which the prose may put into words, and in order."""
+    return tuple(sorted(number.strip("+-") for number in numbers if number))
+
+
+def test_the_intervals_of_the_results_are_of_their_tables_or_shown_code(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     exec(python_of("results.md"), {})
-    shown = capsys.readouterr().out.splitlines()
-    text = " ".join((REPOSITORY / "docs/results.md").read_text().split())
-    assert len(shown) == 5
-    for line in shown:
-        interval = line.partition("(")[2].strip(")").replace("+", "")
-        assert re.search(rf"[(\[ ]{interval}[)\]]", text), line
+    text = re.sub(r"```.*?```", "", (REPOSITORY / "docs/results.md").read_text(), flags=re.DOTALL)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    shown = "\n".join([*rows, capsys.readouterr().out])
+    known = set()
+    for found in re.findall(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})\)", shown):
+        known |= {sizes(*found), sizes(*found[1:])}
+    prose = " ".join(line for line in text.splitlines() if not line.startswith("|"))
+    told = re.findall(INTERVAL, " ".join(prose.split()))
+    assert len(told) > 20
+    assert not [found for found in told if sizes(*found) not in known]
 
 
 def test_the_readmes_figures_are_those_of_the_pages():
