@@ -28,9 +28,16 @@ from mutual_guidance.experiments.grid import (
 )
 from mutual_guidance.experiments.intervals import Intervals
 from mutual_guidance.experiments.kept import collect_runs, read_results, restore
-from mutual_guidance.experiments.plan import Plan, fetch_weights, make_plans, seconds_per_image
+from mutual_guidance.experiments.plan import (
+    Plan,
+    check_precisions,
+    fetch_weights,
+    make_plans,
+    seconds_per_image,
+)
 from mutual_guidance.experiments.records import (
     check_folders,
+    is_committed,
     is_finished,
     plan_commits,
     progress,
@@ -38,6 +45,7 @@ from mutual_guidance.experiments.records import (
 )
 from mutual_guidance.experiments.report import markdown, summarize, to_csv
 from mutual_guidance.experiments.runner import Runner, slots
+from mutual_guidance.experiments.schema import BASELINE
 from mutual_guidance.run_files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,15 +79,16 @@ def main() -> None:
     configs = {cell: plan.config for cell, plan in plans.items()}
     restore(ROOT, ROOT / KEPT / f"{experiment.name}.json", configs)
     check_folders(ROOT, configs)
-    left = [plan for cell, plan in plans.items() if not is_finished(ROOT, cell)]
-    for reason in dict.fromkeys(plan.slow for plan in left if plan.slow):
-        print(f"warning: {reason}", file=sys.stderr)
+    check_precisions(ROOT, plans)
+    left = {cell: plan for cell, plan in plans.items() if not is_finished(ROOT, cell)}
+    for warning in warnings(experiment, left, args.experiment):
+        print(f"warning: {warning}", file=sys.stderr)
     if args.dry_run:
         print(listing(plans, len(environments)))
         if experiment.questions:
             print(f"\n{power_line(experiment, args.spread_of)}")
         return
-    missing = [plan.missing for plan in plans.values() if plan.missing]
+    missing = [plan.missing for plan in left.values() if plan.missing]
     if missing:
         raise ExperimentError(missing[0])
     fetch_weights(ROOT, plans)
@@ -95,6 +104,18 @@ def main() -> None:
             f"error: {len(failed)} of {len(plans)} runs failed (see train_net.log in each "
             f"folder):\n{reasons}"
         )
+
+
+def warnings(experiment: Experiment, left: dict[Cell, Plan], path: Path) -> list[str]:
+    """What should be known before the runs that are left."""
+    told = list(dict.fromkeys(plan.slow for plan in left.values() if plan.slow))
+    compared = any(cell.strategy != BASELINE for cell in left)
+    if experiment.questions and compared and not is_committed(ROOT, path):
+        told.append(
+            f"{path} is not committed as it is: nothing will show that its plan was made before "
+            "the runs; commit it first"
+        )
+    return told
 
 
 def listing(plans: dict[Cell, Plan], jobs: int) -> str:
@@ -115,7 +136,8 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
         )
     headers = ["run", "iterations", "batch", "hours", "state"]
     parts = [tabulate(rows, headers, disable_numparse=True)]
-    parts += dict.fromkeys(f"Missing data: {p.missing}" for p in plans.values() if p.missing)
+    to_do = [plan for cell, plan in plans.items() if not is_finished(ROOT, cell)]
+    parts += dict.fromkeys(f"Missing data: {plan.missing}" for plan in to_do if plan.missing)
     unknown = sum(row[3] == "unknown" and row[4] != "finished" for row in rows)
     left = f"{len(rows)} runs, {jobs} at a time."
     if seconds_left:

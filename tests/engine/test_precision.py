@@ -49,7 +49,7 @@ def test_bfloat16_without_instructions_is_told(device, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     named = ("MODEL.DEVICE", device, "SOLVER.AMP.PRECISION", "bfloat16")
     told = module.slow_precision(load_config(CONFIG, named))
-    assert "PRECISION bfloat16: this device" in told and "auto takes float32 here" in told
+    assert "PRECISION bfloat16: this device" in told and "auto, which takes float32 here" in told
     others = (("SOLVER.AMP.ENABLED", False), ("SOLVER.AMP.PRECISION", "auto"))
     for fast in (*others, ("MODEL.DEVICE", "cuda"), ("MODEL.DEVICE", "mps")):  # not there
         assert not module.slow_precision(load_config(CONFIG, (*named, *fast)))
@@ -57,7 +57,9 @@ def test_bfloat16_without_instructions_is_told(device, monkeypatch):
     assert not module.slow_precision(load_config(CONFIG, named))
 
 
-@pytest.mark.parametrize("capability, told", [((7, 5), "auto takes float16 here"), ((8, 0), "")])
+@pytest.mark.parametrize(
+    "capability, told", [((7, 5), "auto, which takes float16 here"), ((8, 0), "")]
+)
 def test_bfloat16_on_an_old_gpu_is_told(capability, told):
     with pretend_gpu(capability):
         cfg = load_config(CONFIG, ("SOLVER.AMP.PRECISION", "bfloat16"))
@@ -65,9 +67,15 @@ def test_bfloat16_on_an_old_gpu_is_told(capability, told):
         assert bool(module.slow_precision(cfg)) == bool(told)
 
 
-def test_float16_needs_a_gpu():
-    with pytest.raises(ConfigError, match="float16 needs a GPU; on the CPU use bfloat16"):
-        resolved("MODEL.DEVICE", "cpu", "SOLVER.AMP.PRECISION", "float16")
+def test_float16_needs_a_gpu(monkeypatch):
+    half = ("SOLVER.AMP.PRECISION", "float16")
+    for device in ("cpu", "auto"):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        cfg = load_config(CONFIG, ("MODEL.DEVICE", device, *half))
+        with pytest.raises(ConfigError, match="float16 needs a GPU: set it to auto"):
+            module.check_precision(cfg)
+    assert resolved("MODEL.DEVICE", "cpu", *half)[1] == "float16"  # evaluations do not use it
+    module.check_precision(load_config(CONFIG, (*half, "SOLVER.AMP.ENABLED", False)))
 
 
 @pytest.mark.parametrize(

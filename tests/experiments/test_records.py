@@ -1,4 +1,40 @@
-from mutual_guidance.experiments.records import history
+import subprocess
+from pathlib import Path
+
+from mutual_guidance.experiments.records import (
+    UNCOMMITTED,
+    history,
+    is_committed,
+    plan_commits,
+)
+
+
+def test_the_plans_commit_is_that_of_before_the_runs(tmp_path):
+    def git(*arguments):
+        identity = ("-c", "user.name=A", "-c", "user.email=a@b.c")
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    def commit(file):
+        (tmp_path / file).write_text(file)
+        git("add", file), git("commit", "-qm", file)
+        return git("rev-parse", "--short", "HEAD").stdout.strip()
+
+    def plans(*launched, strategy="mutual_guidance"):
+        runs = [{"strategy": strategy, "commits": [c, "other"]} for c in launched]
+        return plan_commits(tmp_path, Path("plan.yaml"), runs)
+
+    git("init", "-q")
+    before, of_plan, after = commit("a"), commit("plan.yaml"), commit("b")
+    assert plans(after, of_plan) == plans(after) == [of_plan]
+    assert plans(after + "-dirty") == [of_plan + "-dirty"]
+    assert plans(before) == plans(before + "-dirty") == [UNCOMMITTED]
+    assert plans(before, strategy="static") == plans("unknown") == plans("0123abc") == []
+
+    assert is_committed(tmp_path, Path("plan.yaml"))
+    assert not is_committed(tmp_path, Path("none.yaml"))
+    (tmp_path / "plan.yaml").write_text("another")
+    assert not is_committed(tmp_path, Path("plan.yaml"))
 
 
 def test_history_has_each_evaluation_and_the_means_since_the_one_before():

@@ -116,6 +116,19 @@ def test_a_machine_without_bfloat16_is_told_before_the_runs(tool, experiment, mo
     assert err.count("warning: SOLVER.AMP.PRECISION bfloat16: this device") == 1
 
 
+def test_a_precision_that_needs_a_gpu_stops_before_anything_is_written(
+    tool, experiment, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    content = yaml.safe_load(experiment.read_text())
+    content["overrides"]["SOLVER.AMP.PRECISION"] = "float16"
+    experiment.write_text(yaml.safe_dump(content))
+    for more in (["--dry-run"], []):
+        with pytest.raises(ExperimentError, match="seed_1: SOLVER.AMP.PRECISION float16 needs"):
+            call(tool, monkeypatch, capsys, experiment, *more)
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_data_and_wrong_keys_stop_it_before_anything_runs(
     tool, experiment, voc, tmp_path, monkeypatch, capsys
 ):
@@ -182,8 +195,11 @@ def planned(experiment):
 
 def test_dry_run_tells_what_difference_the_grid_can_show(tool, planned, monkeypatch, capsys):
     planned.write_text(planned.read_text().replace("seeds:\n- 1", "seeds: [1, 2, 3, 4]"))
-    listing = call(tool, monkeypatch, capsys, planned, "--dry-run")
+    monkeypatch.setattr("sys.argv", ["experiment.py", str(planned), "--dry-run"])
+    tool.main()
+    listing, err = capsys.readouterr()
     assert "known once two static runs of a fold have finished" in listing
+    assert err.count("drawn.yaml is not committed as it is") == 1
     shapes = REPOSITORY / "docs" / "results" / "shapes_4000.json"
     listing = call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", shapes)
     values = [

@@ -16,34 +16,39 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_precision(cfg: CfgNode) -> None:
+    """SOLVER.AMP.PRECISION "auto" to what MODEL.DEVICE, which is resolved, does well."""
+    amp = cfg.SOLVER.AMP
+    if not amp.ENABLED or amp.PRECISION != "auto":
+        return
+    precision = best_precision(cfg.MODEL.DEVICE)
+    amp.ENABLED = cfg.MODEL.CHANNELS_LAST = precision in PRECISIONS
+    if amp.ENABLED:
+        amp.PRECISION = precision
+    layout = "channels-last" if cfg.MODEL.CHANNELS_LAST else "channels-first"
+    logger.info(
+        f"SOLVER.AMP.PRECISION auto is {precision} on this device, {layout}; other choices: "
+        "SOLVER.AMP and MODEL.CHANNELS_LAST"
+    )
+
+
+def check_precision(cfg: CfgNode) -> None:
     """
-    SOLVER.AMP.PRECISION "auto" to what MODEL.DEVICE, which is resolved, does well.
+    For a training; an evaluation is in float32.
 
     Raises:
         ConfigError: float16 without a GPU.
     """
     amp = cfg.SOLVER.AMP
-    if not amp.ENABLED:
-        return
-    if amp.PRECISION == "auto":
-        precision = best_precision(cfg.MODEL.DEVICE)
-        amp.ENABLED = cfg.MODEL.CHANNELS_LAST = precision in PRECISIONS
-        if amp.ENABLED:
-            amp.PRECISION = precision
-        layout = "channels-last" if cfg.MODEL.CHANNELS_LAST else "channels-first"
-        logger.info(
-            f"SOLVER.AMP.PRECISION auto is {precision} on this device, {layout}; other choices: "
-            "SOLVER.AMP and MODEL.CHANNELS_LAST"
+    if amp.ENABLED and amp.PRECISION == "float16" and _device(cfg) == "cpu":
+        raise ConfigError(
+            "SOLVER.AMP.PRECISION float16 needs a GPU: set it to auto, which chooses what the "
+            "device does well"
         )
-    elif amp.PRECISION == "float16" and cfg.MODEL.DEVICE == "cpu":
-        raise ConfigError("SOLVER.AMP.PRECISION float16 needs a GPU; on the CPU use bfloat16")
 
 
 def slow_precision(cfg: CfgNode) -> str:
     """Why a step may take many times as long as it need, where the precision is to blame, or ""."""
-    amp, device = cfg.SOLVER.AMP, cfg.MODEL.DEVICE
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    amp, device = cfg.SOLVER.AMP, _device(cfg)
     measurable = device == "cpu" or has_gpu(device)
     if not (amp.ENABLED and amp.PRECISION == "bfloat16" and measurable):
         return ""
@@ -53,8 +58,15 @@ def slow_precision(cfg: CfgNode) -> str:
     return (
         f"SOLVER.AMP.PRECISION bfloat16: this device ({device_name(device)}) is not known to have "
         "instructions for it, without which a step can take many times as long "
-        f"(docs/performance.md); auto takes {best} here"
+        f"(docs/performance.md); set it to auto, which takes {best} here"
     )
+
+
+def _device(cfg: CfgNode) -> str:
+    """MODEL.DEVICE, with what "auto" will be."""
+    if cfg.MODEL.DEVICE != "auto":
+        return cfg.MODEL.DEVICE
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def has_gpu(device: str) -> bool:

@@ -20,7 +20,7 @@ from . import full_disk
 from .checks import check_batch, check_values, check_weights
 from .console import setup_logs
 from .output import check_output, check_shared_memory
-from .precision import has_gpu, resolve_precision, slow_precision
+from .precision import check_precision, has_gpu, resolve_precision, slow_precision
 from .resume import keep_to_run
 
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
@@ -39,6 +39,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     folder = told.OUTPUT_DIR
     if not args.eval_only:
         check_batch(told, told.SOLVER.REFERENCE_WORLD_SIZE or comm.get_world_size())
+        check_precision(told)
     check_output(folder, is_new_run=not (args.eval_only or args.resume))
     setup_logs(folder)
     full_disk.mute_failing_logs("mutual_guidance", "fvcore", "detectron2")

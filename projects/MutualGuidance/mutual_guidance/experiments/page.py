@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 from .decision import answer
 from .grid import Experiment
+from .records import UNCOMMITTED
 from .report import LEGEND, markdown, of_bootstrap, short_table, signed
 
 
@@ -35,7 +36,7 @@ def _decision(experiment: Experiment, result: dict | None) -> list[str]:
         f"**{given['state']}**",
         f"{primary['metric']} {of_bootstrap(primary)}" if primary else "",
         f"+{questions['decision']['paper_gain']:g} %",
-        ", ".join(f"`{commit}`" for commit in commits),
+        ", ".join(c if c == UNCOMMITTED else f"`{c}`" for c in commits),
     ]
 
 

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from ..config import load_config
 from ..data import check_datasets, register_datasets
 from ..engine.checks import check_values, check_weights
-from ..engine.precision import slow_precision
+from ..engine.precision import check_precision, slow_precision
 from ..engine.setup import resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
 from ..run_files import checkpoint_files, flatten
@@ -59,6 +59,16 @@ def make_plans(
         asked = questions if questions and cell.strategy != BASELINE else {}
         plans[cell] = replace(by_data[key], config={**config, **asked})
     return plans
+
+
+def check_precisions(root: Path, plans: dict[Cell, Plan]) -> None:
+    """Raise ExperimentError for a precision in which a run that is left cannot train here."""
+    for cell in plans:
+        if not is_finished(root, cell):
+            try:
+                check_precision(_load(root, cell))
+            except ConfigError as error:
+                raise ExperimentError(f"{cell.folder}: {error}") from error
 
 
 def fetch_weights(root: Path, plans: dict[Cell, Plan]) -> None:

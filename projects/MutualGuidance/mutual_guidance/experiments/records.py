@@ -248,15 +248,31 @@ def _commit(root: Path) -> str:
     return _git(root, "describe", "--always", "--dirty", "--exclude", "*") or "unknown"
 
 
+UNCOMMITTED = "not committed"
+
+
 def plan_commits(root: Path, path: Path, runs: Iterable[dict]) -> list[str]:
     """
     The commits that the experiment's file ``path`` was of when the runs that are compared with the
-    baseline were launched first. Without those of runs that cannot tell.
+    baseline were launched first: with "-dirty" where files differed from it, UNCOMMITTED where it
+    was in none. Without those of runs whose commit is not known here.
     """
     launched = {run["commits"][0] for run in runs if run["strategy"] != BASELINE}
-    of_file = ("log", "-1", "--format=%h")
-    plans = {_git(root, *of_file, c.removesuffix("-dirty"), "--", str(path)) for c in launched}
-    return sorted(plans - {""})
+    return sorted({_plan_commit(root, path, commit) for commit in launched} - {""})
+
+
+def _plan_commit(root: Path, path: Path, launched: str) -> str:
+    commit = launched.removesuffix("-dirty")
+    if not _git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
+        return ""
+    of_file = _git(root, "log", "-1", "--format=%h", commit, "--", str(path))
+    return of_file + launched.removeprefix(commit) if of_file else UNCOMMITTED
+
+
+def is_committed(root: Path, path: Path) -> bool:
+    """Whether the file is in the commit of the checkout as it is."""
+    of_file = _git(root, "ls-files", "--error-unmatch", "--", str(path))
+    return bool(of_file) and not _git(root, "status", "--porcelain", "--", str(path))
 
 
 def _git(root: Path, *arguments: str) -> str:
