@@ -142,7 +142,8 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
     left = f"{len(rows)} runs, {jobs} at a time."
     if seconds_left:
         hours = seconds_left / jobs / 3600
-        left += f" Left: {hours:.1f} hours of training, and the evaluations."
+        left += f" Left: {hours:.1f} hours of training at the speed of its runs so far, "
+        left += "wherever they ran, and the evaluations."
     if unknown:
         left += f" The cost of {unknown} runs is unknown until a run of their config has begun."
     parts.append(left)

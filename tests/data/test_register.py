@@ -109,7 +109,11 @@ def test_images_that_are_trained_on_and_tested_on_are_told(voc, voc_entry, caplo
     # Another way to the same folder, as through a link.
     link = voc.root.with_name("link")
     link.symlink_to(voc.root)
-    (voc.root / "ImageSets" / "Main" / "other.txt").write_text("b\nc\n")
+    voc.add("d", [("red", (1, 1, 9, 9))], listed=False)
+    images = voc.root / "JPEGImages"
+    (images / "d.jpg").unlink()
+    (images / "d.jpg").symlink_to("a.jpg")
+    (voc.root / "ImageSets" / "Main" / "other.txt").write_text("b\nc\nd\n")
     register_datasets(
         [voc_entry, {**voc_entry, "name": other, "root": str(link), "split": "other"}]
     )
@@ -117,7 +121,7 @@ def test_images_that_are_trained_on_and_tested_on_are_told(voc, voc_entry, caplo
     check_datasets([], [other])
     assert "trained on" not in caplog.text
     check_datasets([name], [other])
-    assert "told      2        image is trained on and tested on: AP" in caplog.text
+    assert "told      3        image is trained on and tested on: AP" in caplog.text
     assert f"{other}: {link}" in caplog.text
 
 

@@ -18,7 +18,7 @@ def test_the_summary_fits_in_ten_lines():
     assert len(lines) < 10 and max(map(len, lines)) < 120
     told = "\n".join(lines)
     for words in ("float32, 1 process", "train coco_2017_train; test none", "80: c0, c1", "c7, ...",
-                  "GuidedRetinaNet", "M parameters", "64 pixels", "random weights",
+                  "GuidedRetinaNet", "M parameters", "64 pixels", "from a checkpoint",
                   "mutual_guidance (SIGMA 2.0, ", "CLS_TARGET label, STATIC_ITERS 0)",
                   "iterations 100 to 900", "evaluation every 300", "32 images",
                   cfg.OUTPUT_DIR):  # fmt: skip
@@ -29,6 +29,7 @@ def test_the_summary_of_a_stock_detector_names_no_strategy():
     cfg = tiny_config("retinanet_R_18", "MODEL.META_ARCHITECTURE", "RetinaNet")
     told = summary(cfg, build_model(cfg), start=0)
     assert "RetinaNet's own labels, MODEL.MUTUAL_GUIDANCE is not used" in told
+    assert "from random weights" in told
     assert "STRATEGY" not in told and "sigma" not in told.lower()
 
 

@@ -272,11 +272,14 @@ def _tested_on_trained(train: Iterable[str], test: Iterable[str]) -> list[Fault]
     """Images of our data sets that are in both, which AP is too good with."""
     real_folder = cache(os.path.realpath)
 
+    def real(path: str) -> str:  # looks at each folder once
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        return os.path.join(real_folder(os.path.dirname(path)), os.path.basename(path))
+
     def files(name: str) -> dict[str, str]:
-        paths = [record.file_name for record in _load(name).records] if name in _entries else []
-        return {
-            os.path.join(real_folder(os.path.dirname(p)), os.path.basename(p)): p for p in paths
-        }
+        records = _load(name).records if name in _entries else []
+        return {real(record.file_name): record.file_name for record in records}
 
     trained = set().union(*map(files, train))
     faults = []

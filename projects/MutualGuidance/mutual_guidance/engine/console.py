@@ -64,6 +64,7 @@ def summary(cfg: CfgNode, model: nn.Module, start: int) -> str:
     Args:
         model: the detector. start: the first iteration.
     """
+    weights = cfg.MODEL.WEIGHTS or "random weights"
     size = f"{cfg.INPUT.SQUARE_SIZE} pixels square" if cfg.INPUT.SQUARE_SIZE else "any size"
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     solver = cfg.SOLVER
@@ -73,7 +74,7 @@ def summary(cfg: CfgNode, model: nn.Module, start: int) -> str:
         "classes": f"{len(cfg.DATASETS.CLASSES)}: {', '.join(cfg.DATASETS.CLASSES[:8])}"
         + (", ..." if len(cfg.DATASETS.CLASSES) > 8 else ""),
         "detector": f"{cfg.MODEL.META_ARCHITECTURE}, {parameters:.1f} M parameters, images {size}, "
-        f"from {cfg.MODEL.WEIGHTS or 'random weights'}",
+        f"from {'a checkpoint' if start else weights}",
         "strategy": _strategy(cfg, model),
         "schedule": f"iterations {start} to {solver.MAX_ITER}, a checkpoint every "
         f"{solver.CHECKPOINT_PERIOD}, {_evaluations(cfg)}",
