@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mutual_guidance import detectron2_private
-from mutual_guidance.detectron2_private import METHODS
+from mutual_guidance.detectron2_private import PRIVATE
 from tests.conftest import REPOSITORY
 
 LIBRARIES = ("detectron2", "fvcore", "iopath")
@@ -18,14 +18,14 @@ SCRIPTS = [REPOSITORY / "train_net.py", *(p for d in ("tools", "benchmarks", "da
            for p in (REPOSITORY / d).glob("*.py"))]  # fmt: skip
 
 
-@pytest.mark.parametrize("owner", METHODS, ids=lambda owner: owner.__name__)
-def test_detectron2_still_has_the_private_methods(owner):
-    gone = [name for name in METHODS[owner] if not hasattr(owner, name)]
+@pytest.mark.parametrize("owner", PRIVATE, ids=lambda owner: owner.__name__)
+def test_detectron2_still_has_the_private_names(owner):
+    gone = [name for name in PRIVATE[owner] if not hasattr(owner, name)]
     assert not gone, f"{owner.__name__} lost {gone}; used in {users(gone)}"
 
 
-def test_every_method_listed_is_used():
-    unused = [name for names in METHODS.values() for name in names if not users([name])]
+def test_every_name_listed_is_used():
+    unused = [name for names in PRIVATE.values() for name in names if not users([name])]
     assert not unused
 
 
@@ -61,5 +61,5 @@ def test_every_private_method_that_is_called_is_listed():
     own = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     own |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
     own |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    listed = {name for names in METHODS.values() for name in names}
+    listed = {name for names in PRIVATE.values() for name in names}
     assert private - own - OTHERS <= listed

@@ -28,13 +28,7 @@ from mutual_guidance.experiments.grid import (
 )
 from mutual_guidance.experiments.intervals import Intervals
 from mutual_guidance.experiments.kept import collect_runs, read_results, restore
-from mutual_guidance.experiments.plan import (
-    Plan,
-    check_precisions,
-    fetch_weights,
-    make_plans,
-    seconds_per_image,
-)
+from mutual_guidance.experiments.plan import Plan, fetch_weights, make_plans, seconds_per_image
 from mutual_guidance.experiments.records import (
     check_folders,
     is_committed,
@@ -79,8 +73,10 @@ def main() -> None:
     configs = {cell: plan.config for cell, plan in plans.items()}
     restore(ROOT, ROOT / KEPT / f"{experiment.name}.json", configs)
     check_folders(ROOT, configs)
-    check_precisions(ROOT, plans)
     left = {cell: plan for cell, plan in plans.items() if not is_finished(ROOT, cell)}
+    unfit = [f"{cell.folder}: {plan.unfit}" for cell, plan in left.items() if plan.unfit]
+    if unfit:
+        raise ExperimentError(unfit[0])
     for warning in warnings(experiment, left, args.experiment):
         print(f"warning: {warning}", file=sys.stderr)
     if args.dry_run:
@@ -136,8 +132,8 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
         )
     headers = ["run", "iterations", "batch", "hours", "state"]
     parts = [tabulate(rows, headers, disable_numparse=True)]
-    to_do = [plan for cell, plan in plans.items() if not is_finished(ROOT, cell)]
-    parts += dict.fromkeys(f"Missing data: {plan.missing}" for plan in to_do if plan.missing)
+    missing = [p.missing for c, p in plans.items() if p.missing and not is_finished(ROOT, c)]
+    parts += dict.fromkeys(f"Missing data: {reason}" for reason in missing)
     unknown = sum(row[3] == "unknown" and row[4] != "finished" for row in rows)
     left = f"{len(rows)} runs, {jobs} at a time."
     if seconds_left:

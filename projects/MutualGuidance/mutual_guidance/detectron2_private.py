@@ -10,7 +10,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathHandler
 
 # What the project calls, overrides or sets of a class or a module.
-METHODS = {
+PRIVATE = {
     comm: ("_LOCAL_PROCESS_GROUP", "_get_global_gloo_group"),
     Augmentation: ("_rand_range",),
     DatasetMapper: ("_transform_annotations",),
@@ -20,4 +20,4 @@ METHODS = {
     SimpleTrainer: ("_write_metrics",),
 }
 
-__all__ = ["METHODS", "train_loader_from_config"]
+__all__ = ["PRIVATE", "train_loader_from_config"]

@@ -39,7 +39,7 @@ def check_precision(cfg: CfgNode) -> None:
         ConfigError: float16 without a GPU.
     """
     amp = cfg.SOLVER.AMP
-    if amp.ENABLED and amp.PRECISION == "float16" and _device(cfg) == "cpu":
+    if amp.ENABLED and amp.PRECISION == "float16" and chosen_device(cfg) == "cpu":
         raise ConfigError(
             "SOLVER.AMP.PRECISION float16 needs a GPU: set it to auto, which chooses what the "
             "device does well"
@@ -48,7 +48,7 @@ def check_precision(cfg: CfgNode) -> None:
 
 def slow_precision(cfg: CfgNode) -> str:
     """Why a step may take many times as long as it need, where the precision is to blame, or ""."""
-    amp, device = cfg.SOLVER.AMP, _device(cfg)
+    amp, device = cfg.SOLVER.AMP, chosen_device(cfg)
     measurable = device == "cpu" or has_gpu(device)
     if not (amp.ENABLED and amp.PRECISION == "bfloat16" and measurable):
         return ""
@@ -62,8 +62,8 @@ def slow_precision(cfg: CfgNode) -> str:
     )
 
 
-def _device(cfg: CfgNode) -> str:
-    """MODEL.DEVICE, with what "auto" will be."""
+def chosen_device(cfg: CfgNode) -> str:
+    """MODEL.DEVICE, or what "auto" is here."""
     if cfg.MODEL.DEVICE != "auto":
         return cfg.MODEL.DEVICE
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,8 +72,9 @@ def _device(cfg: CfgNode) -> str:
 def has_gpu(device: str) -> bool:
     """Whether ``device``, as MODEL.DEVICE has it, is a GPU that PyTorch finds."""
     name, _, index = device.partition(":")
+    index = index or "0"
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return name == "cuda" and (index or "0").isdecimal() and int(index or 0) < found
+    return name == "cuda" and index.isdecimal() and int(index) < found
 
 
 def best_precision(device: str) -> str:

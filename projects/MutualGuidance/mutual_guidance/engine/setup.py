@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import default_setup
@@ -20,7 +19,7 @@ from . import full_disk
 from .checks import check_batch, check_values, check_weights
 from .console import setup_logs
 from .output import check_output, check_shared_memory
-from .precision import check_precision, has_gpu, resolve_precision, slow_precision
+from .precision import check_precision, chosen_device, has_gpu, resolve_precision, slow_precision
 from .resume import keep_to_run
 
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
@@ -153,14 +152,12 @@ def resolve_device(cfg: CfgNode) -> None:
         ConfigError: for a GPU that is not there.
     """
     device = cfg.MODEL.DEVICE
-    if device == "auto":
-        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-        if cfg.MODEL.DEVICE == "cpu":
-            logger.info("No GPU found: running on the CPU")
+    cfg.MODEL.DEVICE = chosen_device(cfg)
+    if device == "auto" and cfg.MODEL.DEVICE == "cpu":
+        logger.info("No GPU found: running on the CPU")
     elif device.startswith("cuda") and not has_gpu(device):
-        found = torch.cuda.device_count() or "no"
         raise ConfigError(
-            f"MODEL.DEVICE is {device!r}, but PyTorch finds {found} GPU; use auto or cpu"
+            f"MODEL.DEVICE is {device!r}, but PyTorch finds no such GPU; use auto or cpu"
         )
     resolve_precision(cfg)
 

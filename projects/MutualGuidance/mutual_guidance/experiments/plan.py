@@ -32,6 +32,7 @@ class Plan:
     ims_per_batch: int
     epochs: float  # 0 where the config gives iterations
     missing: str = ""  # why the data cannot be used
+    unfit: str = ""  # why this machine cannot train it
     slow: str = ""  # why this machine is the wrong one
     # Every key, dotted, as JSON has it; without the number of classes.
     config: dict[str, Any] = field(default_factory=dict)
@@ -59,16 +60,6 @@ def make_plans(
         asked = questions if questions and cell.strategy != BASELINE else {}
         plans[cell] = replace(by_data[key], config={**config, **asked})
     return plans
-
-
-def check_precisions(root: Path, plans: dict[Cell, Plan]) -> None:
-    """Raise ExperimentError for a precision in which a run that is left cannot train here."""
-    for cell in plans:
-        if not is_finished(root, cell):
-            try:
-                check_precision(_load(root, cell))
-            except ConfigError as error:
-                raise ExperimentError(f"{cell.folder}: {error}") from error
 
 
 def fetch_weights(root: Path, plans: dict[Cell, Plan]) -> None:
@@ -128,5 +119,11 @@ def _plan(cfg: CfgNode) -> Plan:
         missing = f"{error}\nHow to get the data sets of this project: datasets/README.md"
     finally:
         logging.disable(logging.NOTSET)
+    try:
+        check_precision(cfg)
+        unfit = ""
+    except ConfigError as error:
+        unfit = str(error)
     iterations = 0 if missing and epochs else solver.MAX_ITER
-    return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing, slow_precision(cfg))
+    slow = slow_precision(cfg)
+    return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing, unfit, slow)
