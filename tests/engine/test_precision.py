@@ -1,6 +1,8 @@
 """The precision that a device gets."""
 
 import pytest
+import torch
+from torch.nn.functional import conv2d
 
 from mutual_guidance.config import load_config
 from mutual_guidance.engine import precision as module
@@ -49,7 +51,7 @@ def test_bfloat16_without_instructions_is_told(device, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     named = ("MODEL.DEVICE", device, "SOLVER.AMP.PRECISION", "bfloat16")
     told = module.slow_precision(load_config(CONFIG, named))
-    assert "PRECISION bfloat16: this device" in told and "auto, which takes float32 here" in told
+    assert "PRECISION bfloat16: this device" in told and told.endswith("auto takes float32 here")
     others = (("SOLVER.AMP.ENABLED", False), ("SOLVER.AMP.PRECISION", "auto"))
     for fast in (*others, ("MODEL.DEVICE", "cuda"), ("MODEL.DEVICE", "mps")):  # not there
         assert not module.slow_precision(load_config(CONFIG, (*named, *fast)))
@@ -57,14 +59,47 @@ def test_bfloat16_without_instructions_is_told(device, monkeypatch):
     assert not module.slow_precision(load_config(CONFIG, named))
 
 
-@pytest.mark.parametrize(
-    "capability, told", [((7, 5), "auto, which takes float16 here"), ((8, 0), "")]
-)
+@pytest.mark.parametrize("capability, told", [((7, 5), "auto takes float16 here"), ((8, 0), "")])
 def test_bfloat16_on_an_old_gpu_is_told(capability, told):
     with pretend_gpu(capability):
         cfg = load_config(CONFIG, ("SOLVER.AMP.PRECISION", "bfloat16"))
         assert module.slow_precision(cfg).endswith(told)
         assert bool(module.slow_precision(cfg)) == bool(told)
+
+
+def convolved(x, weight, bias):
+    """A convolution and its gradients."""
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    y = conv2d(leaves[0], leaves[1], bias=leaves[2], stride=2, padding=1)
+    y.backward(torch.ones_like(y))
+    return (y.detach(), *(t.grad for t in leaves))
+
+
+def test_convolutions_without_instructions_are_rounded_once(monkeypatch):
+    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: False)
+    random = torch.Generator().manual_seed(1)
+    sizes = ((2, 8, 9, 9), (6, 8, 3, 3), (6,))
+    x, weight, bias = (torch.randn(size, generator=random) for size in sizes)
+    x = x.bfloat16().to(memory_format=torch.channels_last)
+    exact = convolved(*(t.bfloat16().double() for t in (x, weight, bias)))
+    with module.autocast_on_cpu(torch.bfloat16):
+        ours = convolved(x, weight, bias)
+    assert [t.dtype for t in ours] == [torch.bfloat16, torch.bfloat16, *[torch.float32] * 2]
+    assert ours[0].is_contiguous(memory_format=torch.channels_last)
+    for value, expected in zip(ours, exact, strict=True):
+        # Half a unit of the last of eight bits, and float32's rounding.
+        torch.testing.assert_close(value.double(), expected, rtol=2**-8, atol=1e-5)
+        assert torch.equal(value, value.bfloat16().to(value.dtype))
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_only_without_instructions_convolutions_are_in_float32(has_bfloat16, monkeypatch):
+    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: has_bfloat16)
+    seen = []
+    monkeypatch.setattr(module, "_rounded", lambda value: seen.append(value) or value)
+    with module.autocast_on_cpu(torch.bfloat16):
+        conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))
+    assert bool(seen) != has_bfloat16
 
 
 def test_float16_needs_a_gpu(monkeypatch):

@@ -3,6 +3,7 @@ finite, and with no wait for the device but those of the model."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import NonFiniteLoss
 from ..modeling.late import use_later
 from ..run_files import replace_file
-from .precision import PRECISIONS
+from .precision import PRECISIONS, autocast_on_cpu
 
 
 def build_step(
@@ -39,7 +40,7 @@ def _autocast_in_training(model: nn.Module, precision: torch.dtype) -> None:
     forward = model.forward
 
     def autocast_forward(batch: list[dict]):
-        with torch.autocast("cpu", precision, enabled=model.training):
+        with autocast_on_cpu(precision) if model.training else nullcontext():
             return forward(batch)
 
     model.forward = autocast_forward
