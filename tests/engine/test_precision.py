@@ -97,8 +97,11 @@ def test_only_without_instructions_convolutions_are_in_float32(has_bfloat16, mon
     monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: has_bfloat16)
     seen = []
     monkeypatch.setattr(module, "_rounded", lambda value: seen.append(value) or value)
+    image = torch.ones(1, 1, 3, 3)
     with module.autocast_on_cpu(torch.bfloat16):
-        conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))
+        with torch.autocast("cpu", enabled=False):
+            assert conv2d(image, image).dtype == torch.float32 and not seen
+        conv2d(image, image)
     assert bool(seen) != has_bfloat16
 
 

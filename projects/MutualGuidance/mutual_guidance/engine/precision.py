@@ -83,13 +83,13 @@ def autocast_on_cpu(precision: torch.dtype) -> Iterator[None]:
 
 class RoundedConvolutions(TorchFunctionMode):
     """
-    Computes convolutions, and their gradients, in float32 from values rounded to bfloat16 and
+    Computes autocast's convolutions, and their gradients, in float32 from values rounded to bfloat16 and
     rounds what comes out: what instructions for it do, which also add up in float32. Without them
     PyTorch's own convolutions in bfloat16 take many times as long (docs/performance.md).
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None) -> Any:
-        if func is not torch.conv2d:
+        if func is not torch.conv2d or not torch.is_autocast_enabled("cpu"):
             return func(*args, **(kwargs or {}))
         with torch.autocast("cpu", enabled=False):
             args, kwargs = tree_map(_rounded, (args, kwargs or {}))
