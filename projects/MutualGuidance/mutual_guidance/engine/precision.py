@@ -83,9 +83,9 @@ def autocast_on_cpu(precision: torch.dtype) -> Iterator[None]:
 
 class RoundedConvolutions(TorchFunctionMode):
     """
-    Computes autocast's convolutions, and their gradients, in float32 from values rounded to bfloat16 and
-    rounds what comes out: what instructions for it do, which also add up in float32. Without them
-    PyTorch's own convolutions in bfloat16 take many times as long (docs/performance.md).
+    Computes autocast's convolutions, and their gradients, in float32 from values rounded to
+    bfloat16 and rounds what comes out: what instructions for it do, which also add up in float32.
+    Without them PyTorch's own take many times as long (docs/performance.md).
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None) -> Any:
