@@ -508,9 +508,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         drawn = draw_dataset(args.root, args.train, args.test, args.size, args.seed)
-    except (FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted: give the same command again to draw it", file=sys.stderr)
+        return 130
     print(f"{args.root}: {'drawn' if drawn else 'already there'}")
     return 0
 

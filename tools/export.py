@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> None:
     predictor = Predictor.from_args(args)
     cfg, model = predictor.cfg, predictor.model
     size = cfg.INPUT.SQUARE_SIZE
+    if cfg.INPUT.FORMAT == "L":
+        raise ExportError("INPUT.FORMAT is L: a file takes images of three channels, RGB or BGR")
     check_size(model, size)
     if args.evaluate:
         check_datasets(list(cfg.DATASETS.TEST))

@@ -27,7 +27,7 @@ def folder(tmp_path):
 def test_folders_globs_and_files(folder, monkeypatch):
     assert names(str(folder)) == ALL
     assert names(f"{folder}/*.png") == ["b.png"]
-    assert names(f"{folder}/**/*.webp") == ["c.webp"]
+    assert names(f"{folder}/**/*.webp") == names(f"{folder}/*/**/*.webp") == ["c.webp"]
     monkeypatch.chdir(folder)
     found = find_images(["sub", "b.png", str(folder / "sub" / "c.webp"), "b.png"])
     assert found.paths == {"sub/c.webp": str(folder / "sub/c.webp"), "b.png": str(folder / "b.png")}

@@ -53,6 +53,23 @@ def test_bad_entries_are_refused(voc_entry, change, message):
         register_datasets([entry])
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"format": "voc", "split": ["train"]}, "split must be text or a mapping"),
+        ({"format": "yolo", "split": ["val"]}, "split must be text"),
+        ({"format": "yolo", "images": []}, "images must be text or a list of texts"),
+        ({"format": "yolo", "images": ["a", 3]}, "images must be text or a list of texts"),
+        ({"format": "yolo", "images": "a", "data": 3}, "data must be text"),
+        ({"format": "coco", "annotations": "a", "images": ["a"]}, "images must be text"),
+        ({"format": ["coco"]}, "format must be text"),
+    ],
+)
+def test_values_of_another_kind_are_refused(entry, message):
+    with pytest.raises(DatasetError, match=rf"DATASETS\.REGISTER: {message}, in"):
+        register_datasets([{"name": "other_kind", "root": "a", **entry}])
+
+
 @pytest.mark.parametrize("entries", ["voc", {"name": "a"}, [["a"]], [3], 3])
 def test_entries_of_another_kind_are_refused(entries):
     with pytest.raises(DatasetError, match=r"DATASETS\.REGISTER"):

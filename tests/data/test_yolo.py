@@ -71,12 +71,27 @@ def test_image_without_label_file_has_no_object(yolo):
     assert not stopping(faults) and [len(r.objects) for r in records] == [1, 0, 0]
 
 
+def test_labels_that_are_there_but_not_read_are_told(yolo):
+    yolo.add("a", "0 0.5 0.5 0.5 0.5")
+    yolo.add("b")
+    yolo.add("c")
+    labels = yolo.root / "labels" / "train"
+    (labels / "b.txt").symlink_to("nowhere.txt")
+    (labels / "c.TXT").write_text("0 0.5 0.5 0.5 0.5")
+    faults = {f.file.rsplit("/", 1)[1]: f.reason for f in yolo.load()[1] if f.effect == STOPS}
+    assert faults == {
+        "b.txt": "label file is a link that leads nowhere",
+        "c.TXT": "the image of these labels is missing",
+    }
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         ("0 0.5 0.5 0 0.5", "without area"),
         ("0 0.5 0.5 -0.5 0.5", "inverted"),
         ("0 nan 0.5 0.5 0.5", "not finite"),
+        ("0 0.1 0.1 nan nan 0.9 0.9 0.1 0.9", "not finite"),
         ("0 -3 0.5 0.1 0.1", "outside"),
     ],
 )
@@ -279,13 +294,19 @@ def test_splits_of_data_yaml(yolo, text, expected):
         split_sources(str(yolo.root / "data.yaml"), "train")
 
 
-def test_a_split_of_data_yaml_is_trained_on(yolo):
+def test_a_split_of_data_yaml_is_trained_on(yolo, monkeypatch):
     yolo.add("a", "0 0.5 0.5 0.5 0.5")
     (yolo.root / "my.yaml").write_text("names: [red, green, blue]\ntrain: images/train")
     entry = {k: v for k, v in entry_of(yolo, "yolo_split").items() if k != "images"}
     register_datasets([{**entry, "data": "my.yaml", "split": "train"}])
     check_datasets(["yolo_split"])
     assert len(records_of("yolo_split")) == 1
+    monkeypatch.chdir(yolo.root.parent)
+    for datasets, root in ((".", "yolo"), (str(yolo.root.parent), "yolo")):
+        monkeypatch.setenv("DETECTRON2_DATASETS", datasets)
+        entry = {**entry, "name": f"yolo_below_{len(datasets)}", "root": root}
+        register_datasets([{**entry, "data": "my.yaml", "split": "train"}])
+        check_datasets([entry["name"]])
     with pytest.raises(DatasetError, match="either images .* or split"):
         register_datasets([{**entry, "name": "yolo_neither"}])
 

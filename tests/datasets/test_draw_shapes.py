@@ -254,6 +254,20 @@ def test_interrupted_drawing_does_not_count(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["Shapes"]
 
 
+def test_faults_of_the_command_are_one_sentence(tmp_path, monkeypatch, capsys):
+    def raise_(error):
+        def fail(*_):
+            raise error
+
+        return fail
+
+    arguments = ["--root", str(tmp_path / "Shapes"), "--train", "1", "--test", "0"]
+    monkeypatch.setattr(shapes, "draw_sample", raise_(OSError("no space left")))
+    assert shapes.main(arguments) == 1 and capsys.readouterr().err == "error: no space left\n"
+    monkeypatch.setattr(shapes, "draw_sample", raise_(KeyboardInterrupt()))
+    assert shapes.main(arguments) == 130 and "Interrupted: give the" in capsys.readouterr().err
+
+
 def test_interrupted_redraw_keeps_the_old_set(tmp_path, monkeypatch):
     root = tmp_path / "Shapes"
     assert draw_small(root)

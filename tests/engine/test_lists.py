@@ -63,7 +63,9 @@ def test_odd_lists_train_or_end_in_one_sentence(voc, voc_entry, tmp_path):
         ("MODEL.RETINANET.BBOX_REG_WEIGHTS", (1.0,), "must be a list of 4 numbers above 0"),
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[]], "numbers above 0, or of such lists"),
         ("DATASETS.TEST", None, "must be a list of names, got None"),
+        ("DATASETS.TEST", ("a", "b", "a"), "names a twice"),
         ("DATASETS.CLASSES", ["a\x1b[2J"], "must be a list of names"),
+        ("DATASETS.CATEGORY_IDS", [None], "must be a list of numbers or texts"),
         ("SOLVER.STEPS", (5, 3), r"SOLVER.STEPS must ascend from above 0, got \(5, 3\)"),
     ],
 )

@@ -148,6 +148,20 @@ def test_a_run_knows_its_classes_without_its_data(voc_entry, tiny_run):
     DatasetCatalog.remove(name)
 
 
+@pytest.mark.parametrize("classes", [[], ["red", "green", "blue"]])
+def test_a_run_knows_the_ids_of_its_categories_without_its_data(voc_entry, tiny_run, classes):
+    entry = {"name": voc_entry["name"], "format": "coco", "root": "/nowhere",
+             "annotations": "a.json", "images": ".", "classes": classes}  # fmt: skip
+    entry = {key: value for key, value in entry.items() if value}
+    opts = ["DATASETS.REGISTER", [entry], "DATASETS.CATEGORY_IDS", [7, "a", 0]]
+    predictor = Predictor.from_run(tiny_run, opts)
+    assert predictor.metadata.thing_classes == ["red", "green", "blue"]
+    assert predictor.metadata.thing_dataset_id_to_contiguous_id == {7: 0, "a": 1, 0: 2}
+    with pytest.raises(ConfigError, match="CATEGORY_IDS has 2 ids for 3 classes"):
+        Predictor.from_run(tiny_run, [*opts[:3], [7, 0]])
+    DatasetCatalog.remove(entry["name"])
+
+
 def test_classes_that_nothing_tells(voc_entry, tiny_run):
     del voc_entry["classes"]
     opts = ["DATASETS.CLASSES", [], "DATASETS.REGISTER", [{**voc_entry, "root": "/nowhere"}]]

@@ -210,6 +210,7 @@ def test_a_frozen_config_of_a_training(voc, voc_entry):
     cfg = prepare(CONFIG, opts, data=("TRAIN", "TEST"), for_training=True)
     assert cfg.is_frozen() and cfg.SOLVER.MAX_ITER == 4 and cfg.SOLVER.AMP.ENABLED
     assert cfg.DATASETS.CLASSES == ["red", "green", "blue"] and cfg.MODEL.FCOS.NUM_CLASSES == 3
+    assert cfg.DATASETS.CATEGORY_IDS == []
     opts.remove("SOLVER.AMP.ENABLED"), opts.remove(True)
     assert not prepare(CONFIG, opts, data=("TRAIN",)).SOLVER.AMP.ENABLED
 

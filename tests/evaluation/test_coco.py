@@ -141,6 +141,20 @@ def test_what_training_dropped_or_named_oddly_is_not_held_against_a_detector(dat
     assert saved[2]["bbox"] == [0, 10, 50, 40]
 
 
+def test_a_class_without_a_category_takes_the_id_of_no_other(dataset, tmp_path):
+    name = dataset([annotation(3, [10, 10, 40, 40]), annotation(7, [9, 10, 50, 40], 9)])
+    root = MetadataCatalog.get(name).dirname
+    entry = {"name": f"{name}_more", "format": "coco", "root": root, "annotations": "a.json",
+             "images": ".", "classes": ["bird", "cat", "dog"]}  # fmt: skip
+    register_datasets([entry])
+    check_datasets([entry["name"]])
+    perfect_metrics(entry["name"], tmp_path)
+    (file,) = (tmp_path / "inference").glob("*/coco_instances_results.json")
+    assert [r["category_id"] for r in json.loads(file.read_text())] == [5, 9]
+    ids = MetadataCatalog.get(entry["name"]).thing_dataset_id_to_contiguous_id
+    assert ids == {10: 0, 5: 1, 9: 2}
+
+
 def test_a_run_without_a_detection_has_an_ap_of_0(dataset, tmp_path):
     name = dataset([annotation(3, [10, 10, 40, 40]), annotation(7, [10, 10, 9, 9], 9)])
     evaluator = COCOBoxEvaluator(name, str(tmp_path), 300)

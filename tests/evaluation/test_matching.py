@@ -45,6 +45,18 @@ def test_crowds_neither_help_nor_harm():
     assert matched.gt_inds.tolist() == [NOT_COUNTED, NOT_COUNTED] and matched.num_false == 0
 
 
+def test_what_lies_in_a_crowd_counts_neither_way():
+    gts = objects(([0, 0, 100, 100], 0), crowd=True)
+    boxes = [[5, 5, 15, 15], [90, 90, 130, 130], [5, 5, 15, 15]]
+    matched = match(detections(boxes, [0.9, 0.8, 0.7], [0, 0, 1]), gts)
+    # The first lies inside, a sixteenth of the second does, the third is of another class.
+    assert matched.gt_inds.tolist() == [NOT_COUNTED, FALSE, FALSE]
+    difficult = match(
+        detections(boxes[:1], [0.9], [0]), objects(([0, 0, 100, 100], 0), difficult=True)
+    )
+    assert difficult.gt_inds.tolist() == [FALSE]
+
+
 def test_disagreement_by_hand():
     gts = objects(([0, 0, 10, 10], 0), ([20, 0, 30, 10], 0))
     first = match(detections([[0, 0, 10, 8], [20, 0, 30, 10]], [0.9, 0.8], [0, 0]), gts)

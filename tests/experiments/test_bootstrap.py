@@ -29,7 +29,7 @@ def some_truths(rng, num_images):
         corners = rng.integers(0, 30, (rng.integers(0, 4), 2))
         boxes = np.concatenate([corners, corners + rng.integers(8, 30, corners.shape)], axis=1)
         classes, counted = rng.integers(0, 3, len(boxes)), rng.random(len(boxes)) > 0.2
-        truths.append(GroundTruths(boxes.astype(float), classes, counted))
+        truths.append(GroundTruths(boxes.astype(float), classes, counted, ~counted))
     return truths
 
 
@@ -211,7 +211,7 @@ def test_matches_go_into_a_file_and_back(tmp_path):
 
 
 def test_no_more_are_kept_than_can_matter():
-    truths = [GroundTruths(np.array([[0.0, 0, 9, 9]]), np.array([0]), np.array([True]))]
+    truths = [GroundTruths(np.array([[0.0, 0, 9, 9]]), np.array([0]), *np.array([[True], [False]]))]
     scores = np.linspace(0.1, 0.9, 50)
     boxes = np.tile([0.0, 0, 9, 9], (50, 1))
     (kept,) = match(truths, [Detections(boxes, scores, np.zeros(50, int))], 1)

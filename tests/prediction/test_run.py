@@ -66,6 +66,18 @@ def test_what_cannot_be_read_is_left_out_and_told(tmp_path):
     assert summary.faults["gone.jpg"] == "image is a link to nowhere.jpg, which is not there"
 
 
+def test_what_nothing_is_left_of_is_left_out_and_told():
+    class Narrow(Predictor):
+        def preprocess(self, image):
+            if image.shape[0] == 1:
+                raise ValueError("height and width must be > 0")
+            return super().preprocess(image)
+
+    line = ("line", np.zeros((1, 3000, 3), np.uint8))
+    summary = predict_all(Narrow(), [line, *frames(1)], [Recorder()], 0, 8)
+    assert summary.images == 1 and summary.faults == {"line": "height and width must be > 0"}
+
+
 def test_an_interruption_ends_the_writers():
     class Interrupted(Predictor):
         def predict(self, inputs):

@@ -1,6 +1,9 @@
 import errno
 import importlib.util
+import json
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY, VOCWriter
@@ -119,6 +122,27 @@ def test_a_detector_of_points_has_no_anchors_to_judge(tool, tmp_path, capsys):
     tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path)])
     output = capsys.readouterr().out
     assert "points: 1 objects in 1 images" in output and "anchor" not in output
+
+
+def test_objects_of_no_width_and_names_like_mathematics_are_drawn(tool, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 1100, 3), np.uint8))
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1000, 5, 1e-6, 20]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 1100, "height": 64}],
+        "categories": [{"id": 1, "name": "cost_$_vs_$"}],
+        "annotations": [annotation],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "own.yaml").write_text(f"""
+_BASE_: "{REPOSITORY / "configs" / "Base-Anchors.yaml"}"
+DATASETS:
+  REGISTER:
+    - {{name: a_$_vs_$, format: coco, root: "{tmp_path}", annotations: a.json, images: .}}
+  TRAIN: ("a_$_vs_$",)
+""")
+    tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path / "out")])
+    assert "a_$_vs_$: 1 objects in 1 images" in capsys.readouterr().out
+    assert (tmp_path / "out" / "a_$_vs_$.png").stat().st_size > 10_000
 
 
 def test_what_a_training_would_stop_at_ends_it(tool, tmp_path, capsys):

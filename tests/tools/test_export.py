@@ -39,6 +39,11 @@ def images(voc):
     return voc.root / "JPEGImages"
 
 
+def test_a_detector_of_grey_images_is_refused(export, tmp_path):
+    with pytest.raises(SystemExit, match="INPUT.FORMAT is L: a file takes images of three"):
+        export(tmp_path / "model.pt2", "--opts", "INPUT.FORMAT", "L", "INPUT.SSD_AUGMENTATION", "False")
+
+
 def table(out, name):
     """The cells of a row."""
     (row,) = (line for line in out.splitlines() if name in line and line.startswith("|"))

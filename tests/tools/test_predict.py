@@ -75,7 +75,8 @@ def test_a_torn_file_is_named_and_the_rest_is_done(predict, images, tmp_path, ca
     assert captured.err.endswith("error: 2 inputs cannot be read as a whole\n")
 
 
-def test_ctrl_c_keeps_what_was_done(predict, images, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("batch", ["2", "8"])
+def test_ctrl_c_keeps_what_was_done(predict, images, tmp_path, monkeypatch, capsys, batch):
     class Interrupting(DrawnImages):
         def add(self, name, instances, pixels):
             if name == "d.jpg":
@@ -83,7 +84,7 @@ def test_ctrl_c_keeps_what_was_done(predict, images, tmp_path, monkeypatch, caps
             super().add(name, instances, pixels)
 
     monkeypatch.setattr(predict.module, "DrawnImages", Interrupting)
-    assert predict(images, "--coco", "--draw", "--batch-size", "2") == 130
+    assert predict(images, "--coco", "--draw", "--batch-size", batch) == 130
     # It came while the fourth was written to one file after the other.
     assert [x["file_name"] for x in coco(tmp_path)["images"]] == NAMES[:3]
     assert "3 images, " in (captured := capsys.readouterr()).out

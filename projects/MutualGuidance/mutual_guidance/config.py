@@ -97,6 +97,8 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # Names of the classes in order, filled in from the data sets, so that the config.yaml of a run
     # tells them where the data sets are not at hand.
     cfg.DATASETS.CLASSES = []
+    # Their ids in COCO's format, filled in likewise; none counts them from 1.
+    cfg.DATASETS.CATEGORY_IDS = []
 
     # Length of the training in epochs. 0 leaves it to SOLVER.MAX_ITER.
     cfg.SOLVER.EPOCHS = 0.0

@@ -23,6 +23,7 @@ THRESHOLDS = (0.5, 0.4, 0.2)
 COVERED = (0.05, 0.95)
 FIRST_STRIDE = 8  # pixels, of the level p3
 MAX_LEVELS = 5  # p3 to p7
+_MIN_SIDE = 1e-3  # pixels
 # Share of the objects by which other anchors must fit better to be worth a word.
 _GAIN = 0.01
 
@@ -37,8 +38,8 @@ class Objects(NamedTuple):
 
     @property
     def sides(self) -> Tensor:
-        """Widths and heights (M, 2)."""
-        return self.boxes[:, 2:] - self.boxes[:, :2]
+        """Widths and heights (M, 2), above 0, which float32 may leave of none."""
+        return (self.boxes[:, 2:] - self.boxes[:, :2]).clamp(min=_MIN_SIDE)
 
     @property
     def scales(self) -> Tensor:

@@ -83,7 +83,8 @@ def _glob(pattern: str) -> Iterator[str]:
         return
     first = parts.index("**")
     start, rest = os.sep.join(parts[:first]), parts[first + 1 :]
-    for top in glob.glob(start) if start else [os.sep if pattern.startswith(os.sep) else "."]:
+    tops = glob.glob(start) if start else [os.sep if pattern.startswith(os.sep) else "."]
+    for top in filter(os.path.isdir, tops):
         for folder, files in _walk(top):
             if rest:
                 yield from _glob(os.path.join(glob.escape(folder), *rest))

@@ -37,7 +37,10 @@ class PlainMapper(DatasetMapper):
         """See :class:`DatasetMapper`; raises DatasetError for an image that cannot be read."""
         dataset_dict = copy.deepcopy(dataset_dict)
         image_input = T.AugInput(_read(dataset_dict, self.image_format))
-        transforms = self.augmentations(image_input)
+        try:
+            transforms = self.augmentations(image_input)
+        except ValueError as error:  # of a line of pixels nothing may be left
+            raise _unusable(dataset_dict, error) from error
         image = image_input.image
         # A copy, since NumPy finds a flipped image of one column contiguous as it is.
         dataset_dict["image"] = torch.as_tensor(np.array(image.transpose(2, 0, 1), order="C"))
@@ -109,8 +112,12 @@ def _read(dataset_dict: dict, image_format: str) -> np.ndarray:
         image = read_image(dataset_dict["file_name"], image_format)
         utils.check_image_size(dataset_dict, image)
     except ValueError as error:
-        raise DatasetError(f"{dataset_dict['file_name']} cannot be used: {error}") from error
+        raise _unusable(dataset_dict, error) from error
     return image
+
+
+def _unusable(dataset_dict: dict, error: ValueError) -> DatasetError:
+    return DatasetError(f"{dataset_dict['file_name']} cannot be used: {error}")
 
 
 def _absolute_boxes(annotations: list[dict]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Data sets named in a config: registration with Detectron2, and the check before training."""
 
 import difflib
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,17 @@ _KEYS = {
     "voc": ({"name", "format", "root", "split"}, {"classes"}),
     "coco": ({"name", "format", "root", "annotations", "images"}, {"classes"}),
     "yolo": ({"name", "format", "root"}, {"images", "data", "split", "classes"}),
+}
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)
+
+
+# What values of an entry may be beside text.
+_OTHER_KINDS = {
+    "voc split": (" or a mapping", lambda value: isinstance(value, dict)),
+    "yolo images": (" or a list of texts", _is_list_of_texts),
 }
 
 
@@ -134,9 +146,10 @@ def dataset_root(root: str) -> str:
 def _check_entry(entry: dict) -> None:
     if not isinstance(entry, dict):
         raise DatasetError(f"DATASETS.REGISTER: an entry is a mapping of keys, not {entry!r}")
-    for key in {"name", "format", "root", "annotations"} & entry.keys():
-        if not isinstance(entry[key], str):
-            raise DatasetError(f"DATASETS.REGISTER: {key} must be text, in {entry}")
+    for key in {"name", "format", "root", "annotations", "images", "data", "split"} & entry.keys():
+        what, fits = _OTHER_KINDS.get(f"{entry.get('format')} {key}", ("", None))
+        if not isinstance(entry[key], str) and not (fits and fits(entry[key])):
+            raise DatasetError(f"DATASETS.REGISTER: {key} must be text{what}, in {entry}")
     if "/" in entry.get("name", "") or entry.get("name") in (".", ".."):
         raise DatasetError(f"DATASETS.REGISTER: a name names files, so without /, in {entry}")
     if has_controls(entry.get("name", "")):
@@ -228,11 +241,14 @@ def _load_coco(entry: dict) -> Loaded:
     metadata = MetadataCatalog.get(entry["name"])
     chosen = metadata.thing_classes if "classes" in entry else None
     data = load_coco(metadata.json_file, metadata.image_root, chosen)
-    found = {}
-    if not stopping(data.faults):
-        found["thing_classes"] = data.classes
-    if len(data.indices) == len(data.classes):
-        found["thing_dataset_id_to_contiguous_id"] = data.indices
+    if stopping(data.faults):
+        return Loaded(data.records, data.faults, {})
+    ids = dict(data.indices)
+    without = set(range(len(data.classes))) - set(ids.values())
+    # A class without a category has an id as well, for what is written of it: one of no other.
+    largest = max((int(i) for i in ids if not isinstance(i, str)), default=0)
+    ids.update(zip(itertools.count(largest + 1), sorted(without), strict=False))
+    found = {"thing_classes": data.classes, "thing_dataset_id_to_contiguous_id": ids}
     return Loaded(data.records, data.faults, found)
 
 

@@ -137,7 +137,7 @@ def _faults_of_files(root: str, sources: Sequence[str], images: dict[str, str]) 
     for folder in folders:
         labels = os.path.dirname(label_path(os.path.join(folder, "image.jpg"), root))
         for path in walk_files(labels) if os.path.isdir(labels) else ():
-            is_label = path.endswith(".txt") and os.path.basename(path) != "classes.txt"
+            is_label = path.lower().endswith(".txt") and os.path.basename(path) != "classes.txt"
             if is_label and path not in known:
                 faults.append(Fault(path, "the image of these labels is missing"))
     return faults
@@ -148,7 +148,8 @@ def _read_labels(
 ) -> tuple[list[FoundObject], list[Fault]]:
     """The objects of a label file, which may be missing, and the lines that cannot be read."""
     if not os.path.isfile(path):
-        return [], []
+        is_link = os.path.islink(path)
+        return [], [Fault(path, "label file is a link that leads nowhere")] if is_link else []
     try:
         lines = read_text(path).splitlines()
     except ValueError:
@@ -196,7 +197,7 @@ def _shares(values: Sequence[str], keypoint_values: int) -> list[float]:
     if max(numbers) > 1 + _TOLERANCE:
         raise ValueError("values are not shares (0 to 1) of the image's width and height")
     if len(numbers) > 4:
-        xs, ys = numbers[::2], numbers[1::2]
-        return [min(xs), min(ys), max(xs), max(ys)]
+        corners = np.reshape(numbers, (-1, 2))  # whose extremes, unlike Python's, keep a NaN
+        return [*corners.min(axis=0), *corners.max(axis=0)]
     x, y, w, h = numbers
     return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]

@@ -50,8 +50,8 @@ def read_names(path: str) -> YOLONames:
 
 def split_sources(path: str, split: str) -> list[str]:
     """
-    The folders and text files that data.yaml gives a split: relative ones are below its ``path``,
-    or below the file's own folder.
+    Absolute paths of the folders and text files that data.yaml gives a split: relative ones are
+    below its ``path``, or below the file's own folder.
 
     Raises:
         DatasetError: it has no such split.
@@ -74,7 +74,7 @@ def split_sources(path: str, split: str) -> list[str]:
 def _existing(source: str, bases: list[str]) -> str:
     """The path of a source, as exporters mean it: some write one folder too high."""
     meant = [source, source.removeprefix("../")]
-    candidates = [os.path.normpath(os.path.join(b, s)) for s in meant for b in bases]
+    candidates = [os.path.abspath(os.path.join(b, s)) for s in meant for b in bases]
     return next(filter(os.path.exists, candidates), candidates[0])
 
 

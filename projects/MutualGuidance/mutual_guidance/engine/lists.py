@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
+from ..data.faults import repeated
 from ..errors import ConfigError, has_controls
 from ..typed import value_of
 
@@ -21,6 +22,9 @@ def check_lists(cfg: CfgNode) -> None:
         is_list = isinstance(value, (list, tuple))
         if not is_list or len(value) not in number or not all(map(is_item, value)):
             raise ConfigError(f"{key} must be a list of {what}, got {reprlib.repr(value)}")
+    tested = repeated(cfg.DATASETS.TEST)
+    if tested:
+        raise ConfigError(f"DATASETS.TEST names {', '.join(tested)} twice: its results have a name")
     steps = cfg.SOLVER.STEPS
     if any(later <= earlier for earlier, later in itertools.pairwise((0, *steps))):
         raise ConfigError(f"SOLVER.STEPS must ascend from above 0, got {reprlib.repr(steps)}")
@@ -50,6 +54,10 @@ def _is_whole(value: object) -> bool:
     return type(value) is int and 0 <= value < _TOO_LARGE
 
 
+def _is_category_id(value: object) -> bool:
+    return type(value) in (int, float, str)
+
+
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and not has_controls(value)
 
@@ -67,6 +75,7 @@ _LISTS = {
     "DATASETS.TRAIN": _NAMES,
     "DATASETS.TEST": _NAMES,
     "DATASETS.CLASSES": _NAMES,
+    "DATASETS.CATEGORY_IDS": _List("numbers or texts", _is_category_id),
     "INPUT.MIN_SIZE_TRAIN": _List("whole numbers", _is_whole, _ONE_OR_MORE),
     "INPUT.CROP.SIZE": _List("2 numbers above 0", _is_positive, range(2, 3)),
     "MODEL.ANCHOR_GENERATOR.SIZES": _LEVELS,

@@ -223,4 +223,8 @@ def _metadata(cfg: CfgNode) -> Metadata:
     """Of the first data set that is at hand; else of the classes that the config tells."""
     everything = map(MetadataCatalog.get, (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
     known = (metadata for metadata in everything if "thing_classes" in metadata.as_dict())
-    return next(known, Metadata(thing_classes=list(cfg.DATASETS.CLASSES)))
+    metadata = next(known, Metadata(thing_classes=list(cfg.DATASETS.CLASSES)))
+    ids = {category_id: i for i, category_id in enumerate(cfg.DATASETS.CATEGORY_IDS)}
+    if not ids or "thing_dataset_id_to_contiguous_id" in metadata.as_dict():
+        return metadata
+    return Metadata(**metadata.as_dict(), thing_dataset_id_to_contiguous_id=ids)

@@ -185,8 +185,29 @@ def resolve_classes(cfg: CfgNode) -> None:
                 "DATASETS.REGISTER the same `classes`"
             )
     cfg.DATASETS.CLASSES = classes
+    cfg.DATASETS.CATEGORY_IDS = _known_ids(cfg)
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.FCOS.NUM_CLASSES = len(classes)
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
+
+
+def _known_ids(cfg: CfgNode) -> list[int]:
+    """
+    Of the classes, in COCO's format; none where no data set that has been read has such.
+
+    Raises:
+        ConfigError: the config has another number of them.
+    """
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        ids = MetadataCatalog.get(name).as_dict().get("thing_dataset_id_to_contiguous_id")
+        if ids:
+            return sorted(ids, key=ids.get)
+    ids, classes = list(cfg.DATASETS.CATEGORY_IDS), cfg.DATASETS.CLASSES
+    if len(ids) not in (0, len(classes)):
+        raise ConfigError(
+            f"DATASETS.CATEGORY_IDS has {len(ids)} ids for {len(classes)} classes: leave it empty, "
+            "it is filled in from the data sets"
+        )
+    return ids
 
 
 def resolve_schedule(cfg: CfgNode) -> None:

@@ -19,6 +19,7 @@ class GroundTruths(NamedTuple):
     boxes: np.ndarray  # (M, 4) float64, XYXY in pixels
     classes: np.ndarray  # (M,) int64
     counted: np.ndarray  # (M,) bool: neither a crowd nor marked difficult
+    crowd: np.ndarray  # (M,) bool
 
 
 def load_records(dataset_name: str) -> list[Record]:
@@ -65,6 +66,7 @@ def ground_truths(record: Record) -> GroundTruths:
         objects["box"],
         objects["class"].astype(np.int64),
         ~(objects["crowd"] | objects["difficult"]),
+        objects["crowd"],
     )
 
 

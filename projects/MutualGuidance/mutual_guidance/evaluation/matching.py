@@ -64,12 +64,14 @@ def detections_of(instances: Instances) -> Detections:
 def match(detections: Detections, gts: GroundTruths) -> Matched:
     """
     Match as COCO does at one threshold: the best-scored detection first, each with the free ground
-    truth of its class that it overlaps most, from ``MIN_IOU`` on. One that fits only a crowd or an
-    object marked difficult is not counted.
+    truth of its class that it overlaps most, from ``MIN_IOU`` on. One that fits only an object
+    marked difficult, or of which so much lies in a crowd, is not counted.
     """
     order = np.argsort(-detections.scores, kind="stable")
     boxes, scores, classes = (x[order] for x in detections)
     ious = np.where(classes[:, None] == gts.classes, _ious(boxes, gts.boxes), 0.0)  # (D, M)
+    left_out = np.where(gts.crowd, _shares_inside(boxes, gts.boxes), ious) >= MIN_IOU
+    left_out &= (classes[:, None] == gts.classes) & ~gts.counted
     gt_inds = np.full(len(boxes), FALSE)
     best = ious.max(axis=1, initial=0)
     free = gts.counted.copy()
@@ -77,7 +79,7 @@ def match(detections: Detections, gts: GroundTruths) -> Matched:
         m = np.where(free, row, 0).argmax()
         if free[m] and row[m] >= MIN_IOU:
             gt_inds[d], best[d], free[m] = m, row[m], False
-        elif (row[~gts.counted] >= MIN_IOU).any():
+        elif left_out[d].any():
             gt_inds[d] = NOT_COUNTED
     return Matched(boxes, scores, classes, gt_inds, best)
 
@@ -85,6 +87,14 @@ def match(detections: Detections, gts: GroundTruths) -> Matched:
 def _ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(D, M) float64."""
     return box_iou(*(torch.from_numpy(np.asarray(x, np.float64)) for x in (boxes, others))).numpy()
+
+
+def _shares_inside(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(D, M) float64: of the area of each box, how much lies in each of the others."""
+    sides = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    sides = (sides - np.maximum(boxes[:, None, :2], others[:, :2])).clip(min=0)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return sides.prod(axis=2) / np.maximum(areas, np.finfo(float).tiny)[:, None]
 
 
 class Curve(NamedTuple):

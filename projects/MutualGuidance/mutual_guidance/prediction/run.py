@@ -67,9 +67,9 @@ def predict_all(
             while batch := list(islice(items, batch_size)):
                 _predict_batch(predictor, batch, writers, min_score, summary)
                 bar.update(len(batch))
-                summary.seconds = time.perf_counter() - start
         except KeyboardInterrupt:
             summary.interrupted = True
+        summary.seconds = time.perf_counter() - start
     return summary
 
 
@@ -98,9 +98,10 @@ def load(predictor: Predictor, named: tuple[str, str | np.ndarray], keep_pixels:
     name, source = named
     try:
         pixels = read_image(source) if isinstance(source, str) else source
+        model_input = predictor.preprocess(pixels)  # nothing may be left of a line of pixels
     except ValueError as error:
         return Item(name, None, None, str(error))
-    return Item(name, bounded(pixels) if keep_pixels else None, predictor.preprocess(pixels))
+    return Item(name, bounded(pixels) if keep_pixels else None, model_input)
 
 
 def read_ahead(source: Iterable, read: Callable[..., Item], batch_size: int) -> Iterator[Item]:

@@ -62,7 +62,8 @@ def draw_statistics(
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(2, 2)
-    figure.suptitle(f"{name}: {len(objects.boxes)} objects in {len(objects.per_image)} images")
+    title = f"{name}: {len(objects.boxes)} objects in {len(objects.per_image)} images"
+    figure.suptitle(title, parse_math=False)
     cells = [] if generator is None else list(generator.cell_anchors)
     anchors = torch.cat([torch.zeros(0, 4), *cells])
     _draw_counts(axes[0, 0], objects.per_image)
