@@ -271,6 +271,7 @@ def pretend_gpu(capability: tuple[int, int] = (8, 0)) -> Iterator[PretendGPU]:
         "is_available": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
+        "current_stream": lambda *_: None,
         "get_device_name": lambda *_: "a pretended GPU",
         "get_device_capability": lambda *_: capability,
         "is_bf16_supported": lambda *_: capability >= (8, 0),

@@ -106,7 +106,7 @@ def warnings(experiment: Experiment, left: dict[Cell, Plan], path: Path) -> list
     """What should be known before the runs that are left."""
     told = list(dict.fromkeys(plan.slow for plan in left.values() if plan.slow))
     compared = any(cell.strategy != BASELINE for cell in left)
-    if experiment.questions and compared and not is_committed(ROOT, path):
+    if experiment.questions and compared and not is_committed(ROOT, path.resolve()):
         told.append(
             f"{path} is not committed as it is: nothing will show that its plan was made before "
             "the runs; commit it first"
@@ -177,7 +177,7 @@ def save_results(experiment: Experiment, plans: dict[Cell, Plan], path: Path, fo
     asked = {}
     if questions:
         asked["questions"] = questions
-        asked["plan_commits"] = plan_commits(ROOT, path, runs)
+        asked["plan_commits"] = plan_commits(ROOT, path.resolve(), runs)
         places = [run_place(run) for run in runs]
         asked["answer"] = answer(questions, rows, experiment.cells, places)
     source = experiment.paper.get("source", "")

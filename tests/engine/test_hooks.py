@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import Trainer
+from mutual_guidance.engine import Trainer, hooks
 from mutual_guidance.engine.hooks import (
     AssignmentPictures,
     FirstProgress,
@@ -215,6 +215,36 @@ def test_old_checkpoints_are_removed(tmp_path, keep, left):
     run_hook(ThinCheckpoints(cfg), range(10), 10, save)
     assert sorted(p.stem[6:] for p in tmp_path.glob("model_*.pth")) == sorted([*left, "best"])
     assert max(names) <= keep + 1
+
+
+def test_a_checkpoint_that_is_gone_already_is_no_fault(tmp_path, monkeypatch):
+    cfg = SimpleNamespace(
+        OUTPUT_DIR=str(tmp_path), SOLVER=SimpleNamespace(CHECKPOINT_PERIOD=1, CHECKPOINT_KEEP=1)
+    )
+    gone = [str(tmp_path / f"model_000000{i}.pth") for i in range(3)]
+    monkeypatch.setattr(hooks, "checkpoint_files", lambda folder: gone)
+    run_hook(ThinCheckpoints(cfg), range(1), 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", {"model": {}}, {"AP": None}])
+def test_best_weights_that_are_torn_are_replaced(tmp_path, content, caplog):
+    path = tmp_path / "model_best.pth"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    cfg = SimpleNamespace(OUTPUT_DIR=str(tmp_path), TEST=SimpleNamespace(EVAL_PERIOD=1))
+    hook = KeepBest(torch.nn.Linear(1, 1), cfg)
+    hook.trainer = SimpleNamespace(
+        start_iter=1, max_iter=9, iter=1, _last_eval_results={"bbox": {"AP": 1.0}}
+    )
+    hook.before_train(), hook.after_step()
+    assert "model_best.pth cannot be read: the next" in caplog.text
+    assert torch.load(path, weights_only=True)["AP"] == 1.0
+
+
+def test_hooks_that_would_have_nothing_to_work_on_are_left_out(make_cfg):
+    cfg = make_cfg(VIS_PERIOD=1, **{"TEST.EVAL_PERIOD": 2})  # without data to test on
+    assert not any(isinstance(hook, KeepBest) for hook in Trainer(cfg)._hooks)
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE = "RetinaNet", "giou"
+    assert not any(isinstance(hook, AssignmentPictures) for hook in Trainer(cfg)._hooks)
 
 
 def test_the_best_weights_are_kept_over_a_resume(tmp_path):

@@ -42,6 +42,11 @@ def test_other_classes_are_refused(run):
 def test_a_run_without_or_with_a_torn_config(run, tmp_path):
     _, cfg = run
     assert keep_to_run(cfg, str(tmp_path / "none.yaml")) == cfg
-    (tmp_path / "torn.yaml").write_text("A: [")
-    with pytest.raises(ConfigError, match="torn.yaml cannot be read; remove it"):
-        keep_to_run(cfg, str(tmp_path / "torn.yaml"))
+    for content in ("A: [", "CUDN", "- a"):
+        (tmp_path / "torn.yaml").write_text(content)
+        with pytest.raises(ConfigError, match="torn.yaml cannot be read; remove it"):
+            keep_to_run(cfg, str(tmp_path / "torn.yaml"))
+    for content in ("DATASETS: {CLASSES: 5}", "SOLVER: {BASE_LR: abc}"):
+        (tmp_path / "torn.yaml").write_text(content)
+        with pytest.raises(ConfigError, match=r"torn.yaml has \w+\.\w+ .*; remove it"):
+            keep_to_run(cfg, str(tmp_path / "torn.yaml"))

@@ -174,3 +174,22 @@ def test_a_loss_that_is_not_finite_is_named_a_step_later(precision, gpu, tmp_pat
     assert all(map(torch.equal, state(model.head), weights))
     with EventStorage(), torch.no_grad():
         assert not sum(model(load_batch(path)).values()).isfinite()
+
+
+def test_an_update_is_left_out_where_another_process_has_the_loss(gpu, monkeypatch):
+    step = make_step(config("Shapes/retinanet_R_18", "MODEL.DEVICE", "cuda:0"), [batch_of(3)])
+    before = state(step.model.head)
+    asked = []
+
+    def all_reduce(values, operation=torch.distributed.ReduceOp.SUM):
+        if operation == torch.distributed.ReduceOp.MAX:
+            asked.append(values.item())
+            values.fill_(1.0)  # of the other process
+
+    monkeypatch.setattr("mutual_guidance.engine.step.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    with EventStorage() as storage:
+        step.iter = storage.iter = 0
+        step.run_step()
+    assert asked == [0.0]
+    assert all(map(torch.equal, state(step.model.head), before))

@@ -89,6 +89,14 @@ def test_the_primary_decides_and_the_secondary_are_corrected():
     assert other["relative"] == pytest.approx(20.0)
 
 
+def test_a_mean_over_other_classes_decides_nothing():
+    x = {"mean": 6.0, "difference": 1.0, "low": 0.5, "high": 1.5, "pairs": 5}
+    for classes, state in (("ab", "confirmed"), ("abc", "undecided")):
+        of_classes = {f"AP-{name}": x for name in classes}
+        got = answer(QUESTIONS, [row({}, {"AP": x, **of_classes})], CELLS, PLACES)
+        assert got["state"].startswith(state)
+
+
 def test_a_metric_that_was_not_measured_is_undecided():
     got = answer(QUESTIONS, [row({}, {})], CELLS, PLACES)
     assert got["state"] == "undecided" and got["secondary"][0]["p_holm"] is None
@@ -105,7 +113,8 @@ def test_holm_by_hand():
 def test_p_belongs_to_the_quantiles(freedom):
     assert two_sided_p(T_975[freedom - 1], freedom) == pytest.approx(0.05, abs=1e-4)
     assert two_sided_p(-T_975[freedom - 1], freedom) == pytest.approx(0.05, abs=1e-4)
-    assert two_sided_p(0.0, freedom) == 1.0
+    assert two_sided_p(0.0, freedom) == pytest.approx(1.0)
+    assert two_sided_p(1e5, freedom) < 1e-5
     assert quantile(freedom) == T_975[freedom - 1] and quantile(99) == T_975[-1]
 
 

@@ -185,7 +185,7 @@ def planned(experiment):
     """The experiment, now of two strategies and with a plan."""
     content = yaml.safe_load(experiment.read_text())
     content["strategies"] = ["static", "mutual_guidance"]
-    question = {"metric": "AP", "strategy": "mutual_guidance", "classes": ["ring", "star"]}
+    question = {"metric": "AP", "strategy": "mutual_guidance", "classes": ["red", "green"]}
     content["primary"] = {"claim": "it helps", **question}
     content["decision"] = {"paper_gain": 3.5}
     content["overrides"]["DATASETS.REGISTER"][0]["classes"] = ["red", "green", "blue"]
@@ -193,17 +193,21 @@ def planned(experiment):
     return experiment
 
 
-def test_dry_run_tells_what_difference_the_grid_can_show(tool, planned, monkeypatch, capsys):
+def test_dry_run_tells_what_difference_the_grid_can_show(
+    tool, planned, tmp_path, monkeypatch, capsys
+):
     planned.write_text(planned.read_text().replace("seeds:\n- 1", "seeds: [1, 2, 3, 4]"))
     monkeypatch.setattr("sys.argv", ["experiment.py", str(planned), "--dry-run"])
     tool.main()
     listing, err = capsys.readouterr()
     assert "known once two static runs of a fold have finished" in listing
     assert err.count("drawn.yaml is not committed as it is") == 1
-    shapes = REPOSITORY / "docs" / "results" / "shapes_4000.json"
+    text = (REPOSITORY / "docs" / "results" / "shapes_4000.json").read_text()
+    shapes = tmp_path / "shapes.json"
+    shapes.write_text(text.replace("AP-ring", "AP-red").replace("AP-star", "AP-green"))
     listing = call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", shapes)
     values = [
-        (run["metrics"]["AP-ring"] + run["metrics"]["AP-star"]) / 2
+        (run["metrics"]["AP-red"] + run["metrics"]["AP-green"]) / 2
         for run in json.loads(shapes.read_text())["runs"]
         if run["strategy"] == "static"
     ]
@@ -213,6 +217,33 @@ def test_dry_run_tells_what_difference_the_grid_can_show(tool, planned, monkeypa
     assert "spread of 8 static runs" in listing and f"gain of 3.5 % is {gain:.1f}." in listing
     with pytest.raises(ExperimentError, match="drawn.yaml is no results.json of an experiment"):
         call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", planned)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["red", "gren"]}, "gren is no class of test_.*, whose are red, green, blue"),
+        ({"metric": "AP-gren"}, "gren is no class of"),
+        ({"metric": "AP57"}, "no run has a metric AP57; there are AP, AP50, AP75, AP-CLASS and"),
+        ({"metric": "misalignment/rank_corelation_before"}, "no run has a metric misalignment/"),
+    ],
+)
+def test_a_plan_that_no_run_can_answer_stops_before_the_runs(
+    tool, planned, change, message, monkeypatch, capsys
+):
+    content = yaml.safe_load(planned.read_text())
+    content["primary"].update(change)
+    planned.write_text(yaml.safe_dump(content))
+    with pytest.raises(ExperimentError, match=message):
+        call(tool, monkeypatch, capsys, planned)
+
+
+def test_a_committed_plan_is_that_from_any_folder(tool, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY / "experiments")
+    asked = []
+    monkeypatch.setattr(tool, "is_committed", lambda _, path: asked.append(path) or True)
+    call(tool, monkeypatch, capsys, "bccd_fcos_cv.yaml", "--dry-run")
+    assert asked == [REPOSITORY / "experiments" / "bccd_fcos_cv.yaml"]
 
 
 def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(

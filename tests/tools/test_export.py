@@ -41,7 +41,8 @@ def images(voc):
 
 def test_a_detector_of_grey_images_is_refused(export, tmp_path):
     with pytest.raises(SystemExit, match="INPUT.FORMAT is L: a file takes images of three"):
-        export(tmp_path / "model.pt2", "--opts", "INPUT.FORMAT", "L", "INPUT.SSD_AUGMENTATION", "False")
+        opts = ("INPUT.FORMAT", "L", "INPUT.SSD_AUGMENTATION", "False")
+        export(tmp_path / "model.pt2", "--opts", *opts)
 
 
 def table(out, name):

@@ -30,7 +30,8 @@ class Quality(NamedTuple):
     """By what the candidates of a ground truth can rank."""
 
     needs: tuple[str, ...]  # of "pred_boxes" and "pred_logits"
-    of: Callable[[PairValues], Tensor]  # (P,) float32, 0 or more; 0 is never positive
+    # (P,) float32 in [0, 1], of a strategy with an owner any from 0 on; 0 is never positive.
+    of: Callable[[PairValues], Tensor]
 
 
 def amplified(pairs: PairValues) -> Tensor:

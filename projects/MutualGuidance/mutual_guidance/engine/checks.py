@@ -18,25 +18,49 @@ from .lists import check_lists
 from .precision import PRECISIONS
 
 _HEADS = ("per_level", "shared")
+_SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
+_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 
 def check_values(cfg: CfgNode) -> None:
     """Raise ConfigError for values that cannot be used."""
     check_lists(cfg)
     guidance, solver = cfg.MODEL.MUTUAL_GUIDANCE, cfg.SOLVER
+    _check_solver(solver)
+    _check_least("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0)
+    _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, _SAMPLERS)
+    _check_least("INPUT.SQUARE_SIZE", cfg.INPUT.SQUARE_SIZE, 0)
+    how = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    _check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", how, ("choice", "range"))
+    _check_above("MODEL.RETINANET.BALANCED_L1_ALPHA", cfg.MODEL.RETINANET.BALANCED_L1_ALPHA, 0)
     _check_choice("MODEL.MUTUAL_GUIDANCE.HEAD", guidance.HEAD, _HEADS)
     _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, ("auto", *PRECISIONS))
     _check_least("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", guidance.STATIC_ITERS, 0)
-    _check_least("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH, 1)
-    _check_least("SOLVER.HANG_SECONDS", solver.HANG_SECONDS, 0)
     if cfg.INPUT.SQUARE_SIZE and cfg.INPUT.SSD_AUGMENTATION:
         what = "INPUT.FORMAT, with INPUT.SSD_AUGMENTATION,"
         _check_choice(what, cfg.INPUT.FORMAT, ("BGR", "RGB"))
+    check_detector(cfg)
+
+
+def _check_solver(solver: CfgNode) -> None:
+    for key in ("IMS_PER_BATCH", "CHECKPOINT_PERIOD"):
+        _check_least(f"SOLVER.{key}", solver[key], 1)
+    for key in ("HANG_SECONDS", "MOMENTUM", "WEIGHT_DECAY", "CHECKPOINT_KEEP", "WARMUP_ITERS"):
+        _check_least(f"SOLVER.{key}", solver[key], 0)
     if solver.EPOCHS <= 0:
         _check_least("SOLVER.MAX_ITER, where SOLVER.EPOCHS is 0,", solver.MAX_ITER, 1)
     if not 0 <= solver.EMA_DECAY < 1:
         raise ConfigError(f"SOLVER.EMA_DECAY must be in [0, 1), got {solver.EMA_DECAY}")
-    check_detector(cfg)
+    _check_above("SOLVER.BASE_LR", solver.BASE_LR, 0)
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
+        what = "SOLVER.BASE_LR, at which the cosine begins that ends at BASE_LR_END,"
+        _check_least(what, solver.BASE_LR, solver.BASE_LR_END)
+    if solver.NESTEROV:
+        _check_above("SOLVER.MOMENTUM, with SOLVER.NESTEROV,", solver.MOMENTUM, 0)
+    _check_choice("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, _SCHEDULERS)
+    _check_choice("SOLVER.WARMUP_METHOD", solver.WARMUP_METHOD, ("constant", "linear"))
+    clipping = solver.CLIP_GRADIENTS.CLIP_TYPE
+    _check_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clipping, ("value", "norm"))
 
 
 def _check_choice(key: str, value: object, choices) -> None:
@@ -44,9 +68,14 @@ def _check_choice(key: str, value: object, choices) -> None:
         raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def _check_least(key: str, value: int, least: int) -> None:
-    if value < least:
+def _check_least(key: str, value: float, least: float) -> None:
+    if not value >= least:
         raise ConfigError(f"{key} must be {least} or more, got {value}")
+
+
+def _check_above(key: str, value: float, bound: float) -> None:
+    if not value > bound:
+        raise ConfigError(f"{key} must be above {bound}, got {value}")
 
 
 def check_batch(cfg: CfgNode, num_processes: int) -> None:

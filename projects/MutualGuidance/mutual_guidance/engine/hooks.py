@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -63,7 +63,8 @@ class ThinCheckpoints(HookBase):
         if done % self._cfg.SOLVER.CHECKPOINT_PERIOD and done != self.trainer.max_iter:
             return
         for path in checkpoint_files(self._cfg.OUTPUT_DIR)[self._cfg.SOLVER.CHECKPOINT_KEEP :]:
-            os.remove(path)
+            with suppress(FileNotFoundError):  # who runs an experiment removes some as well
+                os.remove(path)
 
 
 class KeepBest(HookBase):
@@ -83,8 +84,11 @@ class KeepBest(HookBase):
 
     def before_train(self) -> None:
         if self.trainer.start_iter and os.path.isfile(self._path):
-            kept = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
-            self._best = kept["AP"]
+            try:
+                kept = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
+                self._best = float(kept["AP"])
+            except Exception:  # torn files fail in many ways
+                logger.warning(f"{self._path} cannot be read: the next evaluation replaces it")
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1

@@ -38,9 +38,9 @@ def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
     Raises:
         ConfigError: the classes are others.
     """
-    run = _read(path) if os.path.isfile(path) else {}
-    comm.synchronize()  # the main process writes the file anew
     given = flatten(yaml.safe_load(cfg.dump()))
+    run = _read(path, given) if os.path.isfile(path) else {}
+    comm.synchronize()  # the main process writes the file anew
     differing = [key for key in given if key in run and given[key] != run[key]]
     if _CLASSES in differing and run[_CLASSES]:
         raise ConfigError(
@@ -59,11 +59,16 @@ def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
     return cfg
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read(path: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a run's config, whose values must be of the kinds of the ``given`` ones."""
+    remedy = "remove it to go on with the config that is given"
     try:
         with open(path, encoding="utf-8") as f:
-            return flatten(yaml.safe_load(f) or {})
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"--resume: {path} cannot be read; remove it to go on with the config that is given"
-        ) from error
+            run = flatten(yaml.safe_load(f) or {})
+    except (AttributeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--resume: {path} cannot be read; {remedy}") from error
+    for key in (_CLASSES, *_OF_CHECKPOINT):
+        values = run.get(key), given[key]
+        if None not in values and type(values[0]) is not type(values[1]):
+            raise ConfigError(f"--resume: {path} has {key} {run[key]!r}; {remedy}")
+    return run

@@ -110,7 +110,10 @@ class _FiniteLosses:
         batch, iteration, names = self.data_loader.last, self.iter, list(loss_dict)
         values = torch.stack([loss.detach().float() for loss in loss_dict.values()])
         if values.is_cuda:
-            self.optimizer.found_inf = values.isfinite().all().logical_not().float()
+            found_inf = values.isfinite().all().logical_not().float()
+            if comm.get_world_size() > 1:  # the others' gradients have it, too
+                torch.distributed.all_reduce(found_inf, torch.distributed.ReduceOp.MAX)
+            self.optimizer.found_inf = found_inf
 
         def write(values: Tensor) -> None:
             losses = dict(zip(names, values, strict=True))

@@ -26,6 +26,7 @@ from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
 from ..interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
 from ..modeling.late import use_now
+from ..modeling.meta_arch import Guided
 from ..modeling.meta_arch.curves import PERIOD
 from ..run_files import CLASS_AP, EMA_RESULTS_FILE, RESULTS_FILE, write_text
 from . import full_disk
@@ -92,9 +93,10 @@ class Trainer(DefaultTrainer):
         hooks = [FirstProgress()]
         if cfg.SOLVER.CHECKPOINT_KEEP > 0:
             hooks.append(ThinCheckpoints(cfg))
-        if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0:
+        if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0 and cfg.DATASETS.TEST:
             hooks.append(KeepBest(self.checkpointer.model, cfg))
-        if cfg.VIS_PERIOD > 0:
+        # Detectron2's own detectors have pictures of their own for it.
+        if cfg.VIS_PERIOD > 0 and isinstance(self.checkpointer.model, Guided):
             hooks.append(AssignmentPictures(cfg))
         return hooks
 

@@ -14,6 +14,7 @@ from .schema import BASELINE
 from .student import T_80, quantile, two_sided_p
 
 _PLACE = ("config", "variant", "strategy")
+_MEANS = ("AP", "AP50", "AP75")  # over the classes
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
@@ -40,11 +41,12 @@ def answer(
     state = _running(questions["primary"], cells, finished)
     if state:
         return {"state": state}
-    primary = _compare(questions["primary"], rows)
+    classes = questions["primary"]["classes"]
+    primary = _compare(questions["primary"], rows, classes)
     secondary = []
     for question in questions["secondary"]:
         state = _running(question, cells, finished)
-        secondary.append(_nothing(question, state) if state else _compare(question, rows))
+        secondary.append(_nothing(question, state) if state else _compare(question, rows, classes))
     for comparison, p in zip(secondary, holm([c["p"] for c in secondary]), strict=True):
         comparison["p_holm"] = p
     state = verdict(primary, questions["decision"]["paper_gain"])
@@ -85,15 +87,22 @@ def _asked(question: Mapping[str, Any]) -> dict[str, str]:
     return {key: question[key] for key in ("metric", *_PLACE)}
 
 
-def _compare(question: Mapping[str, Any], rows: Sequence[dict]) -> dict[str, Any]:
-    """By the bootstrap where there is one of the metric, else by the runs' t-interval."""
+def _compare(
+    question: Mapping[str, Any], rows: Sequence[dict], classes: Collection[str]
+) -> dict[str, Any]:
+    """
+    By the bootstrap where there is one of the metric, else by the runs' t-interval, which there is
+    of a mean over some of the classes no more than that of a metric that the runs do not have.
+    """
     (row,) = (row for row in rows if all(row[key] == question[key] for key in _PLACE))
     metric, place = question["metric"], _asked(question)
     bootstrap = row.get("bootstrap", {}).get("metrics", {})
     if metric in bootstrap:
         return {**place, **bootstrap[metric], "interval": "bootstrap"}
     summary = row["metrics"].get(metric, {})
-    if "difference" not in summary:
+    of_classes = [name for name in row["metrics"] if name.startswith(CLASS_AP)]
+    of_others = metric in _MEANS and len(of_classes) != len(classes)
+    if "difference" not in summary or of_others:
         return _nothing(question, "none")
     mean, difference = summary["mean"], summary["difference"]
     baseline = mean - difference

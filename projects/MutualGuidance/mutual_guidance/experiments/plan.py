@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +14,21 @@ from ..config import load_config
 from ..data import check_datasets, register_datasets
 from ..engine.checks import check_values, check_weights
 from ..engine.precision import check_precision, slow_precision
-from ..engine.setup import resolve_schedule
+from ..engine.setup import known_classes, resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
-from ..run_files import checkpoint_files, flatten
+from ..evaluation.misalignment import MEASURES, STAGES
+from ..run_files import CLASS_AP, checkpoint_files, flatten
 from .grid import Cell
 from .records import is_finished, metrics_so_far, read_record
 from .schema import BASELINE
 
+_MISALIGNMENT = (
+    "suppressed",
+    *(f"{name}_{stage}" for name in ("found", *MEASURES) for stage in STAGES),
+)
+_METRIC = re.compile(
+    rf"AP(50|75|s|m|l)?(@\d+)?|{CLASS_AP}.+|assignment/.+|misalignment/({'|'.join(_MISALIGNMENT)})"
+)
 # What a run takes from its data sets, whatever its config says.
 _FROM_DATA = ("MODEL.RETINANET.NUM_CLASSES", "MODEL.FCOS.NUM_CLASSES")
 
@@ -57,9 +66,31 @@ def make_plans(
         key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER, cfg.MODEL.DEVICE))
         if key not in by_data:
             by_data[key] = _plan(cfg)
+            if questions:
+                _check_questions(questions, cfg)
         asked = questions if questions and cell.strategy != BASELINE else {}
         plans[cell] = replace(by_data[key], config={**config, **asked})
     return plans
+
+
+def _check_questions(questions: Mapping[str, Any], cfg: CfgNode) -> None:
+    """Raise ExperimentError for a class or a metric that no run will have."""
+    known, primary = known_classes(cfg), questions["primary"]
+    metrics = [question["metric"] for question in (primary, *questions["secondary"])]
+    classes = [*primary["classes"]]
+    classes += [m.removeprefix(CLASS_AP) for m in metrics if m.startswith(CLASS_AP)]
+    strange = [name for name in classes if known and name not in known]
+    if strange:
+        raise ExperimentError(
+            f"primary and secondary: {strange[0]} is no class of {cfg.DATASETS.TEST[0]}, whose are "
+            f"{', '.join(known)}"
+        )
+    unknown = [m for m in metrics if not _METRIC.fullmatch(m)]
+    if unknown:
+        raise ExperimentError(
+            f"primary and secondary: no run has a metric {unknown[0]}; there are AP, AP50, AP75, "
+            f"{CLASS_AP}CLASS and misalignment/ with {', '.join(_MISALIGNMENT)}"
+        )
 
 
 def fetch_weights(root: Path, plans: dict[Cell, Plan]) -> None:

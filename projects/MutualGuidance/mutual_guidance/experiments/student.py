@@ -20,11 +20,14 @@ def quantile(freedom: int) -> float:
 
 
 def two_sided_p(t: float, freedom: int) -> float:
-    """The chance of a t as far from 0 or farther, by Simpson's rule, to four digits."""
-    x = np.linspace(0.0, abs(t), 20_001)
-    density = (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+    """
+    The chance of a t as far from 0 or farther, by Simpson's rule, to four digits. Over the angle
+    whose tangent is t / sqrt(freedom) the density has no narrow peak, however large t is.
+    """
+    angles = np.linspace(math.atan(abs(t) / math.sqrt(freedom)), math.pi / 2, 2_001)
+    density = np.cos(angles).clip(min=0) ** (freedom - 1)
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2))
-    weights = np.ones_like(x)
+    weights = np.ones_like(angles)
     weights[1:-1:2], weights[2:-1:2] = 4, 2
-    inside = (weights * density).sum() * (x[1] - x[0]) / 3
-    return max(0.0, 1 - 2 * inside * scale / math.sqrt(freedom * math.pi))
+    outside = (weights * density).sum() * (angles[1] - angles[0]) / 3
+    return min(1.0, 2 * outside * scale / math.sqrt(math.pi))

@@ -23,7 +23,7 @@ class _OnItsWay:
         self.use = use
         self.event = torch.cuda.Event() if values.is_cuda else None
         if self.event is not None:
-            self.event.record()
+            self.event.record(torch.cuda.current_stream(values.device))
 
     def arrive(self) -> None:
         if self.event is not None:
