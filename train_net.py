@@ -83,6 +83,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.opts = [*args.pairs, *args.opts]
     if args.num_machines > 1 and args.dist_url == "auto":
         parser.error("--num-machines: name the first with --dist-url, as tcp://HOST:PORT")
+    if not 0 <= args.machine_rank < max(args.num_machines, 1):
+        parser.error(f"--machine-rank {args.machine_rank}: --num-machines is {args.num_machines}")
     return args
 
 

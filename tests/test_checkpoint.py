@@ -11,7 +11,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
 
-from mutual_guidance.checkpoint import Checkpointer, TorchvisionHandler
+from mutual_guidance.checkpoint import Checkpointer, TorchvisionHandler, is_torchvision
 from mutual_guidance.config import load_config
 from mutual_guidance.errors import CheckpointError
 from mutual_guidance.modeling import VGG16
@@ -77,6 +77,12 @@ def test_vgg16_equals_torchvisions(tmp_path):
 
 def test_weights_below_a_key_are_recognised(tmp_path):
     load(resnet18(), torchvision.models.resnet18(), tmp_path, key="model")
+
+
+def test_a_model_with_a_classifier_of_its_own_is_not_torchvisions():
+    own = {"backbone.stem.conv1.weight": torch.zeros(1), "classifier.weight": torch.zeros(1)}
+    assert not is_torchvision(own)
+    assert is_torchvision(torchvision.models.resnet18().state_dict())
 
 
 def test_model_without_a_trunk_is_refused(tmp_path):

@@ -125,6 +125,16 @@ def test_keys_and_values_as_a_person_types_them(tmp_path):
         load_config(CONFIG.replace("_R_18", "_R18"), [])
 
 
+def test_homes_and_variables_in_paths_of_a_yaml(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("RUNS", "/runs")
+    (tmp_path / "mine.yaml").write_text(
+        f"_BASE_: {CONFIG}\nOUTPUT_DIR: $RUNS/a\nMODEL: {{WEIGHTS: ~/a.pth}}"
+    )
+    cfg = load_config(tmp_path / "mine.yaml")
+    assert (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS) == ("/runs/a", "/home/me/a.pth")
+
+
 def test_iterations_of_the_command_line_win_over_epochs_of_the_file():
     assert load_config(CONFIG).SOLVER.EPOCHS == 12.0
     cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", "7"])

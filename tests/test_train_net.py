@@ -97,6 +97,9 @@ def test_pairs_stand_with_and_without_opts(capsys):
     with pytest.raises(SystemExit):
         script.parse_args(["--config-file", "c.yaml", "--num-machines", "2"])
     assert "name the first with --dist-url" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.parse_args(["--config-file", "c.yaml", "--num-gpus", "2", "--machine-rank", "1"])
+    assert "--machine-rank 1: --num-machines is 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

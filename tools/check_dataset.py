@@ -24,7 +24,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, build_a
 from tabulate import tabulate
 from torch import Tensor
 
-from mutual_guidance.arguments import Parser
+from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.data import Record, check_datasets
 from mutual_guidance.data.anchor_fit import (
     COVERED,
@@ -89,7 +89,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="with a NAME: whose anchors it is compared with, and whose data sets are registered",
     )
     parser.add_argument(
-        "--num-gpus", type=int, default=1, metavar="N", help="processes that the training will have"
+        "--num-gpus",
+        type=at_least_one,
+        default=1,
+        metavar="N",
+        help="processes that the training will have",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("output/check_dataset"), help="folder of the pictures"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mutual_guidance.arguments import Parser
 from mutual_guidance.errors import run_main
-from mutual_guidance.run_files import write_text
+from mutual_guidance.run_files import replace_file
 from mutual_guidance.visualization.report import read_run, render_report, run_labels
 
 
@@ -29,7 +29,9 @@ def write_report(args: argparse.Namespace) -> None:
     labels = run_labels(args.runs)
     runs = [read_run(f, label) for f, label in zip(args.runs, labels, strict=True)]
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.output, render_report(runs))
+    # Of names that are no UTF-8 the page has escapes.
+    page = render_report(runs).encode(errors="backslashreplace")
+    replace_file(args.output, lambda f: f.write(page))
     for _, sentence in (trouble for run in runs for trouble in run.troubles):
         print(f"warning: {sentence}")
     print(f"Report: {args.output}")

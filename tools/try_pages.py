@@ -104,7 +104,7 @@ class Reader:
             self.make(f"{TRAIN} OUTPUT_DIR {model} {opts}")
         if not whole:  # the checkpoint of an iteration that a short training does not reach
             final = self.home / "output" / "static" / "model_final.pth"
-            shutil.copy(final, final.with_name("model_0000149.pth"))
+            shutil.copy(final, final.with_name("model_0000299.pth"))
 
     def clone(self, name: str) -> Path:
         """The last commit, with the data sets that are at hand."""

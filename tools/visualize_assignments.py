@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 def visualize(args: argparse.Namespace) -> None:
     """Draw the images that were asked for with every checkpoint."""
     checkpoints = find_checkpoints(args)
-    output = args.output or checkpoints[-1].parent / ASSIGNMENTS_FOLDER
+    output = args.output or default_output(checkpoints[-1], args.strategies)
     config_file, _ = model_files(args)
     cfg = prepare(config_file, args.opts, data=("TRAIN",))
     images = find_images(cfg, args.images, args.image_ids)
@@ -67,8 +67,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="the two to compare (default: static and the config's)",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=Path, help=f"folder (default: {ASSIGNMENTS_FOLDER} beside the weights)"
-    )
+        "--output", type=Path,
+        help=f"folder (default: {ASSIGNMENTS_FOLDER} beside the weights, and with --strategies or "
+        "weights that are no checkpoint of the training one beside it)",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     check_model(parser, args)
     return args
@@ -81,6 +83,13 @@ def find_checkpoints(args: argparse.Namespace) -> list[Path]:
     if not found or not found[-1].is_file():
         raise InputError(f"{path} is no checkpoint, and no folder with any model_*.pth")
     return found
+
+
+def default_output(checkpoint: Path, strategies: list[str] | None) -> Path:
+    """The folder of the training's own pictures, for such; one of their own for others."""
+    is_own = str(checkpoint) in checkpoint_files(str(checkpoint.parent))
+    others = [*([] if is_own else [checkpoint.stem]), *(strategies or [])]
+    return checkpoint.parent / "_".join([ASSIGNMENTS_FOLDER, *others])
 
 
 def find_images(cfg: CfgNode, count: int, image_ids: list[str] | None) -> list[GroundTruthImage]:

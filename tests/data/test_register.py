@@ -44,6 +44,7 @@ def test_classes_may_be_left_out(voc, voc_entry):
         ({"name": 3}, "name must be text"),
         ({"root": ["a"]}, "root must be text"),
         ({"name": "a\x1b[2J"}, "a name without control characters"),
+        ({"classes": ["red", "smile \ud83d"]}, r"the name 'smile \\ud83d' has control"),
         ({"classes": ["red", "gr\x9been"]}, r"the name 'gr\\x9been' has control characters"),
     ],
 )

@@ -50,6 +50,11 @@ def test_what_a_thread_and_a_writer_meet_is_one_sentence(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_only_a_full_disk_needs_room():
+    with pytest.raises(OutputError, match="Permission denied; mend that, then go on"), told("run"):
+        raise OSError(errno.EACCES, "Permission denied")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kib", [2, 12, 120])  # config.yaml, then logs and results, a checkpoint
 def test_a_training_meets_a_full_disk(voc, tmp_path, kib):

@@ -123,6 +123,8 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "l2", "must be one of value, norm"),
         ("DATALOADER.SAMPLER_TRAIN", "Sampler", "must be one of TrainingSampler, "),
         ("DATALOADER.NUM_WORKERS", -1, "must be 0 or more, got -1"),
+        ("TEST.PRECISE_BN.NUM_ITER", 0, "must be 1 or more, got 0"),
+        ("SOLVER.MAX_WARMUP_SHARE", -0.5, "must be 0 or more, got -0.5"),
         ("INPUT.SQUARE_SIZE", -64, "must be 0 or more, got -64"),
         ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "all", "must be one of choice, range"),
         ("MODEL.RETINANET.BALANCED_L1_ALPHA", 0.0, "must be above 0, got 0.0"),
@@ -210,6 +212,18 @@ def test_a_set_of_data_must_be_named(voc, voc_entry):
             ["DATASETS.TEST", (), "DATASETS.TRAIN", (), "MODEL.WEIGHTS", CONFIG],
             weights="trained",
         )
+
+
+def test_weights_of_other_classes_are_not_evaluated(voc, voc_entry):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    opts = ["DATASETS.REGISTER", [voc_entry], "DATASETS.TEST", (voc_entry["name"],)]
+    opts += ["DATASETS.TRAIN", (), "MODEL.WEIGHTS", CONFIG]
+    for classes in ([], ["red", "green", "blue"]):
+        prepare(CONFIG, [*opts, "DATASETS.CLASSES", classes], data=("TEST",), weights="trained")
+    other = [*opts, "DATASETS.CLASSES", ["green", "red", "blue"]]
+    prepare(CONFIG, other, data=("TEST",))  # a new training may have other classes
+    with pytest.raises(ConfigError, match="classes green, red, blue .*, but the data sets have"):
+        prepare(CONFIG, other, data=("TEST",), weights="trained")
 
 
 def test_a_frozen_config_of_a_training(voc, voc_entry):

@@ -31,6 +31,12 @@ def test_writes_the_page_and_tells_what_is_missing(report, tmp_path, capsys):
     assert done == f"Report: {page}"
 
 
+def test_names_that_are_no_utf8_stand_as_escapes(report, tmp_path):
+    run = write_run(tmp_path / "caf\udce9")
+    report(run, "--output", tmp_path / "page.html")
+    assert "caf\\udce9" in (tmp_path / "page.html").read_text()
+
+
 def test_errors_are_one_sentence(report, tmp_path):
     with pytest.raises(SystemExit, match=r"^error: .*nowhere is no output folder of a run"):
         report(tmp_path / "nowhere")

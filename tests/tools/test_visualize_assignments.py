@@ -59,6 +59,13 @@ def test_a_folder_of_checkpoints_becomes_films(tool, run, opts, capsys):
     assert "of the same iteration as" in told.out + told.err
 
 
+def test_pictures_that_are_not_the_trainings_have_another_folder(tool, run):
+    own, ema = run / "model_final.pth", run / "model_ema_final.pth"
+    assert tool.default_output(own, None) == run / "visualization" / "assignments"
+    assert tool.default_output(ema, None).name == "assignments_model_ema_final"
+    assert tool.default_output(own, ["static", "atss"]).name == "assignments_static_atss"
+
+
 def test_chosen_images_of_one_checkpoint(tool, run, opts, tmp_path, capsys):
     weights = str(run / "model_0000009.pth")
     tool.main(["--config-file", CONFIG, "--weights", weights, "--image-ids", "c", "a",

@@ -4,7 +4,7 @@ from detectron2.data import DatasetCatalog
 from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
 from mutual_guidance.errors import DatasetError
-from mutual_guidance.visualization import first_annotated, load_image, with_ids
+from mutual_guidance.visualization import first_annotated, images, load_image, with_ids
 from tests.conftest import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
@@ -36,6 +36,13 @@ def test_crowds_are_no_objects(dataset, monkeypatch):
         annotation["iscrowd"] = 1
     monkeypatch.setattr(DatasetCatalog, "get", lambda _: records)
     assert stems(first_annotated([dataset], 9)) == ["b"]
+
+
+def test_names_that_are_no_utf8_are_shown_as_escapes(dataset, monkeypatch):
+    (record,) = first_annotated([dataset], 1)
+    config = load_config(CONFIG, ["INPUT.SQUARE_SIZE", 64])
+    monkeypatch.setattr(images, "_stem", lambda record: "caf\udce9")
+    assert load_image(config, record).name == "caf\\udce9"
 
 
 def test_with_ids(dataset):

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from mutual_guidance.errors import CheckpointError
+from mutual_guidance.errors import CheckpointError, InputError
 from mutual_guidance.visualization import load_weights
 from mutual_guidance.visualization.labelling import evaluation_mode, predict
 
@@ -54,3 +54,8 @@ def test_weights(tmp_path):
     ):
         with pytest.raises(CheckpointError, match=message):
             load_weights(detector, tmp_path / f"{name}.pth")
+
+
+def test_a_detector_without_labels_is_refused(tmp_path):
+    with pytest.raises(InputError, match="a Linear has no labels of its own to draw"):
+        load_weights(torch.nn.Linear(1, 1), tmp_path / "any.pth")

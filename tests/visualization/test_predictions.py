@@ -29,6 +29,11 @@ def test_large_images_are_drawn_small(found):
     assert lit[:, 1].min() / drawn.width == pytest.approx(0.1, abs=0.01)
 
 
+def test_names_of_classes_are_no_mathematics(found):
+    metadata = Metadata().set(thing_classes=["cost$_$1"])
+    assert draw_predictions(np.zeros((30, 60, 3), np.uint8), found, metadata).size == (60, 30)
+
+
 def test_small_images_stay_as_they_are():
     pixels = np.zeros((MAX_SIDE, 3, 3), np.uint8)
     assert bounded(pixels) is pixels

@@ -29,6 +29,7 @@ _RESNET_NAMES = (
     (r"downsample\.1", "shortcut.norm"),
     (r"bn(\d)", r"conv\1.norm"),
 )
+_FIRST_LAYERS = frozenset({"conv1.weight", "features.0.weight"})
 _CLASSIFIER = re.compile(r"^(fc|classifier)\.")
 # Of the trunk's weights in what is loaded: of a ResNet-50, 56 % fit a ResNet-18.
 _LEAST_SHARE = 0.75
@@ -225,8 +226,9 @@ def misfit(state: Any, part: Any) -> str | None:
 
 
 def is_torchvision(state_dict: dict[str, Tensor]) -> bool:
-    """Whether the weights are those of torchvision's ResNet or VGG."""
-    return any(_CLASSIFIER.match(name) for name in state_dict)
+    """Whether the weights are those of torchvision's ResNet or VGG, from first layer to last."""
+    begins = not _FIRST_LAYERS.isdisjoint(state_dict)
+    return begins and any(_CLASSIFIER.match(name) for name in state_dict)
 
 
 def rename_torchvision(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -152,11 +152,17 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
         raise ConfigError(
             f"config {path} with {list(opts) or 'no overrides'}: {_explained(reason, known)}"
         ) from error
+    cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = map(_expanded, (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS))
     given = [key for key, _ in pairs]
     solver = cfg.SOLVER
     if "SOLVER.MAX_ITER" in given and "SOLVER.EPOCHS" not in given and solver.MAX_ITER > 0:
         solver.EPOCHS = 0.0  # what is typed wins over the file
     return cfg
+
+
+def _expanded(path: str) -> str:
+    """With the values of ~ and of variables, which a YAML does not expand as a shell does."""
+    return os.path.expandvars(os.path.expanduser(path))
 
 
 def _merge_file(cfg: CN, path: str) -> None:

@@ -78,8 +78,11 @@ def sentence(error: Exception) -> str:
 
 
 def has_controls(name: str) -> bool:
-    """Whether a name has control characters, which may steer a terminal and break a table."""
-    return any(unicodedata.category(c) == "Cc" for c in name)
+    """
+    Whether a name has control characters, which may steer a terminal and break a table, or halves
+    of characters, which no file of text holds.
+    """
+    return any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
 
 
 def printable(text: str) -> str:

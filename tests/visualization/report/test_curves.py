@@ -20,6 +20,11 @@ EXPLAINED = {
         "Misalignment",
         "IoU lost to misalignment, before NMS.",
     ),
+    "loss_fcos_loc": ("Losses", "Loss of the boxes, for each positive."),
+    "bbox/AP50@300": (
+        "Test set",
+        "The same with the best 300 detections of a class in an image instead of 100.",
+    ),
     "mystery": ("Others", ""),
 }
 

@@ -1,8 +1,9 @@
 import re
 
 import pytest
+from matplotlib.axes import Axes
 
-from mutual_guidance.visualization.report import read_run, render_report
+from mutual_guidance.visualization.report import figures, read_run, render_report
 from mutual_guidance.visualization.report.page import (
     TABS,
     about_table,
@@ -100,6 +101,16 @@ def test_everything_is_inside_and_escaped(runs):
     assert "http" not in re.sub(r'"data:[^"]*"|http-equiv', "", page)
     assert all(f'<section id="{tab}"' in page for tab in TABS)
     assert "disagreement 0.00" in page
+
+
+def test_names_that_begin_with_an_underscore_are_in_the_legends():
+    values = {"_static": {1: 0.5, 2: 0.6}, "guided": {1: 0.5, 2: 0.7}}
+    with pytest.MonkeyPatch.context() as patch:
+        legends = []
+        show = Axes.legend
+        patch.setattr(Axes, "legend", lambda axes, **kw: legends.append(show(axes, **kw)))
+        figures.curve(values, "AP")
+    assert [text.get_text() for text in legends[0].get_texts()] == [" _static", "guided"]
 
 
 def test_what_is_wrong_is_said_in_its_place(run_folder):

@@ -39,13 +39,18 @@ def check_values(cfg: CfgNode) -> None:
     if cfg.INPUT.SQUARE_SIZE and cfg.INPUT.SSD_AUGMENTATION:
         what = "INPUT.FORMAT, with INPUT.SSD_AUGMENTATION,"
         _check_choice(what, cfg.INPUT.FORMAT, ("BGR", "RGB"))
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        _check_least("TEST.PRECISE_BN.NUM_ITER", cfg.TEST.PRECISE_BN.NUM_ITER, 1)
     check_detector(cfg)
 
 
 def _check_solver(solver: CfgNode) -> None:
     for key in ("IMS_PER_BATCH", "CHECKPOINT_PERIOD"):
         _check_least(f"SOLVER.{key}", solver[key], 1)
-    for key in ("HANG_SECONDS", "MOMENTUM", "WEIGHT_DECAY", "CHECKPOINT_KEEP", "WARMUP_ITERS"):
+    for key in (
+        "HANG_SECONDS", "MOMENTUM", "WEIGHT_DECAY", "CHECKPOINT_KEEP", "WARMUP_ITERS",
+        "MAX_WARMUP_SHARE",
+    ):  # fmt: skip
         _check_least(f"SOLVER.{key}", solver[key], 0)
     if solver.EPOCHS <= 0:
         _check_least("SOLVER.MAX_ITER, where SOLVER.EPOCHS is 0,", solver.MAX_ITER, 1)

@@ -56,4 +56,5 @@ class EMAHook(HookBase):
             self._save()
 
     def _save(self) -> None:
-        Checkpointer(self.ema.module, self.folder).save("model_ema_final")
+        last = self.trainer.max_iter - 1
+        Checkpointer(self.ema.module, self.folder).save("model_ema_final", iteration=last)

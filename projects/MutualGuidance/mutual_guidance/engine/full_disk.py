@@ -1,6 +1,7 @@
 """A full disk, told in one sentence however many writers meet it."""
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -23,9 +24,11 @@ def told(folder: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room, then go on" if is_full else "mend that, then go on"
         raise OutputError(
-            f"{error.filename or folder} cannot be written: {error.strerror or error}; make room, "
-            "then go on with --resume"
+            f"{error.filename or folder} cannot be written: {error.strerror or error}; {remedy} "
+            "with --resume"
         ) from error
     finally:
         threading.excepthook = hook

@@ -111,8 +111,15 @@ def prepare(
     if needs_classes and not (train or test or known_classes(cfg)):
         train = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN][:1]
     check_datasets(train, test, folder)
+    trained_for = list(cfg.DATASETS.CLASSES) if weights == "trained" else []
     if needs_classes:
         resolve_classes(cfg)
+    if trained_for not in ([], cfg.DATASETS.CLASSES):
+        raise ConfigError(
+            f"MODEL.WEIGHTS are of a training for the classes {', '.join(trained_for)} "
+            f"(DATASETS.CLASSES of {config_file}), but the data sets have "
+            f"{', '.join(cfg.DATASETS.CLASSES)}"
+        )
     if for_training and "TRAIN" in data:
         resolve_schedule(cfg)
     cfg.freeze()
@@ -186,7 +193,8 @@ def resolve_classes(cfg: CfgNode) -> None:
             )
     cfg.DATASETS.CLASSES = classes
     cfg.DATASETS.CATEGORY_IDS = _known_ids(cfg)
-    cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.FCOS.NUM_CLASSES = len(classes)
+    for detector in (cfg.MODEL.RETINANET, cfg.MODEL.FCOS, cfg.MODEL.ROI_HEADS):
+        detector.NUM_CLASSES = len(classes)
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
 
 

@@ -24,7 +24,7 @@ from ..data.images import has_image_suffix
 from ..data.inputs import check_opencv_name
 from ..errors import InputError
 from ..run_files import replace_file
-from ..visualization.predictions import draw_predictions, scaled
+from ..visualization.predictions import draw_predictions, drawn_by
 
 # A name that is no UTF-8 comes back from these files byte by byte with os.fsencode.
 _TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -242,10 +242,8 @@ class DrawnVideo(Writer):
         yield self._path
 
     def add(self, name: str, instances: Instances, pixels: np.ndarray | None) -> None:
-        drawn = self._visualizer.draw_instance_predictions(
-            pixels[:, :, ::-1], scaled(instances, pixels)
-        )
-        frame = np.ascontiguousarray(drawn.get_image()[:, :, ::-1])
+        drawn = drawn_by(self._visualizer, instances, pixels)
+        frame = np.ascontiguousarray(drawn[:, :, ::-1])
         if self._writer is None:
             self._open(frame)
         if frame.shape[:2] != self._size:  # a stream may change it; OpenCV would drop the frame

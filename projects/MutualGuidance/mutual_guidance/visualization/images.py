@@ -14,13 +14,13 @@ from detectron2.data import transforms as T
 
 from ..data.augmentation import build_augmentations
 from ..data.images import read_image
-from ..errors import DatasetError
+from ..errors import DatasetError, printable
 
 
 class GroundTruthImage(NamedTuple):
     """An image as a detector sees it in testing, with its ground truth."""
 
-    name: str  # stem of the file
+    name: str  # stem of the file; what cannot be printed of it stands as escapes
     pixels: np.ndarray  # (H, W, 3) uint8, RGB
     inputs: dict  # of a detector: image (3, H, W) and instances
 
@@ -75,7 +75,7 @@ def load_image(cfg: CfgNode, record: dict) -> GroundTruthImage:
     ]
     instances = utils.annotations_to_instances(objects, image.shape[:2])
     return GroundTruthImage(
-        name=_stem(record),
+        name=printable(_stem(record)),
         pixels=utils.convert_image_to_rgb(image, cfg.INPUT.FORMAT).astype(np.uint8),
         inputs={
             "image": torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))),

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..assignment import Assignment
 from ..checkpoint import Checkpointer
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 from ..modeling.meta_arch import DensePredictions, Guided, ground_truths
 
 
@@ -21,8 +21,12 @@ def load_weights(detector: Guided, path: str | os.PathLike) -> int:
         Its iteration, 0 where it knows none.
 
     Raises:
+        InputError: the detector is none of the project's.
         CheckpointError: the file is missing, unreadable or of another architecture.
     """
+    if not isinstance(detector, Guided):
+        name = type(detector).__name__
+        raise InputError(f"a {name} has no labels of its own to draw: only the project's detectors")
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: there is no such file of weights")
     checkpointer = Checkpointer(detector)

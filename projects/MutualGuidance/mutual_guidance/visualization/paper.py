@@ -43,7 +43,8 @@ def draw_candidates(
     """Figure 2: the rows of :func:`candidate_rows` on the image and as a table."""
     figure = Figure(figsize=(13, 1.2 + max(4.5, 0.3 * len(rows))), layout="constrained")
     picture, table = figure.subplots(1, 2, width_ratios=(4, 6))
-    figure.suptitle(f"{image.name}, object {gt_index}, σ = {detector.matcher.sigma:g}")
+    title = f"{image.name}, object {gt_index}, σ = {detector.matcher.sigma:g}"
+    figure.suptitle(title, parse_math=False)
     _draw_boxes(picture, image, gt_index, rows)
     _draw_table(table, detector, rows)
     return figure

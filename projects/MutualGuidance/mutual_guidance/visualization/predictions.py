@@ -1,9 +1,11 @@
 """An image with the boxes that were found in it, drawn by Detectron2 at a bounded size."""
 
 import cv2
+import matplotlib
 import numpy as np
 from detectron2.data import Metadata
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
@@ -45,5 +47,15 @@ def draw_predictions(pixels: np.ndarray, instances: Instances, metadata: Metadat
     """
     pixels = bounded(pixels)
     visualizer = Visualizer(pixels[:, :, ::-1], metadata)
-    drawn = visualizer.draw_instance_predictions(scaled(instances, pixels))
-    return Image.fromarray(drawn.get_image())
+    return Image.fromarray(drawn_by(visualizer, instances, pixels))
+
+
+def drawn_by(
+    visualizer: Visualizer | VideoVisualizer, instances: Instances, pixels: np.ndarray
+) -> np.ndarray:
+    """The image (H, W, 3), RGB, that one of Detectron2's visualizers makes of ``pixels``, BGR."""
+    own = [] if isinstance(visualizer, Visualizer) else [pixels[:, :, ::-1]]
+    # Names of classes are text, never mathematics.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        drawn = visualizer.draw_instance_predictions(*own, scaled(instances, pixels))
+        return drawn.get_image()

@@ -1,6 +1,7 @@
 """What stands on top of the report: of each run what it trained, on what, when and how."""
 
 import statistics
+from typing import Any
 
 from .runs import Run
 
@@ -25,13 +26,18 @@ def _detector(run: Run) -> str | None:
 
 
 def _data(run: Run) -> str | None:
-    names = [", ".join(run.config.get(f"DATASETS.{k}", ())) for k in ("TRAIN", "TEST")]
+    names = [_listed(run.config.get(f"DATASETS.{k}", ())) for k in ("TRAIN", "TEST")]
     classes = run.config.get("DATASETS.CLASSES", ())
     if not any(names):
         return None
     text = f"trained on {names[0] or 'nothing'}, tested on {names[1] or 'nothing'}"
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     return f"{text}; {len(classes)} classes: {shown}" if classes else text
+
+
+def _listed(names: Any) -> str:
+    """Of a key that a person may have edited."""
+    return ", ".join(map(str, names)) if isinstance(names, (list, tuple)) else str(names)
 
 
 def _training(run: Run) -> str | None:

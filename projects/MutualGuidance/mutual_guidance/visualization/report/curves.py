@@ -13,9 +13,9 @@ _TASKS = {"cls": "classification", "loc": "localisation"}
 # what the pattern finds in the name.
 _MEANINGS = (
     ("Losses", r"total_loss", "Sum of all losses."),
-    ("Losses", r"loss_cls", "Focal loss of the class scores, for each positive."),
-    ("Losses", r"loss_box_reg", "Loss of the boxes, for each positive."),
-    ("Losses", r"loss_(?:ctr|centerness)", "Loss of the predicted centerness."),
+    ("Losses", r"loss_(?:fcos_)?cls", "Focal loss of the class scores, for each positive."),
+    ("Losses", r"loss_(?:box_reg|fcos_loc)", "Loss of the boxes, for each positive."),
+    ("Losses", r"loss_fcos_ctr", "Loss of the predicted centerness."),
     ("Losses", r"lr", "Learning rate: the warm-up, then the schedule."),
     ("Test set", r"(?:.*/)?ema/.*AP(.*)", "AP{} of the moving average of the weights (EMA), in %."),
     (
@@ -27,6 +27,11 @@ _MEANINGS = (
         "Test set",
         r"(?!ema/)(?:.*/)?AP(\d\d)",
         "Average precision at an IoU threshold of 0.{}, in %.",
+    ),
+    (
+        "Test set",
+        r"(?!ema/)(?:.*/)?AP(?:\d\d|[sml])?@(\d+)",
+        "The same with the best {} detections of a class in an image instead of 100.",
     ),
     ("Test set", r"(?!ema/)(?:.*/)?AP([sml])", "AP of COCO's objects of size {}, in %."),
     ("Labels", r"assignment/agreement", "Share of the positives that both tasks have in common."),

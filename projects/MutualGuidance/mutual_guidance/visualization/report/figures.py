@@ -21,6 +21,11 @@ _MAX_POINTS = 500
 _FEW_POINTS = 12
 
 
+def legend_label(name: str) -> str:
+    """A name as Matplotlib shows it, which leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
 def chart(draw: Callable[[Axes], None], height: float = 2.6, width: float = 4.2) -> str:
     """The data URI of what ``draw`` draws; sides in inches."""
     with matplotlib.rc_context(_STYLE):
@@ -48,7 +53,7 @@ def bars(values: dict[str, dict[str, float]], names: list[str]) -> str:
                 axes.barh(y, value if defined else 0, thickness, color=f"C{i}")
                 axes.annotate(f" {value:.1f}" if defined else " –", (value if defined else 0, y))
                 axes.texts[-1].set_verticalalignment("center")
-            axes.barh(0, 0, color=f"C{i}", label=run)
+            axes.barh(0, 0, color=f"C{i}", label=legend_label(run))
         axes.set(yticks=range(len(names)), yticklabels=names, xlabel="AP (%)")
         axes.invert_yaxis()
         axes.margins(x=0.15)
@@ -67,7 +72,8 @@ def curve(runs: dict[str, dict[int, float]], name: str) -> str:
             if not points:
                 continue
             style = ".-" if len(points) <= _FEW_POINTS else "-"
-            axes.plot(*zip(*points, strict=True), style, color=f"C{i}", label=run, linewidth=1.2)
+            label = legend_label(run)
+            axes.plot(*zip(*points, strict=True), style, color=f"C{i}", label=label, linewidth=1.2)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("iteration")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -87,7 +93,7 @@ def lines(
         for name, points in series.items():
             points = thinned(list(zip(*points, strict=True)), _MAX_POINTS)
             xs, ys = zip(*points, strict=True) if points else ((), ())
-            axes.plot(xs, ys, label=name, linewidth=1.2)
+            axes.plot(xs, ys, label=legend_label(name), linewidth=1.2)
         if mark >= 0:
             axes.axvline(mark, color="#888", linestyle=":", linewidth=1)
         axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.02))

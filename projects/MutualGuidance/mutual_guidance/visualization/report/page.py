@@ -170,9 +170,9 @@ def _misalignment_on(dataset: str, runs: list[Run]) -> Result:
             values = [by_stage[stage]["found"], *means, suppressed]
             rows.append([run, f"{stage} NMS", *(_number(v, ".3f") for v in values)])
     headers = ["run", "", "share with a prediction", *MEASURES.values(), "best one suppressed"]
+    shown = {figures.legend_label(run): by_stage for run, by_stage in details.items()}
     charts = [
-        (f"misalignment on {dataset}", figures.chart(partial(draw, runs=details)))
-        for draw in PANELS
+        (f"misalignment on {dataset}", figures.chart(partial(draw, runs=shown))) for draw in PANELS
     ]
     return Result(dataset, Table(headers, rows), charts)
 

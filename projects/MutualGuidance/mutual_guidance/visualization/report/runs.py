@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ...errors import InputError, UserError
+from ...errors import InputError, UserError, printable
 from ...evaluation import misalignment
 from ...run_files import EMA_RESULTS_FILE, METRICS_FILE, RESULTS_FILE
 from .. import ASSIGNMENTS_FOLDER
@@ -72,7 +72,7 @@ def run_labels(folders: Sequence[Path]) -> list[str]:
     if len(set(paths)) < len(paths):
         raise InputError(f"the same run is given twice: {', '.join(map(str, folders))}")
     common = os.path.commonpath([path.parent for path in paths])
-    return [path.relative_to(common).as_posix() for path in paths]
+    return [printable(path.relative_to(common).as_posix()) for path in paths]
 
 
 def read_run(folder: Path, label: str) -> Run:
