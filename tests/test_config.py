@@ -133,6 +133,13 @@ def test_homes_and_variables_in_paths_of_a_yaml(tmp_path, monkeypatch):
     )
     cfg = load_config(tmp_path / "mine.yaml")
     assert (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS) == ("/runs/a", "/home/me/a.pth")
+    cfg = load_config(tmp_path / "mine.yaml", ["OUTPUT_DIR", "a$RUNS"])  # as the shell gave it
+    assert cfg.OUTPUT_DIR == "a$RUNS"
+    (tmp_path / "mine.yaml").write_text(f"_BASE_: {CONFIG}\nMODEL: {{WEIGHTS: }}")
+    assert not load_config(tmp_path / "mine.yaml").MODEL.WEIGHTS
+    (tmp_path / "mine.yaml").write_text(f"_BASE_: {CONFIG}x")
+    with pytest.raises(ConfigError, match="_BASE_ of .*mine.yaml: there is no file .*x; did you"):
+        load_config(tmp_path / "mine.yaml")
 
 
 def test_iterations_of_the_command_line_win_over_epochs_of_the_file():

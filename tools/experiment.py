@@ -28,6 +28,7 @@ from mutual_guidance.experiments.grid import (
 )
 from mutual_guidance.experiments.intervals import Intervals
 from mutual_guidance.experiments.kept import collect_runs, read_results, restore
+from mutual_guidance.experiments.page import verdict_section
 from mutual_guidance.experiments.plan import Plan, fetch_weights, make_plans, seconds_per_image
 from mutual_guidance.experiments.records import (
     check_folders,
@@ -194,6 +195,8 @@ def save_results(experiment: Experiment, plans: dict[Cell, Plan], path: Path, fo
     write_json(folder / "results.json", result)
     write_text(folder / "results.csv", to_csv(rows))
     text = markdown(rows, source) if rows else "No run is finished yet."
+    if questions:
+        text = f"{verdict_section(result)}\n\n{text}"
     if missing:
         text += f"\n\n{len(missing)} of {len(experiment.cells)} runs are not finished."
     write_text(folder / "results.md", text + "\n")

@@ -28,6 +28,7 @@ from mutual_guidance.arguments import Parser, add_model, check_model
 from mutual_guidance.data import check_datasets
 from mutual_guidance.data.inputs import find_images
 from mutual_guidance.engine import Predictor, Trainer
+from mutual_guidance.engine.setup import check_classes
 from mutual_guidance.errors import DatasetError, ExportError, run_main
 from mutual_guidance.export import (
     DetectorGraph,
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
     check_size(model, size)
     if args.evaluate:
         check_datasets(list(cfg.DATASETS.TEST))
+        check_classes(cfg)
     batch, what = verification_batch(predictor, images)
     suppression = Suppression.of_model(model, size)
     graph = DetectorGraph(model, suppression if args.nms else None)

@@ -10,6 +10,7 @@ into an animated GIF.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
@@ -87,7 +88,7 @@ def find_checkpoints(args: argparse.Namespace) -> list[Path]:
 
 def default_output(checkpoint: Path, strategies: list[str] | None) -> Path:
     """The folder of the training's own pictures, for such; one of their own for others."""
-    is_own = str(checkpoint) in checkpoint_files(str(checkpoint.parent))
+    is_own = checkpoint.name in map(os.path.basename, checkpoint_files(str(checkpoint.parent)))
     others = [*([] if is_own else [checkpoint.stem]), *(strategies or [])]
     return checkpoint.parent / "_".join([ASSIGNMENTS_FOLDER, *others])
 

@@ -174,6 +174,13 @@ def test_image_that_turned_bad_is_named(record, augmented):
         mapper(SSD_AUGMENTATION=augmented)(record)
 
 
+def test_a_line_of_pixels_that_nothing_is_left_of_is_named(tmp_path):
+    cv2.imwrite(str(tmp_path / "line.png"), np.zeros((1, 3000, 3), np.uint8))
+    record = {"file_name": str(tmp_path / "line.png"), "height": 1, "width": 3000}
+    with pytest.raises(DatasetError, match=r"line\.png cannot be used: height and width must be"):
+        mapper(is_train=False, SQUARE_SIZE=0)(record)
+
+
 def test_expansion(record):
     transform = ExpandTransform(2, 1, 3, 4, color=(10.2, 20, 30))
     image = transform.apply_image(np.full((5, 6, 3), 200, np.uint8))

@@ -81,7 +81,7 @@ def test_labels_that_are_there_but_not_read_are_told(yolo):
     faults = {f.file.rsplit("/", 1)[1]: f.reason for f in yolo.load()[1] if f.effect == STOPS}
     assert faults == {
         "b.txt": "label file is a link that leads nowhere",
-        "c.TXT": "the image of these labels is missing",
+        "c.TXT": "labels must end with .txt in small letters",
     }
 
 
@@ -271,7 +271,7 @@ def test_bad_names_are_refused(yolo, text, message):
 
 
 def test_missing_names_are_named(yolo):
-    with pytest.raises(DatasetError, match=r"none\.yaml is missing: put it there, or list"):
+    with pytest.raises(DatasetError, match=r"none\.yaml is missing: check root .*, or give"):
         read_names(str(yolo.root / "none.yaml"))
 
 
@@ -290,8 +290,17 @@ def test_splits_of_data_yaml(yolo, text, expected):
     (yolo.root / "data.yaml").write_text(f"names: [red]\n{text}")
     paths = split_sources(str(yolo.root / "data.yaml"), "val")
     assert paths == [str(yolo.root / e) for e in expected]
-    with pytest.raises(DatasetError, match="its 'train' is None; .*it has val"):
+    with pytest.raises(DatasetError, match="data.yaml: no 'train'; .*it has val"):
         split_sources(str(yolo.root / "data.yaml"), "train")
+
+
+def test_a_split_that_is_not_there_is_told_as_data_yaml_has_it(yolo):
+    (yolo.root / "data.yaml").write_text("names: [red]\nval: ../valid/images\ntest:")
+    path = str(yolo.root / "data.yaml")
+    with pytest.raises(DatasetError, match=r"val: \.\./valid/images is missing: it would be /"):
+        split_sources(path, "val")
+    with pytest.raises(DatasetError, match="its 'test' is None; expected"):
+        split_sources(path, "test")
 
 
 def test_a_split_of_data_yaml_is_trained_on(yolo, monkeypatch):

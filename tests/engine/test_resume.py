@@ -39,6 +39,13 @@ def test_other_classes_are_refused(run):
         keep_to_run(cfg, path)
 
 
+def test_another_data_set_is_refused(run):
+    path, cfg = run
+    cfg.DATASETS.TRAIN = ("others",)
+    with pytest.raises(ConfigError, match="data sets of the training are others, but .* says sha"):
+        keep_to_run(cfg, path)
+
+
 def test_a_run_without_or_with_a_torn_config(run, tmp_path):
     _, cfg = run
     assert keep_to_run(cfg, str(tmp_path / "none.yaml")) == cfg

@@ -116,7 +116,7 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("SOLVER.HANG_SECONDS", -1.0, "must be 0 or more, got -1.0"),
         ("SOLVER.CHECKPOINT_PERIOD", 0, "must be 1 or more, got 0"),
         ("SOLVER.BASE_LR", 0.0, "must be above 0, got 0.0"),
-        ("SOLVER.BASE_LR", 1e-7, "cosine begins .* must be 1e-06 or more, got 1e-07"),
+        ("SOLVER.MOMENTUM", None, "must be 0 or more, got None"),
         ("SOLVER.WEIGHT_DECAY", -1.0, "must be 0 or more"),
         ("SOLVER.LR_SCHEDULER_NAME", "Cosine", "must be one of WarmupMultiStepLR, "),
         ("SOLVER.WARMUP_METHOD", "cubic", "must be one of constant, linear, got 'cubic'"),
@@ -221,9 +221,26 @@ def test_weights_of_other_classes_are_not_evaluated(voc, voc_entry):
     for classes in ([], ["red", "green", "blue"]):
         prepare(CONFIG, [*opts, "DATASETS.CLASSES", classes], data=("TEST",), weights="trained")
     other = [*opts, "DATASETS.CLASSES", ["green", "red", "blue"]]
-    prepare(CONFIG, other, data=("TEST",))  # a new training may have other classes
-    with pytest.raises(ConfigError, match="classes green, red, blue .*, but the data sets have"):
-        prepare(CONFIG, other, data=("TEST",), weights="trained")
+    for weights in ("trained", "any"):  # any with --resume
+        with pytest.raises(ConfigError, match="classes green, red, blue .*, but the data sets"):
+            prepare(CONFIG, other, data=("TEST",), weights=weights, for_training=True)
+    new = [*other, "DATASETS.TRAIN", (voc_entry["name"],), "DATASETS.CATEGORY_IDS", [3, 7]]
+    cfg = prepare(CONFIG, new, data=("TRAIN", "TEST"), for_training=True)
+    assert cfg.DATASETS.CLASSES == ["red", "green", "blue"] and cfg.DATASETS.CATEGORY_IDS == []
+
+
+def test_values_of_a_training_do_not_stop_an_evaluation():
+    cfg = load_config(CONFIG, ["SOLVER.CHECKPOINT_KEEP", -1, "SOLVER.BASE_LR", 0.0])
+    check_values(cfg, for_training=False)
+    with pytest.raises(ConfigError, match="CHECKPOINT_KEEP must be 0 or more"):
+        check_values(cfg)
+
+
+def test_the_cosine_ends_below_the_learning_rate_of_the_batch():
+    cfg = load_config(CONFIG, ["SOLVER.BASE_LR", 1e-5, "SOLVER.IMS_PER_BATCH", 1])
+    cfg.SOLVER.EPOCHS, cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0.0, 64
+    with pytest.raises(ConfigError, match="ends at SOLVER.BASE_LR_END 1e-06, .* rate, 1.5625e-07"):
+        resolve_schedule(cfg)
 
 
 def test_a_frozen_config_of_a_training(voc, voc_entry):

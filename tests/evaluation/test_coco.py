@@ -27,14 +27,15 @@ SIDE = 160
 def dataset(tmp_path):
     """A writer of a JSON file of two images and two classes that registers it."""
 
-    def write(annotations):
+    def write(annotations, more=()):
         for name in ("a.png", "b.png"):
             cv2.imwrite(str(tmp_path / name), np.zeros((SIDE, SIDE, 3), np.uint8))
         images = [
             {"id": i, "file_name": name, "width": SIDE, "height": SIDE}
             for i, name in ((7, "b.png"), (3, "a.png"))
         ]
-        categories = [{"id": 5, "name": "cat"}, {"id": 9, "name": "dog"}]
+        names = {5: "cat", 9: "dog", **dict(more)}
+        categories = [{"id": i, "name": name} for i, name in names.items()]
         content = {"images": images, "categories": categories, "annotations": annotations}
         (tmp_path / "a.json").write_text(json.dumps(content))
         entry = {"name": f"coco_{uuid.uuid4().hex}", "format": "coco", "root": str(tmp_path),
@@ -142,7 +143,8 @@ def test_what_training_dropped_or_named_oddly_is_not_held_against_a_detector(dat
 
 
 def test_a_class_without_a_category_takes_the_id_of_no_other(dataset, tmp_path):
-    name = dataset([annotation(3, [10, 10, 40, 40]), annotation(7, [9, 10, 50, 40], 9)])
+    annotations = [annotation(3, [10, 10, 40, 40]), annotation(7, [9, 10, 50, 40], 9)]
+    name = dataset(annotations, {10: "horse"})
     root = MetadataCatalog.get(name).dirname
     entry = {"name": f"{name}_more", "format": "coco", "root": root, "annotations": "a.json",
              "images": ".", "classes": ["bird", "cat", "dog"]}  # fmt: skip
@@ -152,7 +154,7 @@ def test_a_class_without_a_category_takes_the_id_of_no_other(dataset, tmp_path):
     (file,) = (tmp_path / "inference").glob("*/coco_instances_results.json")
     assert [r["category_id"] for r in json.loads(file.read_text())] == [5, 9]
     ids = MetadataCatalog.get(entry["name"]).thing_dataset_id_to_contiguous_id
-    assert ids == {10: 0, 5: 1, 9: 2}
+    assert ids == {11: 0, 5: 1, 9: 2}
 
 
 def test_a_run_without_a_detection_has_an_ap_of_0(dataset, tmp_path):

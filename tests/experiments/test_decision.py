@@ -91,7 +91,8 @@ def test_the_primary_decides_and_the_secondary_are_corrected():
 
 def test_a_mean_over_other_classes_decides_nothing():
     x = {"mean": 6.0, "difference": 1.0, "low": 0.5, "high": 1.5, "pairs": 5}
-    for classes, state in (("ab", "confirmed"), ("abc", "undecided")):
+    # The last are of another data set, of which nothing was said.
+    for classes, state in (("ab", "confirmed"), ("abc", "undecided"), ("xyz", "confirmed")):
         of_classes = {f"AP-{name}": x for name in classes}
         got = answer(QUESTIONS, [row({}, {"AP": x, **of_classes})], CELLS, PLACES)
         assert got["state"].startswith(state)

@@ -223,5 +223,5 @@ def test_mistakes_are_named_in_one_sentence(tmp_path, content, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ExperimentError, match="nowhere.yaml: .*No such file"):
+    with pytest.raises(ExperimentError, match="there is no file .*nowhere.yaml"):
         load_experiment(tmp_path / "nowhere.yaml", Path("out"))

@@ -225,7 +225,7 @@ def test_dry_run_tells_what_difference_the_grid_can_show(
         ({"classes": ["red", "gren"]}, "gren is no class of test_.*, whose are red, green, blue"),
         ({"metric": "AP-gren"}, "gren is no class of"),
         ({"metric": "AP57"}, "no run has a metric AP57; there are AP, AP50, AP75, AP-CLASS and"),
-        ({"metric": "misalignment/rank_corelation_before"}, "no run has a metric misalignment/"),
+        ({"metric": "misalignment/suppressed"}, "misalignment/ needs TEST.MISALIGNMENT True"),
     ],
 )
 def test_a_plan_that_no_run_can_answer_stops_before_the_runs(
@@ -235,6 +235,11 @@ def test_a_plan_that_no_run_can_answer_stops_before_the_runs(
     content["primary"].update(change)
     planned.write_text(yaml.safe_dump(content))
     with pytest.raises(ExperimentError, match=message):
+        call(tool, monkeypatch, capsys, planned)
+    content["overrides"]["TEST.MISALIGNMENT"] = True
+    content["primary"].update(classes=["red"], metric="misalignment/supressed")
+    planned.write_text(yaml.safe_dump(content))
+    with pytest.raises(ExperimentError, match="no run has a metric misalignment/supressed"):
         call(tool, monkeypatch, capsys, planned)
 
 
@@ -261,6 +266,8 @@ def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(
     tool.save_results(experiment, plans, planned, tool.OUTPUT / "drawn")
     result = json.loads((tool.OUTPUT / "drawn" / "results.json").read_text())
     assert result["answer"] == {"state": "running: 1 of 2 runs"}
+    text = (tool.OUTPUT / "drawn" / "results.md").read_text()
+    assert text.startswith("it helps: **running: 1 of 2 runs**.\n\n")
     assert result["questions"]["decision"] == {"paper_gain": 3.5} and result["plan_commits"] == []
 
     planned.write_text(planned.read_text().replace("paper_gain: 3.5", "paper_gain: 9.5"))

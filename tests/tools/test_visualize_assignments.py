@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,9 +60,11 @@ def test_a_folder_of_checkpoints_becomes_films(tool, run, opts, capsys):
     assert "of the same iteration as" in told.out + told.err
 
 
-def test_pictures_that_are_not_the_trainings_have_another_folder(tool, run):
+def test_pictures_that_are_not_the_trainings_have_another_folder(tool, run, monkeypatch):
     own, ema = run / "model_final.pth", run / "model_ema_final.pth"
     assert tool.default_output(own, None) == run / "visualization" / "assignments"
+    monkeypatch.chdir(run)
+    assert tool.default_output(Path(own.name), None) == Path("visualization", "assignments")
     assert tool.default_output(ema, None).name == "assignments_model_ema_final"
     assert tool.default_output(own, ["static", "atss"]).name == "assignments_static_atss"
 

@@ -55,6 +55,12 @@ def test_with_ids(dataset):
         with_ids([dataset], ["a", "a"])
 
 
+def test_with_names_of_files(dataset, monkeypatch):
+    records = [{**r, "image_id": i} for i, r in enumerate(first_annotated([dataset], 2))]
+    monkeypatch.setattr(images, "_records", lambda names: records)
+    assert with_ids([dataset], ["b", "0"]) == records[::-1]
+
+
 @pytest.mark.parametrize("image_format", ["RGB", "BGR"])
 def test_load_image_resizes_image_and_boxes(dataset, image_format):
     cfg = load_config(CONFIG, ["INPUT.SQUARE_SIZE", 128, "INPUT.FORMAT", image_format])

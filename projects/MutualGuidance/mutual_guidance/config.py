@@ -145,6 +145,7 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
         raise ConfigError(f"config {path}: there is no such file{nearest_path(path)}")
     try:
         _merge_file(cfg, path)
+        cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = map(_expanded, (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS))
         cfg.merge_from_list(fit_pairs(pairs, cfg))
     except Exception as error:
         # The text of a KeyError is quoted.
@@ -152,7 +153,6 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
         raise ConfigError(
             f"config {path} with {list(opts) or 'no overrides'}: {_explained(reason, known)}"
         ) from error
-    cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = map(_expanded, (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS))
     given = [key for key, _ in pairs]
     solver = cfg.SOLVER
     if "SOLVER.MAX_ITER" in given and "SOLVER.EPOCHS" not in given and solver.MAX_ITER > 0:
@@ -160,9 +160,9 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
     return cfg
 
 
-def _expanded(path: str) -> str:
+def _expanded(path: str | None) -> str | None:
     """With the values of ~ and of variables, which a YAML does not expand as a shell does."""
-    return os.path.expandvars(os.path.expanduser(path))
+    return os.path.expandvars(os.path.expanduser(path)) if path else path
 
 
 def _merge_file(cfg: CN, path: str) -> None:

@@ -65,6 +65,10 @@ def check_bases(path: str, derived: tuple[str, ...] = ()) -> None:
     """
     if path in derived:
         raise ValueError(f"_BASE_ of {derived[-1]} leads back to {path}")
+    if derived and not os.path.isfile(path):
+        from .typed import nearest_path  # which waits for PyTorch
+
+        raise ValueError(f"_BASE_ of {derived[-1]}: there is no file {path}{nearest_path(path)}")
     content = read_yaml(path)
     bases = content.get("_BASE_", []) if isinstance(content, dict) else []
     for base in bases if isinstance(bases, list) else [bases]:

@@ -25,7 +25,7 @@ def test_what_stands_on_top(runs):
     table = about_table(runs[:1])
     assert table.headers == []
     rows = dict(table.rows)
-    assert rows["Strategy"] == "static" and rows["Command"].endswith("mine.yaml A 20.0")
+    assert rows["Strategy"] == "static" and rows["First command"].endswith("mine.yaml A 20.0")
     assert rows["Detector"] == "GuidedRetinaNet on build_top_down_resnet_backbone, 128 pixels"
     data = "trained on shapes_train, tested on shapes_test; 2 classes: ring, "
     assert rows["Data"] == data + NASTY

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ..errors import DatasetError, has_controls
 from .faults import IGNORED, STOPS, TOLD, Fault, repeated
 
+NO_OBJECT = "class has no object"
 # How alike a name that was meant must be to one that is there.
 _LIKENESS = 0.75
 
@@ -122,4 +123,4 @@ class ClassPicker:
         meant = difflib.get_close_matches(name, sorted(others), n=1, cutoff=_LIKENESS)
         if meant:
             return Fault(file, f"no class {name!r}; did you mean {meant[0]!r}?", "", STOPS)
-        return Fault(file, "class has no object", repr(name), TOLD)
+        return Fault(file, NO_OBJECT, repr(name), TOLD)

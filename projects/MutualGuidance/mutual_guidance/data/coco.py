@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import itertools
 import json
 import math
 import os
@@ -95,8 +96,15 @@ def _load(
         for path, image_id, size, of_image in zip(paths, files, sizes, packed, strict=True)
     ]
     classes = list(classes)
+    return COCOData(records, classes, _indices(categories, classes), faults)
+
+
+def _indices(categories: dict[Any, str], classes: list[str]) -> dict[Any, int]:
+    """Of the classes by category id; one without a category takes the id of none."""
     indices = {i: classes.index(name) for i, name in categories.items() if name in classes}
-    return COCOData(records, classes, indices, faults)
+    largest = max((int(i) for i in categories if not isinstance(i, str)), default=0)
+    without = sorted(set(range(len(classes))) - set(indices.values()))
+    return indices | dict(zip(itertools.count(largest + 1), without, strict=False))
 
 
 def _are_corners(found: list[list[FoundObject]], sizes: list[list[int]]) -> bool:

@@ -1,7 +1,6 @@
 """Data sets named in a config: registration with Detectron2, and the check before training."""
 
 import difflib
-import itertools
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from detectron2.utils import comm
 from tqdm import tqdm
 
 from ..errors import DatasetError, has_controls
-from .classes import clean_names
+from .classes import NO_OBJECT, clean_names
 from .coco import load_coco
 from .faults import TOLD, Fault, fault_table, repeated, stopping, write_faults
 from .folds import check_fold
@@ -107,7 +106,7 @@ def check_datasets(
         _check_name(name)
         if name in _entries and name not in _loaded:
             _keep(name, once_a_machine(partial(_read, name)))
-        faults += _loaded[name].faults if name in _entries else _check_builtin(name)
+        faults += _faults_in(name) if name in _entries else _check_builtin(name)
     if not stopping(faults):
         faults += _useless_sets(train, test) + _tested_on_trained(train, test)
     if not faults:
@@ -120,6 +119,14 @@ def check_datasets(
     if stopping(faults):
         raise DatasetError(f"the data sets {', '.join(names)} cannot be used as they are:\n{table}")
     logger.warning(f"In the data sets {', '.join(names)}:\n{table}")
+
+
+def _faults_in(name: str) -> list[Fault]:
+    """Those of a data set that is loaded, with its name where a file of several sets has none."""
+    return [
+        fault._replace(detail=f"{fault.detail} in {name}") if fault.reason == NO_OBJECT else fault
+        for fault in _loaded[name].faults
+    ]
 
 
 def records_of(name: str) -> list[Record] | None:
@@ -179,9 +186,10 @@ def _check_entry(entry: dict) -> None:
 def _check_name(name: str) -> None:
     if name not in DatasetCatalog:
         near = difflib.get_close_matches(name, DatasetCatalog.list()) or sorted(_entries)
+        meant = f"; did you mean {', '.join(near)}?" if near else "."
         raise DatasetError(
-            f"unknown data set {name!r} in DATASETS; did you mean {', '.join(near) or 'none'}? "
-            "Own data sets are listed in DATASETS.REGISTER"
+            f"unknown data set {name!r} in DATASETS{meant} Own data sets are listed in "
+            "DATASETS.REGISTER of the config (--config-file)"
         )
 
 
@@ -243,12 +251,7 @@ def _load_coco(entry: dict) -> Loaded:
     data = load_coco(metadata.json_file, metadata.image_root, chosen)
     if stopping(data.faults):
         return Loaded(data.records, data.faults, {})
-    ids = dict(data.indices)
-    without = set(range(len(data.classes))) - set(ids.values())
-    # A class without a category has an id as well, for what is written of it: one of no other.
-    largest = max((int(i) for i in ids if not isinstance(i, str)), default=0)
-    ids.update(zip(itertools.count(largest + 1), sorted(without), strict=False))
-    found = {"thing_classes": data.classes, "thing_dataset_id_to_contiguous_id": ids}
+    found = {"thing_classes": data.classes, "thing_dataset_id_to_contiguous_id": data.indices}
     return Loaded(data.records, data.faults, found)
 
 

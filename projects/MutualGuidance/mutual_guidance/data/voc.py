@@ -1,7 +1,9 @@
 """Data sets in PASCAL VOC layout: Annotations/, JPEGImages/ and ImageSets/Main/ below a root."""
 
+import difflib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,11 @@ from .voc_xml import Annotation, read_annotation
 
 # Of the last column that VOC's files of a class have after the id.
 _MEMBERSHIPS = ("-1", "0", "1")
+_MOST_SHOWN = 5
+_OF_VOC = (
+    "expected Annotations, JPEGImages and ImageSets/Main/SPLIT.txt below the root; check root and "
+    "split, or set DETECTRON2_DATASETS to the folder that holds the data sets"
+)
 
 
 class VOCFolder(NamedTuple):
@@ -61,7 +68,7 @@ def load_voc(
     folder = VOCFolder(root)
     ids = read_split(root, split)
     if not os.path.isdir(folder.images):
-        raise DatasetError(f"{folder.images} is missing: a VOC data set keeps its images there")
+        raise DatasetError(f"{folder.images} is missing: {_OF_VOC}")
     picker, find_images = ClassPicker(classes), ImageFinder(folder.images)
     records = []
     twice = repeated(ids)  # never of a fold
@@ -90,7 +97,7 @@ def collect_classes(root: str) -> tuple[list[str], list[Fault]]:
     """
     folder = VOCFolder(root).annotations
     if not os.path.isdir(folder):
-        raise DatasetError(f"{folder} is missing: a VOC data set keeps its annotations there")
+        raise DatasetError(f"{folder} is missing: {_OF_VOC}")
     names = set()
     for path in walk_files(folder):
         if not path.endswith(".xml"):
@@ -115,10 +122,10 @@ def read_split(root: str, split: str | dict) -> list[str]:
     folder = VOCFolder(root)
     path = folder.split(split)
     if not os.path.isfile(path):
-        raise DatasetError(
-            f"{path} is missing: expected the VOC layout there; check root and split, or set "
-            "DETECTRON2_DATASETS to the folder that holds the data sets"
-        )
+        there = sorted(p.stem for p in Path(path).parent.glob("*.txt"))
+        near = difflib.get_close_matches(split, there) or there[:_MOST_SHOWN]
+        meant = f" (there is {', '.join(near)})" if near else ""
+        raise DatasetError(f"{path} is missing{meant}: {_OF_VOC}")
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]
     except ValueError as error:

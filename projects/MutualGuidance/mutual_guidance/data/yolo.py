@@ -23,6 +23,7 @@ from .yolo_yaml import YOLONames
 
 # Coordinates may exceed 1 by this much, from rounding.
 _TOLERANCE = 1e-2
+_NO_SUFFIX = "labels must end with .txt in small letters"
 _POLYGON = 6  # coordinates at least
 _MAX_SHOWN = 60  # characters of a line
 
@@ -137,9 +138,12 @@ def _faults_of_files(root: str, sources: Sequence[str], images: dict[str, str]) 
     for folder in folders:
         labels = os.path.dirname(label_path(os.path.join(folder, "image.jpg"), root))
         for path in walk_files(labels) if os.path.isdir(labels) else ():
-            is_label = path.lower().endswith(".txt") and os.path.basename(path) != "classes.txt"
-            if is_label and path not in known:
-                faults.append(Fault(path, "the image of these labels is missing"))
+            name = os.path.basename(path).lower()
+            if not name.endswith(".txt") or name == "classes.txt" or path in known:
+                continue
+            is_small = path.endswith(".txt")
+            reason = "the image of these labels is missing" if is_small else _NO_SUFFIX
+            faults.append(Fault(path, reason))
     return faults
 
 

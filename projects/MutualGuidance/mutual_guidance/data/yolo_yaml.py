@@ -54,35 +54,43 @@ def split_sources(path: str, split: str) -> list[str]:
     below its ``path``, or below the file's own folder.
 
     Raises:
-        DatasetError: it has no such split.
+        DatasetError: it has no such split, or one that is not there.
     """
     content = _read(path)
     sources = content.get(split)
     sources = [sources] if isinstance(sources, str) else sources
     if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
         known = ", ".join(key for key in ("train", "val", "test") if content.get(key))
+        has = f"its {split!r} is {reprlib.repr(sources)}" if split in content else f"no {split!r}"
         raise DatasetError(
-            f"{path}: its {split!r} is {reprlib.repr(sources)}; expected a folder, a text file or "
-            f"a list of them (it has {known or 'no split'})"
+            f"{path}: {has}; expected a folder, a text file or a list of them (it has "
+            f"{known or 'no split'})"
         )
     folder = os.path.dirname(path)
     base = content.get("path") or "."
     bases = [os.path.join(folder, base), folder] if isinstance(base, str) else [folder]
-    return [_existing(source, bases) for source in sources]
+    return [_existing(source, bases, f"{path}, {split}") for source in sources]
 
 
-def _existing(source: str, bases: list[str]) -> str:
+def _existing(source: str, bases: list[str], where: str) -> str:
     """The path of a source, as exporters mean it: some write one folder too high."""
     meant = [source, source.removeprefix("../")]
     candidates = [os.path.abspath(os.path.join(b, s)) for s in meant for b in bases]
-    return next(filter(os.path.exists, candidates), candidates[0])
+    found = next(filter(os.path.exists, candidates), None)
+    if found is None:
+        looked = " or ".join(dict.fromkeys(candidates))
+        raise DatasetError(f"{where}: {source} is missing: it would be {looked}")
+    return found
 
 
 def _read(path: str) -> dict[str, Any]:
     try:
         content = yaml.load(read_text(path), BoundedLoader)
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing: put it there, or list the classes") from error
+        raise DatasetError(
+            f"{path} is missing: check root (relative ones are below DETECTRON2_DATASETS), or give "
+            "classes and images in its place"
+        ) from error
     except (ValueError, RecursionError, OSError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1})" if mark else ""

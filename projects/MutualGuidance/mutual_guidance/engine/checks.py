@@ -13,20 +13,22 @@ from torchvision.models import list_models
 
 from ..errors import ConfigError, UserError
 from ..modeling.meta_arch import Guided
+from ..run_files import checkpoint_files
 from ..typed import did_you_mean, nearest_path
 from .lists import check_lists
 from .precision import PRECISIONS
 
 _HEADS = ("per_level", "shared")
-_SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
+_SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 _SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 
-def check_values(cfg: CfgNode) -> None:
-    """Raise ConfigError for values that cannot be used."""
+def check_values(cfg: CfgNode, for_training: bool = True) -> None:
+    """Raise ConfigError for values that cannot be used, of SOLVER those of a training alone."""
     check_lists(cfg)
     guidance, solver = cfg.MODEL.MUTUAL_GUIDANCE, cfg.SOLVER
-    _check_solver(solver)
+    if for_training:
+        _check_solver(solver)
     _check_least("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0)
     _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, _SAMPLERS)
     _check_least("INPUT.SQUARE_SIZE", cfg.INPUT.SQUARE_SIZE, 0)
@@ -57,9 +59,8 @@ def _check_solver(solver: CfgNode) -> None:
     if not 0 <= solver.EMA_DECAY < 1:
         raise ConfigError(f"SOLVER.EMA_DECAY must be in [0, 1), got {solver.EMA_DECAY}")
     _check_above("SOLVER.BASE_LR", solver.BASE_LR, 0)
-    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
-        what = "SOLVER.BASE_LR, at which the cosine begins that ends at BASE_LR_END,"
-        _check_least(what, solver.BASE_LR, solver.BASE_LR_END)
+    if solver.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR":
+        _check_least("SOLVER.NUM_DECAYS", solver.NUM_DECAYS, 1)
     if solver.NESTEROV:
         _check_above("SOLVER.MOMENTUM, with SOLVER.NESTEROV,", solver.MOMENTUM, 0)
     _check_choice("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, _SCHEDULERS)
@@ -74,12 +75,12 @@ def _check_choice(key: str, value: object, choices) -> None:
 
 
 def _check_least(key: str, value: float, least: float) -> None:
-    if not value >= least:
+    if value is None or not value >= least:
         raise ConfigError(f"{key} must be {least} or more, got {value}")
 
 
 def _check_above(key: str, value: float, bound: float) -> None:
-    if not value > bound:
+    if value is None or not value > bound:
         raise ConfigError(f"{key} must be above {bound}, got {value}")
 
 
@@ -133,9 +134,10 @@ def check_weights(cfg: CfgNode, needed: str) -> None:
     """
     weights = cfg.MODEL.WEIGHTS
     if needed == "trained" and not weights:
+        has = "has some" if checkpoint_files(cfg.OUTPUT_DIR) else "has none"
         raise ConfigError(
-            "trained weights are needed: add MODEL.WEIGHTS FILE, or --resume and the OUTPUT_DIR of "
-            f"a training ({cfg.OUTPUT_DIR} has no checkpoint)"
+            "trained weights are needed: add MODEL.WEIGHTS FILE, or --resume for the newest "
+            f"checkpoint of OUTPUT_DIR ({cfg.OUTPUT_DIR} {has})"
         )
     if needed == "any" or not weights:
         return

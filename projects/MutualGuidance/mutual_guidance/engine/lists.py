@@ -24,7 +24,7 @@ def check_lists(cfg: CfgNode) -> None:
             raise ConfigError(f"{key} must be a list of {what}, got {reprlib.repr(value)}")
     tested = repeated(cfg.DATASETS.TEST)
     if tested:
-        raise ConfigError(f"DATASETS.TEST names {', '.join(tested)} twice: its results have a name")
+        raise ConfigError(f"DATASETS.TEST names {', '.join(tested)} twice: name it once")
     steps = cfg.SOLVER.STEPS
     if any(later <= earlier for earlier, later in itertools.pairwise((0, *steps))):
         raise ConfigError(f"SOLVER.STEPS must ascend from above 0, got {reprlib.repr(steps)}")

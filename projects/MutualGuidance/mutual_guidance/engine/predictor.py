@@ -139,7 +139,11 @@ class Predictor:
             rgb = PIL.Image.fromarray(image[:, :, ::-1])
             image = convert_PIL_to_numpy(rgb, "L")
         transformed = T.AugInput(np.ascontiguousarray(image))
-        self._augmentations(transformed)
+        try:
+            self._augmentations(transformed)
+        except ValueError as error:  # of a line of pixels nothing may be left
+            size = f"{image.shape[1]}x{image.shape[0]}"
+            raise InputError(f"an image of {size} pixels cannot be resized: {error}") from error
         tensor = torch.from_numpy(np.array(transformed.image.transpose(2, 0, 1), order="C"))
         return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
 

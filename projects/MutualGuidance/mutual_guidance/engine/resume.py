@@ -27,7 +27,8 @@ _OF_CHECKPOINT = (
     "SOLVER.WEIGHT_DECAY_BIAS",
     "SOLVER.WEIGHT_DECAY_NORM",
 )
-_CLASSES = "DATASETS.CLASSES"
+# What makes it another run, and what its config would say falsely of what has been trained.
+_OF_RUN = {"DATASETS.CLASSES": "classes", "DATASETS.TRAIN": "data sets of the training"}
 
 
 def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
@@ -36,17 +37,19 @@ def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
     config.yaml ``path`` is, so that the new one says what is used. What differs is told.
 
     Raises:
-        ConfigError: the classes are others.
+        ConfigError: the classes or the data sets of the training are others.
     """
     given = flatten(yaml.safe_load(cfg.dump()))
     run = _read(path, given) if os.path.isfile(path) else {}
     comm.synchronize()  # the main process writes the file anew
     differing = [key for key in given if key in run and given[key] != run[key]]
-    if _CLASSES in differing and run[_CLASSES]:
-        raise ConfigError(
-            f"--resume: the classes are {', '.join(map(str, given[_CLASSES]))}, but {path} says "
-            f"{', '.join(map(str, run[_CLASSES]))}: train those into another OUTPUT_DIR"
-        )
+    for key, what in _OF_RUN.items():
+        if key in differing and run[key]:
+            now, before = (", ".join(map(str, values[key])) for values in (given, run))
+            raise ConfigError(
+                f"--resume: the {what} are {now}, but {path} says {before}: train those into "
+                "another OUTPUT_DIR"
+            )
     kept = [key for key in differing if key in _OF_CHECKPOINT]
     if differing:
         rows = [(k, run[k], given[k], (run if k in kept else given)[k]) for k in differing]
@@ -67,7 +70,7 @@ def _read(path: str, given: dict[str, Any]) -> dict[str, Any]:
             run = flatten(yaml.safe_load(f) or {})
     except (AttributeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--resume: {path} cannot be read; {remedy}") from error
-    for key in (_CLASSES, *_OF_CHECKPOINT):
+    for key in (*_OF_RUN, *_OF_CHECKPOINT):
         values = run.get(key), given[key]
         if None not in values and type(values[0]) is not type(values[1]):
             raise ConfigError(f"--resume: {path} has {key} {run[key]!r}; {remedy}")

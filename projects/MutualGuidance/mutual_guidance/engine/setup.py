@@ -100,7 +100,8 @@ def prepare(
         ConfigError, DatasetError: before any long work.
     """
     cfg = load_config(config_file, opts if for_training else [*_ANYWHERE, *opts])
-    check_values(cfg)
+    is_training = for_training and "TRAIN" in data
+    check_values(cfg, is_training)
     check_weights(cfg, weights)
     resolve_device(cfg)
     register_datasets(cfg.DATASETS.REGISTER)
@@ -111,16 +112,11 @@ def prepare(
     if needs_classes and not (train or test or known_classes(cfg)):
         train = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN][:1]
     check_datasets(train, test, folder)
-    trained_for = list(cfg.DATASETS.CLASSES) if weights == "trained" else []
+    if not is_training:
+        check_classes(cfg)
     if needs_classes:
         resolve_classes(cfg)
-    if trained_for not in ([], cfg.DATASETS.CLASSES):
-        raise ConfigError(
-            f"MODEL.WEIGHTS are of a training for the classes {', '.join(trained_for)} "
-            f"(DATASETS.CLASSES of {config_file}), but the data sets have "
-            f"{', '.join(cfg.DATASETS.CLASSES)}"
-        )
-    if for_training and "TRAIN" in data:
+    if is_training:
         resolve_schedule(cfg)
     cfg.freeze()
     return cfg
@@ -178,6 +174,17 @@ def known_classes(cfg: CfgNode) -> list[str]:
     return list(cfg.DATASETS.CLASSES)
 
 
+def check_classes(cfg: CfgNode) -> None:
+    """Raise ConfigError where the data sets have other classes than the run of the config."""
+    trained_for, classes = list(cfg.DATASETS.CLASSES), known_classes(cfg)
+    if trained_for not in ([], classes):
+        raise ConfigError(
+            f"the weights are of a training for the classes {', '.join(trained_for)} (DATASETS."
+            f"CLASSES), but the data sets have {', '.join(classes)}: give the entries of "
+            "DATASETS.REGISTER the same `classes`"
+        )
+
+
 def resolve_classes(cfg: CfgNode) -> None:
     """Take the number of classes from the data sets, which must agree on them."""
     classes = known_classes(cfg)
@@ -191,16 +198,16 @@ def resolve_classes(cfg: CfgNode) -> None:
                 f"{', '.join(others)}, those of others {', '.join(classes)}; give the entries of "
                 "DATASETS.REGISTER the same `classes`"
             )
+    cfg.DATASETS.CATEGORY_IDS = _known_ids(cfg, classes)
     cfg.DATASETS.CLASSES = classes
-    cfg.DATASETS.CATEGORY_IDS = _known_ids(cfg)
-    for detector in (cfg.MODEL.RETINANET, cfg.MODEL.FCOS, cfg.MODEL.ROI_HEADS):
-        detector.NUM_CLASSES = len(classes)
+    cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.FCOS.NUM_CLASSES = len(classes)
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
 
 
-def _known_ids(cfg: CfgNode) -> list[int]:
+def _known_ids(cfg: CfgNode, classes: list[str]) -> list[int]:
     """
-    Of the classes, in COCO's format; none where no data set that has been read has such.
+    Of the classes, in COCO's format: of a data set that has been read, else of the config where it
+    is of these classes, else none.
 
     Raises:
         ConfigError: the config has another number of them.
@@ -209,7 +216,7 @@ def _known_ids(cfg: CfgNode) -> list[int]:
         ids = MetadataCatalog.get(name).as_dict().get("thing_dataset_id_to_contiguous_id")
         if ids:
             return sorted(ids, key=ids.get)
-    ids, classes = list(cfg.DATASETS.CATEGORY_IDS), cfg.DATASETS.CLASSES
+    ids = list(cfg.DATASETS.CATEGORY_IDS) if classes == cfg.DATASETS.CLASSES else []
     if len(ids) not in (0, len(classes)):
         raise ConfigError(
             f"DATASETS.CATEGORY_IDS has {len(ids)} ids for {len(classes)} classes: leave it empty, "
@@ -239,6 +246,12 @@ def resolve_schedule(cfg: CfgNode) -> None:
         solver.MAX_ITER = max(1, round(solver.EPOCHS * num_images / solver.IMS_PER_BATCH))
         logger.info(
             f"{solver.EPOCHS} epochs of {num_images} images are {solver.MAX_ITER} iterations"
+        )
+    lowest = solver.BASE_LR_END
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= lowest <= solver.BASE_LR:
+        raise ConfigError(
+            f"the cosine ends at SOLVER.BASE_LR_END {lowest}, which must be from 0 to the learning "
+            f"rate, {solver.BASE_LR}"
         )
     # Detectron2 divides by the iterations that are left after the warm-up.
     longest = min(int(solver.MAX_WARMUP_SHARE * solver.MAX_ITER), solver.MAX_ITER - 1)

@@ -95,7 +95,7 @@ class Trainer(DefaultTrainer):
             hooks.append(ThinCheckpoints(cfg))
         if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0 and cfg.DATASETS.TEST:
             hooks.append(KeepBest(self.checkpointer.model, cfg))
-        # Detectron2's own detectors have pictures of their own for it.
+        # Of the project's detectors: others have no strategy.
         if cfg.VIS_PERIOD > 0 and isinstance(self.checkpointer.model, Guided):
             hooks.append(AssignmentPictures(cfg))
         return hooks

@@ -14,7 +14,6 @@ from .schema import BASELINE
 from .student import T_80, quantile, two_sided_p
 
 _PLACE = ("config", "variant", "strategy")
-_MEANS = ("AP", "AP50", "AP75")  # over the classes
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
@@ -101,7 +100,8 @@ def _compare(
         return {**place, **bootstrap[metric], "interval": "bootstrap"}
     summary = row["metrics"].get(metric, {})
     of_classes = [name for name in row["metrics"] if name.startswith(CLASS_AP)]
-    of_others = metric in _MEANS and len(of_classes) != len(classes)
+    is_mean = metric.startswith("AP") and not metric.startswith(CLASS_AP)
+    of_others = is_mean and {f"{CLASS_AP}{name}" for name in classes} < set(of_classes)
     if "difference" not in summary or of_others:
         return _nothing(question, "none")
     mean, difference = summary["mean"], summary["difference"]

@@ -40,12 +40,25 @@ def _decision(experiment: Experiment, result: dict | None) -> list[str]:
     ]
 
 
+def verdict_section(result: Mapping[str, Any]) -> str:
+    """Of an experiment with a plan: its claim, what became of it, and its comparisons."""
+    given, claim = result["answer"], result["questions"]["primary"]["claim"]
+    primary = given.get("primary")
+    difference = f" {primary['metric']} {of_bootstrap(primary)}" if primary else ""
+    return "\n\n".join([f"{claim}: **{given['state']}**.{difference}", *_answers(result)])
+
+
+def _answers(result: Mapping[str, Any]) -> list[str]:
+    """The comparisons and what they mean; none while runs of the primary one are missing."""
+    comparisons = result["answer"].get("secondary")
+    if comparisons is None:
+        return []
+    return [_comparisons([result["answer"]["primary"], *comparisons]), _COMPARISONS_LEGEND]
+
+
 def planned_section(result: dict, pictures: str) -> str:
     """Of an experiment with a plan: its comparisons, then all tables; ``pictures`` is a folder."""
-    parts = [_heading(result)]
-    comparisons = result["answer"].get("secondary")
-    if comparisons is not None:
-        parts += [_comparisons([result["answer"]["primary"], *comparisons]), _COMPARISONS_LEGEND]
+    parts = [_heading(result), *_answers(result)]
     parts += [markdown(result["rows"], result["paper_source"]), _picture(result, pictures)]
     return "\n\n".join([*parts, _runs(result)])
 

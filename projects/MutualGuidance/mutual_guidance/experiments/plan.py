@@ -20,7 +20,7 @@ from ..evaluation.misalignment import MEASURES, STAGES
 from ..run_files import CLASS_AP, checkpoint_files, flatten
 from .grid import Cell
 from .records import is_finished, metrics_so_far, read_record
-from .schema import BASELINE
+from .schema import BASELINE, PLACE
 
 _MISALIGNMENT = (
     "suppressed",
@@ -66,18 +66,22 @@ def make_plans(
         key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER, cfg.MODEL.DEVICE))
         if key not in by_data:
             by_data[key] = _plan(cfg)
-            if questions:
-                _check_questions(questions, cfg)
         asked = questions if questions and cell.strategy != BASELINE else {}
+        if asked:
+            _check_questions(asked, cell, cfg)
         plans[cell] = replace(by_data[key], config={**config, **asked})
     return plans
 
 
-def _check_questions(questions: Mapping[str, Any], cfg: CfgNode) -> None:
-    """Raise ExperimentError for a class or a metric that no run will have."""
-    known, primary = known_classes(cfg), questions["primary"]
-    metrics = [question["metric"] for question in (primary, *questions["secondary"])]
-    classes = [*primary["classes"]]
+def _check_questions(questions: Mapping[str, Any], cell: Cell, cfg: CfgNode) -> None:
+    """Raise ExperimentError for a class or a metric that a run which is compared will not have."""
+    of_cell = [
+        question
+        for question in (questions["primary"], *questions["secondary"])
+        if all(question[key] == getattr(cell, key) for key in PLACE)
+    ]
+    known, metrics = known_classes(cfg), [question["metric"] for question in of_cell]
+    classes = [name for question in of_cell for name in question.get("classes", ())]
     classes += [m.removeprefix(CLASS_AP) for m in metrics if m.startswith(CLASS_AP)]
     strange = [name for name in classes if known and name not in known]
     if strange:
@@ -85,6 +89,8 @@ def _check_questions(questions: Mapping[str, Any], cfg: CfgNode) -> None:
             f"primary and secondary: {strange[0]} is no class of {cfg.DATASETS.TEST[0]}, whose are "
             f"{', '.join(known)}"
         )
+    if not cfg.TEST.MISALIGNMENT and any(m.startswith("misalignment/") for m in metrics):
+        raise ExperimentError("primary and secondary: misalignment/ needs TEST.MISALIGNMENT True")
     unknown = [m for m in metrics if not _METRIC.fullmatch(m)]
     if unknown:
         raise ExperimentError(

@@ -16,7 +16,7 @@ BASELINE = "static"
 # The name of the runs from whose weights the others of a seed go on.
 START = "start"
 # Which runs are compared, with the baseline's.
-_PLACE = ("config", "variant", "strategy")
+PLACE = ("config", "variant", "strategy")
 
 
 class _UniqueKeys(BoundedLoader):
@@ -42,6 +42,10 @@ def read_experiment(path: Path) -> dict[str, Any]:
     """
     try:
         raw = yaml.load(path.read_text(), _UniqueKeys)
+    except FileNotFoundError as error:
+        from ..typed import nearest_path  # which waits for PyTorch
+
+        raise ExperimentError(f"there is no file {path}{nearest_path(str(path))}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ExperimentError(f"{path}: {' '.join(str(error).split())}") from error
     try:
@@ -91,7 +95,7 @@ def _check_questions(raw: dict[str, Any]) -> None:
     if len(raw["protocols"]) != 1:
         raise ValueError("primary: which protocol is meant? An experiment with it has one")
     primary = {"config": raw["configs"][0], "variant": "", **raw["primary"]}
-    inherited = {key: primary[key] for key in _PLACE}
+    inherited = {key: primary[key] for key in PLACE}
     raw["primary"] = primary
     raw["secondary"] = [{**inherited, **question} for question in raw["secondary"]]
     for question in (primary, *raw["secondary"]):
@@ -255,7 +259,7 @@ def _primary(value: Any, what: str) -> dict[str, Any]:
     """An empty mapping is none."""
     if not value:
         return _mapping(value, what)
-    _question(value, what, ("claim", "metric", "classes", *_PLACE))
+    _question(value, what, ("claim", "metric", "classes", *PLACE))
     if not isinstance(value.get("claim"), str) or "strategy" not in value:
         raise ValueError(f"{what} needs a claim in words and a strategy, got {value}")
     _items(
@@ -266,7 +270,7 @@ def _primary(value: Any, what: str) -> dict[str, Any]:
 
 def _secondary(value: Any, what: str) -> list[dict[str, Any]]:
     for question in _list(value, what):
-        _question(question, what, ("metric", *_PLACE))
+        _question(question, what, ("metric", *PLACE))
     return value
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..data.images import read_image
 from ..engine import Predictor
+from ..errors import InputError
 from ..visualization.predictions import bounded
 from .writers import Writer
 
@@ -98,8 +99,8 @@ def load(predictor: Predictor, named: tuple[str, str | np.ndarray], keep_pixels:
     name, source = named
     try:
         pixels = read_image(source) if isinstance(source, str) else source
-        model_input = predictor.preprocess(pixels)  # nothing may be left of a line of pixels
-    except ValueError as error:
+        model_input = predictor.preprocess(pixels)
+    except (ValueError, InputError) as error:
         return Item(name, None, None, str(error))
     return Item(name, bounded(pixels) if keep_pixels else None, model_input)
 

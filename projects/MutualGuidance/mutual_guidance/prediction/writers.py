@@ -149,8 +149,7 @@ class VocText(Writer):
         for name in metadata.thing_classes:
             if name != os.path.basename(name) or "\0" in name:
                 raise InputError(
-                    f"class {name}: VOC's text has a file of each class's name: write --coco "
-                    "instead"
+                    f"class {name}: VOC's text has a file of each class's name: leave out --voc"
                 )
         self._paths = [
             folder / "voc" / f"comp4_det_test_{name}.txt" for name in metadata.thing_classes
@@ -191,9 +190,9 @@ def check_voc_ids(names: Iterable[str]) -> None:
     for name in names:
         other = seen.setdefault(voc_id(name), name)
         if other != name:
-            raise InputError(f"{other} and {name} are one id in VOC's text: write --coco instead")
+            raise InputError(f"{other} and {name} are one id in VOC's text: leave out --voc")
         if len(name.split()) > 1:
-            raise InputError(f"{name}: VOC's text has no ids with spaces: write --coco instead")
+            raise InputError(f"{name}: VOC's text has no ids with spaces: leave out --voc")
 
 
 class DrawnImages(Writer):

@@ -41,12 +41,13 @@ def first_annotated(dataset_names: Sequence[str], count: int) -> list[dict]:
 
 def with_ids(dataset_names: Sequence[str], image_ids: Sequence[str]) -> list[dict]:
     """
-    The records with these image ids.
+    The records with these image ids, or with files of these names without their suffix.
 
     Raises:
         DatasetError: there is none, it has no object, or two files are of one name.
     """
-    records = {str(r["image_id"]): r for r in _records(dataset_names)}
+    by_name = {printable(_stem(r)): r for r in _records(dataset_names)}
+    records = by_name | {str(r["image_id"]): r for r in _records(dataset_names)}
     names = ", ".join(dataset_names)
     for image_id in image_ids:
         if image_id not in records:

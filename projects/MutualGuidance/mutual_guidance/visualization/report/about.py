@@ -14,7 +14,7 @@ def about(run: Run) -> dict[str, str]:
         "Data": _data(run),
         "Training": _training(run),
         "Last written": run.date,
-        "Command": run.command,
+        "First command": run.command,
     }
     return {name: text for name, text in told.items() if text}
 

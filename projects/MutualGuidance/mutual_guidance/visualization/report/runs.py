@@ -137,7 +137,7 @@ def _read_films_of(run: Run, folder: Path) -> None:
     """What :class:`Film` has written there, and has not forgotten since."""
     read = partial(attempt, run.troubles, "assignments")
     path = folder / COUNTS_FILE
-    remedy = "train with VIS_PERIOD above 0, such as VIS_PERIOD 100"
+    remedy = "train with VIS_PERIOD 100, or draw checkpoints with tools/visualize_assignments.py"
     captions, torn = read(read_counts, path, ({}, 0), remedy)
     if torn:
         run.troubles.append(("assignments", f"{path}: {torn} torn lines are left out"))
