@@ -172,7 +172,7 @@ def test_a_parent_that_has_no_object_is_no_class(content, tmp_path):
 
 def test_a_subset_of_the_classes(content, tmp_path):
     data, (fault,) = load(extra(content, category_id=3), tmp_path, ["bird", "cat"])
-    assert data.classes == ["bird", "cat"] and data.indices == {3: 1}
+    assert data.classes == ["bird", "cat"] and data.indices == {3: 1, 8: 0}
     assert data.records[0].objects["class"].tolist() == [1]
     assert (fault.effect, fault.count, fault.detail) == (IGNORED, 1, "1 of 'dog'")
     _, faults = load(content, tmp_path, ["dogg"])
