@@ -124,7 +124,7 @@ def read_split(root: str, split: str | dict) -> list[str]:
     if not os.path.isfile(path):
         there = sorted(p.stem for p in Path(path).parent.glob("*.txt"))
         near = difflib.get_close_matches(split, there) or there[:_MOST_SHOWN]
-        meant = f" (there is {', '.join(near)})" if near else ""
+        meant = f" (there: {', '.join(near)})" if near else ""
         raise DatasetError(f"{path} is missing{meant}: {_OF_VOC}")
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]

@@ -23,7 +23,6 @@ from .yolo_yaml import YOLONames
 
 # Coordinates may exceed 1 by this much, from rounding.
 _TOLERANCE = 1e-2
-_NO_SUFFIX = "labels must end with .txt in small letters"
 _POLYGON = 6  # coordinates at least
 _MAX_SHOWN = 60  # characters of a line
 
@@ -141,8 +140,9 @@ def _faults_of_files(root: str, sources: Sequence[str], images: dict[str, str]) 
             name = os.path.basename(path).lower()
             if not name.endswith(".txt") or name == "classes.txt" or path in known:
                 continue
-            is_small = path.endswith(".txt")
-            reason = "the image of these labels is missing" if is_small else _NO_SUFFIX
+            reason = "the image of these labels is missing"
+            if not path.endswith(".txt"):
+                reason = "labels must end with .txt in small letters"
             faults.append(Fault(path, reason))
     return faults
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from detectron2.structures import Instances
+from pycocotools import mask
 from torchvision.ops import box_iou
 
 from .detections import Detections
@@ -70,7 +71,7 @@ def match(detections: Detections, gts: GroundTruths) -> Matched:
     order = np.argsort(-detections.scores, kind="stable")
     boxes, scores, classes = (x[order] for x in detections)
     ious = np.where(classes[:, None] == gts.classes, _ious(boxes, gts.boxes), 0.0)  # (D, M)
-    left_out = np.where(gts.crowd, _shares_inside(boxes, gts.boxes), ious) >= MIN_IOU
+    left_out = _coco_ious(boxes, gts.boxes, gts.crowd) >= MIN_IOU
     left_out &= (classes[:, None] == gts.classes) & ~gts.counted
     gt_inds = np.full(len(boxes), FALSE)
     best = ious.max(axis=1, initial=0)
@@ -89,12 +90,12 @@ def _ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return box_iou(*(torch.from_numpy(np.asarray(x, np.float64)) for x in (boxes, others))).numpy()
 
 
-def _shares_inside(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(D, M) float64: of the area of each box, how much lies in each of the others."""
-    sides = np.minimum(boxes[:, None, 2:], others[:, 2:])
-    sides = (sides - np.maximum(boxes[:, None, :2], others[:, :2])).clip(min=0)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return sides.prod(axis=2) / np.maximum(areas, np.finfo(float).tiny)[:, None]
+def _coco_ious(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """(D, M) float64: of a crowd, the share of the box's area that lies in it."""
+    if not (len(boxes) and len(others)):
+        return np.zeros((len(boxes), len(others)))
+    found, truth = (np.hstack((x[:, :2], x[:, 2:] - x[:, :2])) for x in (boxes, others))
+    return mask.iou(found, truth, crowd.astype(np.uint8))
 
 
 class Curve(NamedTuple):

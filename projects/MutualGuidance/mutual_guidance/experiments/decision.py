@@ -10,10 +10,9 @@ import numpy as np
 
 from ..run_files import CLASS_AP
 from .grid import Cell, compared_cells
-from .schema import BASELINE
+from .schema import BASELINE, PLACE
 from .student import T_80, quantile, two_sided_p
 
-_PLACE = ("config", "variant", "strategy")
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
@@ -83,7 +82,7 @@ def _nothing(question: Mapping[str, Any], interval: str) -> dict[str, Any]:
 
 
 def _asked(question: Mapping[str, Any]) -> dict[str, str]:
-    return {key: question[key] for key in ("metric", *_PLACE)}
+    return {key: question[key] for key in ("metric", *PLACE)}
 
 
 def _compare(
@@ -93,7 +92,7 @@ def _compare(
     By the bootstrap where there is one of the metric, else by the runs' t-interval, which there is
     of a mean over some of the classes no more than that of a metric that the runs do not have.
     """
-    (row,) = (row for row in rows if all(row[key] == question[key] for key in _PLACE))
+    (row,) = (row for row in rows if all(row[key] == question[key] for key in PLACE))
     metric, place = question["metric"], _asked(question)
     bootstrap = row.get("bootstrap", {}).get("metrics", {})
     if metric in bootstrap:
