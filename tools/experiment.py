@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
         "--jobs", type=at_least_one, help="runs at a time (default: one a GPU, or one on the CPU)"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="only list the runs, their cost and missing data"
+        "--dry-run", action="store_true", help="only list the runs, their cost and faults of data"
     )
     parser.add_argument(
         "--spread-of",
@@ -116,7 +116,7 @@ def warnings(experiment: Experiment, left: dict[Cell, Plan], path: Path) -> list
 
 
 def listing(plans: dict[Cell, Plan], jobs: int) -> str:
-    """The runs with their state and cost, and what data is missing."""
+    """The runs with their state and cost, and why their data cannot be used."""
     speeds = seconds_per_image(ROOT, list(plans))
     rows, seconds_left = [], 0.0
     for cell, plan in plans.items():
@@ -134,7 +134,7 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
     headers = ["run", "iterations", "batch", "hours", "state"]
     parts = [tabulate(rows, headers, disable_numparse=True)]
     missing = [p.missing for c, p in plans.items() if p.missing and not is_finished(ROOT, c)]
-    parts += dict.fromkeys(f"Missing data: {reason}" for reason in missing)
+    parts += dict.fromkeys(f"Data that cannot be used: {reason}" for reason in missing)
     unknown = sum(row[3] == "unknown" and row[4] != "finished" for row in rows)
     left = f"{len(rows)} runs, {jobs} at a time."
     if seconds_left:

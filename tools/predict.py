@@ -118,6 +118,8 @@ def tell(summary: Summary, others: list[str], args: argparse.Namespace) -> int:
     score = f"{args.min_score:g} or more (--min-score)"
     done = f"{summary.images} images, {summary.boxes} boxes with a score of {score}"
     print(f"{done}: {printable(str(args.output))}")
+    if summary.images and not summary.boxes:
+        print(f"the highest score of any box is {summary.best_score:.2g}")
     if summary.images:
         print(
             f"{summary.images / summary.seconds:.1f} images a second "

@@ -52,6 +52,7 @@ def test_every_image_in_order_with_the_scores_asked_for():
     assert recorder.names == list("0123456") and recorder.ended
     assert recorder.counts == [7] * 7  # 0.3 to 0.9
     assert (summary.images, summary.boxes, summary.faults) == (7, 49, {})
+    assert summary.best_score == pytest.approx(0.9)
     assert 0 < summary.model_seconds <= summary.seconds
 
 

@@ -139,7 +139,7 @@ def test_missing_data_and_wrong_keys_stop_it_before_anything_runs(
     experiment.write_text(text)
     (voc.root / "ImageSets/Main/train.txt").unlink()
     listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
-    assert listing.count("no data") == 2 and listing.count("Missing data: ") == 1
+    assert listing.count("no data") == 2 and listing.count("Data that cannot be used: ") == 1
     assert "datasets/README.md" in listing
     with pytest.raises(ExperimentError, match=r"train\.txt"):
         call(tool, monkeypatch, capsys, experiment)
@@ -225,6 +225,7 @@ def test_dry_run_tells_what_difference_the_grid_can_show(
         ({"classes": ["red", "gren"]}, "gren is no class of test_.*, whose are red, green, blue"),
         ({"metric": "AP-gren"}, "gren is no class of"),
         ({"metric": "AP57"}, "no run has a metric AP57; there are AP, AP50, AP75, AP-CLASS and"),
+        ({"metric": "assignment/agreement"}, "no run has a metric assignment/agreement"),
         ({"metric": "misalignment/suppressed"}, "misalignment/ needs TEST.MISALIGNMENT True"),
     ],
 )

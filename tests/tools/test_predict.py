@@ -101,10 +101,12 @@ def test_one_threshold_for_all_that_is_written(predict, images, tmp_path, capsys
     assert len(coco(tmp_path)["annotations"]) == expected
     voc_files = (tmp_path / "out" / "voc").iterdir()
     assert sum(len(path.read_text().splitlines()) for path in voc_files) == expected
-    assert f"5 images, {expected} boxes with a score of {threshold:g} or more" in (
-        capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert f"5 images, {expected} boxes with a score of {threshold:g} or more" in out
+    assert "the highest score" not in out
     predict(images, "--draw", threshold=1.1)
+    assert "0 boxes with a score of 1.1 or more (--min-score)" in (out := capsys.readouterr().out)
+    assert f"the highest score of any box is {scores[-1]:.2g}" in out
     with Image.open(images / "a.jpg") as untouched, Image.open(drawn(tmp_path, "a.jpg")) as empty:
         difference = np.asarray(untouched, int) - np.asarray(empty, int)
     assert abs(difference).mean() < 2  # but for JPEG

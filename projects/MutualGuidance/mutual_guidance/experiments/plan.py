@@ -27,7 +27,7 @@ _MISALIGNMENT = (
     *(f"{name}_{stage}" for name in ("found", *MEASURES) for stage in STAGES),
 )
 _METRIC = re.compile(
-    rf"AP(50|75|s|m|l)?(@\d+)?|{CLASS_AP}.+|assignment/.+|misalignment/({'|'.join(_MISALIGNMENT)})"
+    rf"AP(50|75|s|m|l)?(@\d+)?|{CLASS_AP}.+|misalignment/({'|'.join(_MISALIGNMENT)})"
 )
 # What a run takes from its data sets, whatever its config says.
 _FROM_DATA = ("MODEL.RETINANET.NUM_CLASSES", "MODEL.FCOS.NUM_CLASSES")

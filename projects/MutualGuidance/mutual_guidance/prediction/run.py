@@ -36,6 +36,7 @@ class Summary:
 
     images: int = 0
     boxes: int = 0
+    best_score: float = 0.0  # of all boxes, those below the least score too
     faults: dict[str, str] = field(default_factory=dict)  # name to reason
     seconds: float = 0.0  # reading and drawing included
     model_seconds: float = 0.0
@@ -87,6 +88,7 @@ def _predict_batch(
     outputs = predictor.predict([item.model_input for item in whole])
     summary.model_seconds += time.perf_counter() - before
     for item, instances in zip(whole, outputs, strict=True):
+        summary.best_score = max([summary.best_score, *instances.scores.tolist()])
         instances = instances[instances.scores >= min_score]
         for writer in writers:
             writer.add(item.name, instances, item.pixels)
