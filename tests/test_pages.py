@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mutual_guidance.assignment import AnchorMatcher, strategies
+from mutual_guidance.experiments.grid import load_experiment
 from tests.conftest import PAGES, REPOSITORY, python_of
 
 
@@ -32,6 +33,14 @@ def test_pages_have_a_title_and_their_links_and_commands_lead_to_files(page):
             assert (REPOSITORY / script).is_file(), script
         for config in re.findall(r"configs/[\w/-]+\.yaml", block):
             assert (REPOSITORY / config).is_file(), config
+
+
+def test_the_experiment_that_explains_the_keys_is_one(tmp_path):
+    page = (REPOSITORY / "docs" / "experiments.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(text)
+    experiment = load_experiment(tmp_path / "mine.yaml", tmp_path)
+    assert len(experiment.cells) == 3 * 4 * (1 + 2 + 1) and experiment.questions
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

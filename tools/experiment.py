@@ -163,8 +163,9 @@ def power_line(experiment: Experiment, spread_of: Path | None) -> str:
     return (
         f"{pairs} pairs show a difference of {shown['difference']:.1f} {primary['metric']} in four "
         f"of five such experiments, by the spread of {shown['runs']} static runs "
-        f"({shown['mean']:.1f}, standard deviation {shown['spread']:.1f} with equal data). The "
-        f"paper's gain of {gain:g} % is {gain / 100 * shown['mean']:.1f}."
+        f"({shown['mean']:.1f}, standard deviation {shown['spread']:.1f} with equal data); what "
+        "other test images would add to it is not in this. "
+        f"The paper's gain of {gain:g} % is {gain / 100 * shown['mean']:.1f}."
     )
 
 

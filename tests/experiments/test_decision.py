@@ -103,6 +103,15 @@ def test_a_metric_that_was_not_measured_is_undecided():
     assert got["state"] == "undecided" and got["secondary"][0]["p_holm"] is None
 
 
+def test_lost_detections_do_not_change_the_rule():
+    x = {"mean": 6.0, "difference": 1.0, "low": 0.5, "high": 1.5, "pairs": 5}
+    rows = [{**row({}, {"AP": x, "AP75": x, "misalignment/x": x}), "unmatched": 3}]
+    got = answer(QUESTIONS, rows, CELLS, PLACES)
+    assert got["state"] == "undecided"
+    assert got["primary"]["interval"] == "none: 3 runs without their detections"
+    assert [c["interval"] for c in got["secondary"]] == [got["primary"]["interval"], "t"]
+
+
 def test_holm_by_hand():
     # Sorted: 0.01 * 5, 0.02 * 4, 0.03 * 3, 0.2 * 2.
     assert holm([0.03, None, 0.01, 0.2, 0.02]) == pytest.approx([0.09, None, 0.05, 0.4, 0.08])
@@ -120,9 +129,9 @@ def test_p_belongs_to_the_quantiles(freedom):
 
 
 def test_power_by_hand():
-    def static(fold, ap, strategy="static"):
+    def static(fold, ap, strategy="static", protocol="long"):
         metrics = {"AP": 1.0, "AP-a": ap - 1, "AP-b": ap + 1, "AP-c": 99.0}
-        place = {"config": "c", "variant": "", "strategy": strategy}
+        place = {"protocol": protocol, "config": "c", "variant": "", "strategy": strategy}
         return {**place, "fold": fold, "metrics": metrics}
 
     records = [static(1, 50), static(1, 52), static(2, 60), static(2, 62)]
@@ -131,5 +140,7 @@ def test_power_by_hand():
     assert got["spread"] == pytest.approx(math.sqrt(2)) and got["mean"] == 56
     assert got["difference"] == pytest.approx(3.207 * math.sqrt(0.5))
     assert power(QUESTIONS, records[::2], pairs=8) is None
+    others = [static(1, 40, protocol="half"), static(2, 50, protocol="half")]
+    assert power(QUESTIONS, [*records[::2], *others], pairs=8) is None
     own = [{**record, "config": PLACE["config"]} for record in records[:2]]
     assert power(QUESTIONS, [*records, *own], pairs=8)["runs"] == 2

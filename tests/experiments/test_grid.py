@@ -213,6 +213,11 @@ def test_a_config_may_be_anywhere(tmp_path, config, place):
           {"configs/B/y.yaml": {"static": [1]}}}}, "paper.figures: configs/B/y.yaml is not among"),
         ({**MINIMAL, "paper": {"source": "T", "metrics": [50], "figures": {}}}, "names such as AP"),
         ({**MINIMAL, "strategies": [["static"]]}, "some of static, .* got \\['static'\\]"),
+        ("seeds: [1]\noverrides: {A.B: 2024-13-01}", "mine.yaml: month must be in 1..12"),
+        ({**MINIMAL, "folds": FOLDS, "overrides": {"DATASETS.TEST": ["d"]}},
+         "folds: they make the data sets, which DATASETS.TEST would replace"),
+        ({**MINIMAL, "folds": FOLDS, "protocols": {"a": {"start": {"DATASETS.TRAIN": ["d"]}}}},
+         "folds: .* which DATASETS.TRAIN would replace"),
         ("seeds: [1]\noverrides: {A.B: 1}\noverrides: {A.C: 1}", "overrides is there twice, once"),
     ],
 )  # fmt: skip

@@ -121,6 +121,7 @@ def test_a_run_that_is_not_there_leaves_its_row_without(plans, tmp_path, lost):
     rows = summarize(records, {})
     Intervals(tmp_path, plans, []).add(rows)
     assert not any("bootstrap" in row for row in rows)
+    assert [row.get("unmatched") for row in rows] == [None, 1 if "npz" in lost else None]
 
 
 @pytest.mark.parametrize("strategies", [["static"], ["static", "mutual_guidance"]])

@@ -45,11 +45,11 @@ def finish(root, configs, *cells):
         write_record(root, c, 1, 16)
 
 
-def kept_results(root, cells, **plan):
+def kept_results(root, cells, name="mine", **plan):
     """Keep what has finished below root in root / docs."""
     runs, launched = collect_runs(root, cells)
     rows = [{"metrics": {}, "bootstrap": {}}]
-    result = {"experiment": "mine", "launched": launched, "rows": rows, "runs": runs, **plan}
+    result = {"experiment": name, "launched": launched, "rows": rows, "runs": runs, **plan}
     write_json(root / "out" / "mine" / "results.json", result)
     return keep(root / "out" / "mine" / "results.json", root / "docs")
 
@@ -83,6 +83,18 @@ def test_matches_and_their_intervals_are_kept_of_a_plan_only(tmp_path):
     assert not list((tmp_path / "docs").glob("**/*.npz"))
     assert kept_results(tmp_path, cells, questions={})["rows"] == [{"metrics": {}, "bootstrap": {}}]
     assert len(list((tmp_path / "docs").glob("**/*.npz"))) == 1
+
+
+def test_what_is_kept_is_not_lost_to_fewer_runs(tmp_path):
+    cells = [cell(fold=1), cell(fold=2)]
+    finish(tmp_path, dict.fromkeys(cells, CONFIG), *cells)
+    kept_results(tmp_path, cells)
+    with pytest.raises(ExperimentError, match=r"lacks 1 runs that .*mine.json keeps, as .*fold_2"):
+        kept_results(tmp_path, cells[:1])
+    # A name with a dot is another one.
+    assert kept_results(tmp_path, cells[:1], name="mine.v2")["experiment"] == "mine.v2"
+    kept = {path.name for path in (tmp_path / "docs").iterdir()}
+    assert kept == {"mine.json", "mine.v2.json"}
 
 
 def test_a_run_that_finished_here_stays(tmp_path):

@@ -127,6 +127,12 @@ def test_nothing_is_deleted_before_its_successor_is_whole(tmp_path):
     zipfile.ZipFile(tmp_path / "model_0000020.pth", "w").close()
     drop_checkpoints(tmp_path, keep=2)
     assert {path.name for path in tmp_path.iterdir()} == {"model_0000003.pth", "model_0000020.pth"}
+    (tmp_path / "model_best.pth").touch()
+    drop_checkpoints(tmp_path, keep=0)
+    assert len(list(tmp_path.iterdir())) == 3
+    zipfile.ZipFile(tmp_path / "model_final.pth", "w").close()
+    drop_checkpoints(tmp_path, keep=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["model_final.pth"]
 
 
 def test_checkpoints_of_a_finished_run_go_with_the_next_call(tmp_path):
@@ -239,6 +245,14 @@ def test_refuses_folders_of_other_configs(tmp_path):
         check_folders(tmp_path, here)
     # A key that the project did not have then.
     check_folders(tmp_path, {cell: {**config, "NEW.KEY": 0} for cell, config in there.items()})
+    # But a plan is made before the runs.
+    planned = {cell: {**config, "primary": {}} for cell, config in there.items()}
+    with pytest.raises(ExperimentError, match="that was launched with no plan"):
+        check_folders(tmp_path, planned)
+    note_launch(tmp_path, cells[0], planned)
+    note_launch(tmp_path, cells[1], planned)
+    with pytest.raises(ExperimentError, match="that was launched with a plan"):
+        check_folders(tmp_path, there)
 
 
 def test_refuses_to_go_on_from_another_start(tmp_path):

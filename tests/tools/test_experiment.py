@@ -224,9 +224,9 @@ def test_dry_run_tells_what_difference_the_grid_can_show(
     [
         ({"classes": ["red", "gren"]}, "gren is no class of test_.*, whose are red, green, blue"),
         ({"metric": "AP-gren"}, "gren is no class of"),
-        ({"metric": "AP57"}, "no run has a metric AP57; there are AP, AP50, AP75, AP-CLASS and"),
-        ({"metric": "assignment/agreement"}, "no run has a metric assignment/agreement"),
-        ({"metric": "misalignment/suppressed"}, "misalignment/ needs TEST.MISALIGNMENT True"),
+        ({"metric": "AP57"}, "no run on test_.* has a metric AP57; there are AP, AP50, AP75,"),
+        ({"metric": "APs"}, "no run on test_.* has a metric APs"),  # COCO's
+        ({"metric": "AP@300"}, "no run on test_.* has a metric AP@300"),
     ],
 )
 def test_a_plan_that_no_run_can_answer_stops_before_the_runs(
@@ -237,11 +237,17 @@ def test_a_plan_that_no_run_can_answer_stops_before_the_runs(
     planned.write_text(yaml.safe_dump(content))
     with pytest.raises(ExperimentError, match=message):
         call(tool, monkeypatch, capsys, planned)
-    content["overrides"]["TEST.MISALIGNMENT"] = True
-    content["primary"].update(classes=["red"], metric="misalignment/supressed")
-    planned.write_text(yaml.safe_dump(content))
-    with pytest.raises(ExperimentError, match="no run has a metric misalignment/supressed"):
-        call(tool, monkeypatch, capsys, planned)
+    content["primary"].update(classes=["red"], metric="AP")
+    for metric, reason in (
+        ("misalignment/suppressed", "misalignment/ needs TEST.MISALIGNMENT True"),
+        ("misalignment/supressed", "has a metric misalignment/supressed"),
+        ("assignment/agreement", "has a metric assignment/agreement"),
+    ):
+        content["secondary"] = [{"metric": metric}]
+        planned.write_text(yaml.safe_dump(content))
+        with pytest.raises(ExperimentError, match=reason):
+            call(tool, monkeypatch, capsys, planned)
+        content["overrides"]["TEST.MISALIGNMENT"] = True
 
 
 def test_a_committed_plan_is_that_from_any_folder(tool, monkeypatch, capsys):

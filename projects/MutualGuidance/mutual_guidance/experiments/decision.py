@@ -90,13 +90,16 @@ def _compare(
 ) -> dict[str, Any]:
     """
     By the bootstrap where there is one of the metric, else by the runs' t-interval, which there is
-    of a mean over some of the classes no more than that of a metric that the runs do not have.
+    of a mean over some of the classes no more than that of a metric that the runs do not have. Runs
+    that have lost what they found do not change the rule.
     """
     (row,) = (row for row in rows if all(row[key] == question[key] for key in PLACE))
     metric, place = question["metric"], _asked(question)
     bootstrap = row.get("bootstrap", {}).get("metrics", {})
     if metric in bootstrap:
         return {**place, **bootstrap[metric], "interval": "bootstrap"}
+    if row.get("unmatched") and metric.startswith("AP"):
+        return _nothing(question, f"none: {row['unmatched']} runs without their detections")
     summary = row["metrics"].get(metric, {})
     of_classes = [name for name in row["metrics"] if name.startswith(CLASS_AP)]
     is_mean = metric.startswith("AP") and not metric.startswith(CLASS_AP)
@@ -147,7 +150,8 @@ def power(
 ) -> dict[str, float] | None:
     """
     What difference of the primary metric so many pairs of runs show in four of five experiments,
-    where pairing by seed and fold takes away what folds have in common, and no more.
+    where pairing by seed and fold takes away what folds have in common, and no more. That the test
+    images are a sample, too, is not in it.
 
     Args:
         spread_of: records of runs, of which the static ones with the primary's metric count, and
@@ -164,7 +168,8 @@ def power(
     for record in static:
         value = _in_mean(record["metrics"], primary)
         if value is not None:
-            by_fold.setdefault((record["config"], record.get("fold")), []).append(value)
+            place = (record["protocol"], record["config"], record.get("fold"))
+            by_fold.setdefault(place, []).append(value)
     values = [v for of_fold in by_fold.values() for v in of_fold]
     freedom = len(values) - len(by_fold)
     if freedom < 1 or pairs < 2:

@@ -79,7 +79,8 @@ def load_experiment(path: Path, output: Path) -> Experiment:
         ExperimentError: as :func:`read_experiment`.
     """
     raw = read_experiment(path)
-    questions = {key: raw[key] for key in ("primary", "decision", "secondary")}
+    # The seeds belong to the plan: more of them until an interval leaves 0 would decide anything.
+    questions = {key: raw[key] for key in ("primary", "decision", "secondary", "seeds")}
     cells = _cells(raw, output / path.stem)
     return Experiment(path.stem, cells, raw["paper"], questions if raw["primary"] else {})
 

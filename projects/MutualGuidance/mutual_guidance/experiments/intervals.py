@@ -34,13 +34,19 @@ class Intervals:
         Give each row of :func:`summarize` that has a baseline a "bootstrap", if all its runs and
         the baseline's have finished and left what they found: {"images": how many, "seeds": which,
         "draws", "in_mean": the classes, "rounding": the largest difference of AP between what a run
-        printed and what its matches give, "metrics": see :func:`compare`}.
+        printed and what its matches give, "metrics": see :func:`compare`}. Where all have finished,
+        but some have lost what they found, "unmatched" says how many.
         """
         # Of every finished run: what is kept of it has no detections to match later.
         matched = {cell for cell in self._plans if self._has_matches(cell)}
         for row in rows:
             guided, static = compared_cells(row, list(self._plans))
-            if not guided or not static or not matched.issuperset(guided + static):
+            runs = {*guided, *static} if guided and static else set()
+            if not runs or not all(is_finished(self._root, cell) for cell in runs):
+                continue
+            if not matched.issuperset(runs):
+                if all(_is_drawn_from(self._test_set(cell)) for cell in runs):
+                    row["unmatched"] = len(runs - matched)
                 continue
             of_guided, of_static = self._draw(guided), self._draw(static)
             row["bootstrap"] = {
@@ -55,8 +61,11 @@ class Intervals:
         if not is_finished(self._root, cell):
             return False
         if not path.is_file():
-            _match(path.parent, self._plans[cell].config["DATASETS.TEST"][0], path)
+            _match(path.parent, self._test_set(cell), path)
         return path.is_file()
+
+    def _test_set(self, cell: Cell) -> str:
+        return self._plans[cell].config["DATASETS.TEST"][0]
 
     def _draw(self, cells: list[Cell]) -> dict:
         """Of the runs of a strategy."""
@@ -83,17 +92,21 @@ class Intervals:
         }
 
 
+def _is_drawn_from(dataset: str) -> bool:
+    """Whether the data set is evaluated as VOC's, with the area under the curve."""
+    metadata = MetadataCatalog.get(dataset)
+    return metadata.get("evaluator_type") == "pascal_voc" and metadata.get("year") != 2007
+
+
 def _match(folder: Path, dataset: str, path: Path) -> None:
-    """Of a run whose data set is evaluated as VOC's, with the area under the curve."""
-    source, metadata = detections_file(folder), MetadataCatalog.get(dataset)
-    if source is None or metadata.get("evaluator_type") != "pascal_voc":
-        return
-    if metadata.get("year") == 2007:
+    """Of a run, where there are intervals over images and it has left what it found."""
+    source = detections_file(folder)
+    if source is None or not _is_drawn_from(dataset):
         return
     detections = read_detections(source)
     records = load_records(dataset)
     found = [detections[str(record.image_id)] for record in records]
-    classes = metadata.thing_classes
+    classes = MetadataCatalog.get(dataset).thing_classes
     truths = [ground_truths(record) for record in records]
     write_matches(path, classes, match(truths, found, len(classes)))
 

@@ -83,16 +83,23 @@ def keep(results: Path, folder: Path) -> dict:
         The results.
 
     Raises:
-        ExperimentError: as :func:`read_results`.
+        ExperimentError: as :func:`read_results`, or runs that are kept are missing.
     """
     result = read_results(results)
-    target = folder / result["experiment"]
+    target, path = folder / result["experiment"], folder / f"{result['experiment']}.json"
+    if path.is_file():
+        lost = set(map(run_place, read_results(path)["runs"])) - set(map(run_place, result["runs"]))
+        if lost:
+            raise ExperimentError(
+                f"{results} lacks {len(lost)} runs that {path} keeps, as {min(lost)}: run "
+                "tools/experiment.py once more, which takes them over, or delete what is kept"
+            )
     if "questions" in result:
         _keep_matches(result["runs"], results.parent, target)
     else:
         for row in result["rows"]:
             row.pop("bootstrap", None)
-    write_json(target.with_suffix(".json"), result)
+    write_json(path, result)
     return result
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 from ..config import load_config
 from ..data import check_datasets, register_datasets
@@ -26,9 +27,9 @@ _MISALIGNMENT = (
     "suppressed",
     *(f"{name}_{stage}" for name in ("found", *MEASURES) for stage in STAGES),
 )
-_METRIC = re.compile(
-    rf"AP(50|75|s|m|l)?(@\d+)?|{CLASS_AP}.+|misalignment/({'|'.join(_MISALIGNMENT)})"
-)
+# By the evaluator of the data set.
+_APS = {"pascal_voc": r"AP(50|75)?", "coco": r"AP[sml]|AP(50|75)?(@\d+)?"}
+_METRIC = rf"{CLASS_AP}.+|misalignment/({'|'.join(_MISALIGNMENT)})"
 # What a run takes from its data sets, whatever its config says.
 _FROM_DATA = ("MODEL.RETINANET.NUM_CLASSES", "MODEL.FCOS.NUM_CLASSES")
 
@@ -91,11 +92,14 @@ def _check_questions(questions: Mapping[str, Any], cell: Cell, cfg: CfgNode) -> 
         )
     if not cfg.TEST.MISALIGNMENT and any(m.startswith("misalignment/") for m in metrics):
         raise ExperimentError("primary and secondary: misalignment/ needs TEST.MISALIGNMENT True")
-    unknown = [m for m in metrics if not _METRIC.fullmatch(m)]
+    kind = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("evaluator_type")
+    pattern = f"{_APS.get(kind, 'AP')}|{_METRIC}"
+    unknown = [m for m in metrics if not re.fullmatch(pattern, m)]
     if unknown:
         raise ExperimentError(
-            f"primary and secondary: no run has a metric {unknown[0]}; there are AP, AP50, AP75, "
-            f"{CLASS_AP}CLASS and misalignment/ with {', '.join(_MISALIGNMENT)}"
+            f"primary and secondary: no run on {cfg.DATASETS.TEST[0]} has a metric {unknown[0]}; "
+            f"there are AP, AP50, AP75, {CLASS_AP}CLASS and misalignment/ with "
+            f"{', '.join(_MISALIGNMENT)}"
         )
 
 

@@ -82,10 +82,13 @@ def launch(cell: Cell, configs: Configs) -> dict[str, dict[str, Any]]:
 def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     """
     What a folder holds that is not what is here; empty if nothing. A key that is missing there is
-    one that the project did not have then.
+    one that the project did not have then, but for a plan, which is made before the runs.
     """
     for stage, run in (("config", "a run"), ("start", "a run from a start")):
         noted = there.get(stage, {})
+        if noted and ("primary" in noted) != ("primary" in here[stage]):
+            had = "a plan (primary)" if "primary" in noted else "no plan (primary)"
+            return f"{run} that was launched with {had}, unlike the experiment now"
         for key, value in here[stage].items():
             if noted.get(key, value) != value:
                 return f"{run} with {key} {noted[key]!r} where the experiment has {value!r}"
@@ -166,9 +169,11 @@ def detections_file(folder: Path) -> Path | None:
 def drop_checkpoints(folder: Path, keep: int) -> None:
     """
     Delete the checkpoints on the way to ``model_final.pth``, but for the newest, and only if the
-    newest, or without ``keep`` that of the end, is whole.
+    newest, or without ``keep`` that of the end, is whole; without ``keep`` that of the best AP,
+    too.
     """
-    checkpoints = sorted(folder.glob("model_[0-9]*.pth"))
+    best = [] if keep else folder.glob("model_best.pth")
+    checkpoints = [*best, *sorted(folder.glob("model_[0-9]*.pth"))]
     old = checkpoints[: max(0, len(checkpoints) - keep)]
     successor = checkpoints[-1] if old and keep else folder / _FINAL_FILE
     if old and archive_fault(str(successor)) is None:

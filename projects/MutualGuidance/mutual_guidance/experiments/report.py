@@ -10,7 +10,6 @@ from typing import Any
 from tabulate import tabulate
 
 from ..run_files import CLASS_AP
-from .records import round_figure
 from .schema import BASELINE, START
 from .student import quantile
 
@@ -127,7 +126,9 @@ def _summary(
         pairs = [values[run] for run in common], [others[run] for run in common]
         summary.update(paired_difference(*pairs))
         counts["pairs"] = len(common)
-    return {name: round_figure(value) for name, value in summary.items()} | counts
+    # Finer than the runs' own figures: p is computed from them, also where they are shares.
+    rounded = {n: None if value is None else round(value, 6) for n, value in summary.items()}
+    return rounded | counts
 
 
 def _values(metric: str, by_run: dict[_Run, dict]) -> dict[_Run, float]:

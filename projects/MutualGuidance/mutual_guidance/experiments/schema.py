@@ -46,7 +46,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
         from ..typed import nearest_path  # which waits for PyTorch
 
         raise ExperimentError(f"there is no file {path}{nearest_path(str(path))}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ExperimentError(f"{path}: {' '.join(str(error).split())}") from error
     try:
         return _checked(raw)
@@ -83,6 +83,12 @@ def _checked(raw: Any) -> dict[str, Any]:
     if others:
         raise ValueError(f"paper.figures: {others[0]} is not among the experiment's configs")
     raw["variants"] = [whole_grid, *variants]
+    stages = [stage for protocol in raw["protocols"].values() for stage in protocol.values()]
+    keys = [key for stage in (raw["overrides"], *stages) for key in stage]
+    keys += [key for variant in variants for key in variant["overrides"]]
+    of_data = [key for key in keys if key.startswith("DATASETS.")]
+    if raw["folds"] and of_data:
+        raise ValueError(f"folds: they make the data sets, which {of_data[0]} would replace")
     if raw["primary"] or raw["decision"] or raw["secondary"]:
         _check_questions(raw)
     return raw
@@ -262,6 +268,8 @@ def _primary(value: Any, what: str) -> dict[str, Any]:
     _question(value, what, ("claim", "metric", "classes", *PLACE))
     if not isinstance(value.get("claim"), str) or "strategy" not in value:
         raise ValueError(f"{what} needs a claim in words and a strategy, got {value}")
+    if not value["metric"].startswith("AP"):
+        raise ValueError(f"{what}: the paper's gain is of AP, not of {value['metric']}")
     _items(
         value.get("classes"), f"{what}.classes", lambda v: isinstance(v, str), "those in the mean"
     )
