@@ -32,7 +32,7 @@ class OwnRetinaNet(Guided, RetinaNet):
         return {**super().from_config(cfg), "matcher": AnchorMatcher()}
 
     def candidates(self, anchors):
-        return self.matcher.candidates(Boxes.cat(anchors).tensor)
+        return self.matcher.candidates(Boxes.cat(anchors).tensor, list(map(len, anchors)))
 
     def guided_losses(self, dense, truth, assignment):
         # Detectron2's losses of both tasks with the labels of each, of which one counts. Its moving

@@ -135,6 +135,8 @@ def test_homes_and_variables_in_paths_of_a_yaml(tmp_path, monkeypatch):
     assert (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS) == ("/runs/a", "/home/me/a.pth")
     cfg = load_config(tmp_path / "mine.yaml", ["OUTPUT_DIR", "a$RUNS"])  # as the shell gave it
     assert cfg.OUTPUT_DIR == "a$RUNS"
+    cfg = load_config(tmp_path / "mine.yaml", ["OUTPUT_DIR=~/x", "MODEL.WEIGHTS=~/w.pth"])
+    assert (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS) == ("/home/me/x", "/home/me/w.pth")
     (tmp_path / "mine.yaml").write_text(f"_BASE_: {CONFIG}\nMODEL: {{WEIGHTS: }}")
     assert not load_config(tmp_path / "mine.yaml").MODEL.WEIGHTS
     (tmp_path / "mine.yaml").write_text(f"_BASE_: {CONFIG}x")

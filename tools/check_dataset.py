@@ -118,7 +118,7 @@ def report(name: str, cfg: CfgNode, generator: DefaultAnchorGenerator | None, fo
               f"TEST.DETECTIONS_PER_IMAGE {cfg.TEST.DETECTIONS_PER_IMAGE}")  # fmt: skip
     print(f"\n{quantile_table(objects)}\n\n{class_table(objects, classes, ious.get(CONFIGS))}\n")
     if ious:
-        print(f"{share_table(ious)}\n\n{judgement(ious, objects)}\n")
+        print(f"{share_table(ious)}\n\n{judgement(ious, objects, cfg)}\n")
     statistics = draw_statistics(name, objects, generator, ious)
     replace_file(folder / f"{name}.png", partial(statistics.savefig, dpi=100))
     images = folder / f"{name}_images.png"
@@ -138,10 +138,10 @@ def anchor_ious(
     return ious
 
 
-def judgement(ious: dict[str, Tensor], objects: Objects) -> str:
+def judgement(ious: dict[str, Tensor], objects: Objects, cfg: CfgNode) -> str:
     """Whether the anchors fit, or what would."""
     if SUGGESTED in ious:
-        return suggestion(suggest_sizes(objects.scales))
+        return suggestion(suggest_sizes(objects.scales, cfg))
     return "Your anchors fit: those that the sizes of the objects suggest are no better."
 
 

@@ -152,6 +152,19 @@ def test_score_targets_of_task_aligned_are_its_normalised_metric():
     assert targets[0].tolist() == pytest.approx([0.9 * m / max(metric) for m in metric], rel=1e-5)
 
 
+def test_score_targets_are_normalised_over_each_object_of_the_batch():
+    places = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10]])
+    truth = GroundTruths.cat([places[:1], places[1:]], [torch.tensor([1]), torch.tensor([0])])
+    boxes = torch.tensor([[0.0, 0, 10, 8], [0, 0, 10, 5], [20, 0, 30, 6], [20, 0, 30, 7]])
+    matcher = AnchorMatcher("task_aligned")
+    candidates = matcher.candidates(places.repeat_interleave(2, 0))
+    predicted = candidates, truth, boxes.repeat(2, 1, 1), torch.zeros(2, 4, 2)
+    targets = matcher.score_targets(*predicted, matcher.match(*predicted))
+    # At equal scores the best of an object becomes its IoU, the other by the sixth power of theirs.
+    expected = [[0.8, 0.8 * (0.5 / 0.8) ** 6, 0, 0], [0, 0, 0.7 * (0.6 / 0.7) ** 6, 0.7]]
+    assert targets.tolist() == [pytest.approx(row, rel=1e-5) for row in expected]
+
+
 def test_batch_without_objects_has_no_targets():
     anchors = grid_anchors()
     matcher = AnchorMatcher("task_aligned")

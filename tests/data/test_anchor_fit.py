@@ -8,6 +8,7 @@ from torchvision.ops import box_iou
 from mutual_guidance.config import load_config
 from mutual_guidance.data.anchor_fit import (
     MAX_LEVELS,
+    MIN_LEVELS,
     Objects,
     best_anchor_ious,
     fits_better,
@@ -70,11 +71,16 @@ def test_best_iou_is_that_of_all_anchors(rows, offset):
 def test_suggested_sizes_reach_from_one_quantile_to_the_other():
     # 100 scales 1..100: the 5 % quantile is the sixth, the 95 % the 95th. From 6 on, sizes of
     # 6, 8.5, 12, 17, 24, 34, 48, 68, 96, 136 reach 95 at the fifth level.
-    sizes = suggest_sizes(torch.arange(1.0, 101.0))
+    cfg = load_config(str(REPOSITORY / "configs" / "Base-Anchors.yaml"), ["INPUT.SQUARE_SIZE", 512])
+    sizes = suggest_sizes(torch.arange(1.0, 101.0), cfg)
     assert [s[0] for s in sizes] == [6, 12, 24, 48, 96]
     assert sizes[0][1] == pytest.approx(6 * 2**0.5, abs=0.01)
-    assert suggest_sizes(torch.full((9,), 30.0)) == [[30.0, 42.43]]
-    assert len(suggest_sizes(torch.tensor([1.0, 1000.0]))) == MAX_LEVELS
+    same = suggest_sizes(torch.full((9,), 30.0), cfg)
+    assert len(same) == MIN_LEVELS and same[0] == [30.0, 42.43]
+    # A stride of 128 divides 512, one of 64 divides 320, and neither 300; 0 is no square.
+    for side, most in ((512, 5), (320, 4), (300, 3), (0, MAX_LEVELS)):
+        cfg.INPUT.SQUARE_SIZE = side
+        assert len(suggest_sizes(torch.tensor([1.0, 1000.0]), cfg)) == most
 
 
 def test_other_anchors_must_fit_better_by_a_percent_and_nowhere_worse():

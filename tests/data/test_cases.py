@@ -30,7 +30,7 @@ READ = {
     "25b-coco-annotation-ids-text": (["cat"], ""),
     "26-coco-category-name-number": (["7"], ""),
     "30-voc-names-with-spaces": (["cat", "dog"], ""),
-    "31-voc-class-name-spaces": (["Cat", "cat"], "only in capitals or spaces .*'Cat', 'cat'"),
+    "31-voc-class-name-spaces": (["Cat", "cat"], "only in capitals, spaces .*'Cat', 'cat'"),
     "33b-voc-split-bom": (["cat", "dog"], ""),
     "44-voc-bmp": (["cat", "dog"], ""),
     "56-voc-ids-in-subfolder-png": (["cat"], ""),

@@ -77,6 +77,7 @@ def test_processes_share_the_stream_of_one(cfg, monkeypatch):
     for rank in range(2):
         monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
         shares.append(take(cfg, 3))
+        assert same(take(cfg, 2, first=1), shares[-1][1:])  # as when it is resumed
     together = [
         [image for pair in zip(*b, strict=True) for image in pair]
         for b in zip(*shares, strict=True)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import BoxMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from mutual_guidance.data.augmentation import (
     RandomPlace,
     RandomShrink,
     _covers,
+    build_augmentations,
 )
 from mutual_guidance.data.images import image_size
 from mutual_guidance.errors import DatasetError
@@ -56,6 +58,26 @@ def painted_box(image, channel):
     mask = (image[channel].float() - image[others].float().amax(dim=0)) > 60
     ys, xs = mask.nonzero(as_tuple=True)
     return [xs.min().item(), ys.min().item(), xs.max().item() + 1, ys.max().item() + 1]
+
+
+@pytest.mark.parametrize("how", ["horizontal", "vertical", "none"])
+@pytest.mark.parametrize("ssd", [True, False])
+def test_the_augmentations_and_what_they_take_from_the_config(how, ssd):
+    config = REPOSITORY / "configs" / "PascalVOC-Detection" / "fssd_R_18.yaml"
+    opts = ["INPUT.SSD_AUGMENTATION", ssd, "INPUT.RANDOM_FLIP", how, "INPUT.FORMAT", "BGR"]
+    cfg = load_config(config, opts)
+    found = build_augmentations(cfg, is_train=True)
+    flips = [f for f in found if isinstance(f, T.RandomFlip)]
+    assert [(f.horizontal, f.vertical) for f in flips] == (
+        [] if how == "none" else [(how == "horizontal", how == "vertical")]
+    )
+    if not ssd:
+        assert isinstance(found[-1], T.Resize)
+        return
+    shrink, colour, place, *_ = found
+    assert isinstance(shrink, RandomShrink) and shrink.size == place.size == cfg.INPUT.SQUARE_SIZE
+    assert isinstance(colour, ColorAugSSDTransform) and not colour.is_rgb
+    assert isinstance(place, RandomPlace) and place.color == cfg.MODEL.PIXEL_MEAN
 
 
 def test_boxes_follow_the_painted_objects(record, monkeypatch):

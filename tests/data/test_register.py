@@ -102,6 +102,15 @@ def test_all_faults_are_told_once_and_listed(voc, voc_entry, tmp_path, caplog):
     assert caplog.text.count(str(tmp_path / "out" / "dataset_faults.txt")) == 1
 
 
+def test_faults_that_were_mended_are_not_listed_any_more(voc, voc_entry, tmp_path):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    register_datasets([{**voc_entry, "classes": ["red"]}])
+    (tmp_path / "dataset_faults.txt").write_text("stops")
+    for _ in range(2):
+        check_datasets([voc_entry["name"]], folder=str(tmp_path))
+        assert not (tmp_path / "dataset_faults.txt").exists()
+
+
 def test_names_of_files_cannot_steer_a_terminal(voc, voc_entry, tmp_path, caplog):
     voc.add("a\x1b[2J", [("red", (1, 1, 9, 9)), ("red", (5, 5, 5, 9))])
     register_datasets([voc_entry])
@@ -153,7 +162,11 @@ def test_unknown_name_suggests_the_nearest():
         check_datasets(["voc_2007_tst"])
 
 
-def test_builtin_set_that_is_not_there(monkeypatch):
+def test_builtin_set_that_is_not_there(tmp_path, monkeypatch):
+    def load(name):
+        return (tmp_path / "gone.xml").read_text()
+
+    monkeypatch.setattr(DatasetCatalog, "get", load)
     with pytest.raises(DatasetError, match="set DETECTRON2_DATASETS"):
         check_datasets(["voc_2007_test"])
 

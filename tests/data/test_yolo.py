@@ -162,6 +162,13 @@ def test_structural_faults_of_files(yolo):
     assert stopped == {"torn.jpg", "binary.txt", "orphan.txt"}
 
 
+def test_images_that_are_not_there_are_blamed_and_not_their_labels(yolo):
+    (yolo.root / "train.txt").write_text("/home/bob/images/a.jpg\n")
+    _, faults = yolo.load("train.txt")
+    (fault,) = (f for f in faults if f.effect == STOPS)
+    assert fault.file == "/home/bob/images/a.jpg" and "image is missing" in fault.reason
+
+
 def test_missing_or_empty_folders_are_named(yolo):
     with pytest.raises(DatasetError, match="images/train has no image"):
         yolo.load()

@@ -13,8 +13,11 @@ from mutual_guidance.run_files import flatten
 from tests.conftest import REPOSITORY, TINY
 
 CONFIG = str(REPOSITORY / "configs" / "PascalVOC-Detection" / "retinanet_R_18.yaml")
-# Of detectors of two stages, which are not in the project.
-OTHERS = ("MODEL.RPN", "MODEL.ROI", "MODEL.SEM", "MODEL.FPN", "DATASETS.PROPOSAL")
+# Of detectors of two stages and of what is not in the project.
+OTHERS = (
+    "MODEL.RPN", "MODEL.ROI", "MODEL.SEM", "MODEL.FPN", "DATASETS.PROPOSAL", "INPUT.CROP",
+    "TEST.AUG",
+)  # fmt: skip
 ODD = (
     "''", "x", "0", "-1", "1e400", "1.5", "None", "[]", "[None]", "['x']", "[[1,2],[3]]", "[[]]",
     "{'a':1}", "[{'a':1}]", "[1e400]", "[nan]", "[True]", "[0]", "[-1]", "[1e30]",
@@ -33,7 +36,7 @@ def test_odd_lists_train_or_end_in_one_sentence(voc, voc_entry, tmp_path):
         voc.add(f"a{i}", [("red", (1, 1, 20, 20)), ("green", (5, 5, 40, 60))])
     name = voc_entry["name"]
     usual = [
-        *TINY, "INPUT.SQUARE_SIZE", 0, "INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.CROP.ENABLED", True,
+        *TINY, "INPUT.SQUARE_SIZE", 0, "INPUT.MIN_SIZE_TRAIN", (64,),
         "DATASETS.REGISTER", [voc_entry], "DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,),
         "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.IMS_PER_BATCH", 2,
         "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 9, "OUTPUT_DIR", str(tmp_path / "out"),

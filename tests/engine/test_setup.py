@@ -43,6 +43,40 @@ def test_a_warm_up_is_at_most_a_tenth_of_the_training(share, warmup, expected, c
     assert ("is shortened to" in caplog.text) == (expected < warmup)
 
 
+def test_what_vgg_does_not_freeze_is_told():
+    config = REPOSITORY / "configs" / "detectors" / "rfbnet_VGG_16.yaml"
+    check_values(load_config(config))
+    with pytest.raises(ConfigError, match="FREEZE_AT 2 has no effect on VGG-16: set it to 0"):
+        check_values(load_config(config, ["MODEL.BACKBONE.FREEZE_AT", 2]))
+
+
+@pytest.mark.parametrize(
+    ("period", "iterations", "expected"),
+    [(5000, 427, 100), (5000, 3125, 312), (5000, 99, 5000), (5000, 9000, 5000), (400, 427, 400)],
+)
+def test_a_short_training_has_checkpoints_on_the_way(period, iterations, expected):
+    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", iterations, "SOLVER.CHECKPOINT_PERIOD", period])
+    resolve_schedule(cfg)
+    assert expected == cfg.SOLVER.CHECKPOINT_PERIOD
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [((12000, 16000), (10, 13)), ((5, 10), (5, 10)), ((5, 16000), (1, 13)), ((90000,), (90000,))],
+)
+def test_steps_that_would_not_be_reached_move_with_the_epochs(voc, voc_entry, steps, expected):
+    for i in range(10):
+        voc.add(f"a{i}", [("red", (1, 1, 9, 9))])
+    register_datasets([voc_entry])
+    cfg = load_config(CONFIG, ["SOLVER.STEPS", steps, "DATASETS.TRAIN", (voc_entry["name"],)])
+    cfg.SOLVER.LR_SCHEDULER_NAME, cfg.SOLVER.MAX_ITER = "WarmupMultiStepLR", 18000
+    cfg.SOLVER.EPOCHS, cfg.SOLVER.IMS_PER_BATCH = 6.0, 4  # 15 iterations
+    resolve_schedule(cfg)
+    assert tuple(cfg.SOLVER.STEPS) == expected
+    resolve_schedule(cfg)
+    assert tuple(cfg.SOLVER.STEPS) == expected
+
+
 def test_device(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     cfg = load_config(CONFIG, [])
@@ -127,6 +161,10 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("SOLVER.MAX_WARMUP_SHARE", -0.5, "must be 0 or more, got -0.5"),
         ("INPUT.SQUARE_SIZE", -64, "must be 0 or more, got -64"),
         ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "all", "must be one of choice, range"),
+        ("INPUT.RANDOM_FLIP", "both", "must be one of horizontal, vertical, none, got 'both'"),
+        ("INPUT.FORMAT", "HSV", "must be one of BGR, RGB, L, got 'HSV'"),
+        ("INPUT.CROP.ENABLED", True, "has no effect on the detectors of this project"),
+        ("TEST.AUG.ENABLED", True, "has no effect on the detectors of this project"),
         ("MODEL.RETINANET.BALANCED_L1_ALPHA", 0.0, "must be above 0, got 0.0"),
         ("SOLVER.EMA_DECAY", 1.0, r"must be in \[0, 1\), got 1.0"),
     ],

@@ -39,8 +39,9 @@ def test_matching_by_hand():
     assert matched.gt_ious(3) == pytest.approx([0.6, 0, 0])
 
 
-def test_crowds_neither_help_nor_harm():
-    gts = objects(([0, 0, 10, 10], 0), crowd=True)
+@pytest.mark.parametrize("mark", ["crowd", "difficult"])
+def test_what_does_not_count_neither_helps_nor_harms(mark):
+    gts = objects(([0, 0, 10, 10], 0), **{mark: True})
     matched = match(detections([[0, 0, 10, 10], [0, 0, 10, 8]], [0.9, 0.8], [0, 0]), gts)
     assert matched.gt_inds.tolist() == [NOT_COUNTED, NOT_COUNTED] and matched.num_false == 0
 

@@ -26,3 +26,12 @@ def test_drawn_colours(tmp_path):
     assert texts == [["<script>"], ["0.90, IoU 1.00"], ["<script> 0.90, IoU 0.00"]]
     assert figure.axes[1].get_title() == "a $x^{: 1 of 1 found, 0 false"
     figure.savefig(tmp_path / "drawn.png")
+
+
+def test_a_large_image_is_drawn_small_with_its_boxes_in_place():
+    objects, _ = pack_objects([FoundObject([10, 10, 3000, 40], 0, 1)], 4000, 60, "")
+    gts = ground_truths(Record("", 0, 60, 4000, objects))
+    figure = draw_comparison(np.zeros((60, 4000, 3), np.uint8), gts, {}, ["a"])
+    (picture,) = figure.axes[0].images
+    assert picture.get_array().shape[1] == 2048 and picture.get_extent() == [0, 4000, 60, 0]
+    assert figure.axes[0].patches[0].get_bbox().bounds == (10, 10, 2990, 30)

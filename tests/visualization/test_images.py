@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from detectron2.data import DatasetCatalog
 
@@ -43,6 +45,14 @@ def test_names_that_are_no_utf8_are_shown_as_escapes(dataset, monkeypatch):
     config = load_config(CONFIG, ["INPUT.SQUARE_SIZE", 64])
     monkeypatch.setattr(images, "_stem", lambda record: "caf\udce9")
     assert load_image(config, record).name == "caf\\udce9"
+
+
+def test_a_damaged_image_is_named(dataset):
+    (record,) = first_annotated([dataset], 1)
+    path = Path(record["file_name"])
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DatasetError, match=r"a\.jpg cannot be used: image cannot be read"):
+        load_image(load_config(CONFIG), record)
 
 
 def test_with_ids(dataset):

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
@@ -145,8 +145,10 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
         raise ConfigError(f"config {path}: there is no such file{nearest_path(path)}")
     try:
         _merge_file(cfg, path)
-        cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = map(_expanded, (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS))
+        # A YAML expands neither, a shell not every ~ of KEY=VALUE.
+        _expand(cfg, os.path.expandvars)
         cfg.merge_from_list(fit_pairs(pairs, cfg))
+        _expand(cfg, os.path.expanduser)
     except Exception as error:
         # The text of a KeyError is quoted.
         reason = str(error.args[0] if isinstance(error, KeyError) else error)
@@ -160,9 +162,10 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
     return cfg
 
 
-def _expanded(path: str | None) -> str | None:
-    """With the values of ~ and of variables, which a YAML does not expand as a shell does."""
-    return os.path.expandvars(os.path.expanduser(path)) if path else path
+def _expand(cfg: CN, expand: Callable[[str], str]) -> None:
+    """The paths that are the user's own."""
+    cfg.OUTPUT_DIR = expand(cfg.OUTPUT_DIR)
+    cfg.MODEL.WEIGHTS = expand(cfg.MODEL.WEIGHTS or "")
 
 
 def _merge_file(cfg: CN, path: str) -> None:

@@ -147,6 +147,47 @@ def test_the_quality_focal_loss_is_divided_as_by_its_authors(
     torch.testing.assert_close(loss, total / number)
 
 
+@pytest.mark.parametrize(
+    ("detector", "kind"),
+    [("fcos_R_18", None), *(("retinanet_R_18", k) for k in ("smooth_l1", "giou", "diou", "ciou"))],
+)
+def test_losses_of_static_labels_are_detectron2s(detector, kind, storage):
+    """But for the divisor, a moving average there."""
+    opts = ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", kind) if kind else ()
+    model = tiny_model(tiny_config(detector, "MODEL.MUTUAL_GUIDANCE.STRATEGY", "static", *opts))
+    dense = make_dense(model, 2, 64, scale=1.0)
+    gts = [
+        make_instances([[4, 4, 30, 40], [20, 20, 60, 60]], [1, 2]),
+        make_instances([[1, 2, 50, 61]], [0]),
+    ]
+    truth = ground_truths(gts)
+    assignment = model.assign(dense, truth)
+    labels, boxes = model.label_anchors(dense.anchors, gts)
+    assert torch.equal(torch.stack(list(labels)), assignment.cls_labels)
+    predicted = [dense.anchors, [dense.logits], labels, [dense.deltas], boxes]
+    stock = model.losses(*predicted, *([] if kind else [[dense.centerness]]))
+    divided = model.loss_normalizer / assignment.loc_mask.sum()
+    for name, loss in model.guided_losses(dense, truth, assignment).items():
+        torch.testing.assert_close(loss, stock[name] * divided, rtol=1e-4, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_inference_is_detectron2s_with_the_keys_of_the_config(detector):
+    section = "FCOS" if detector.startswith("fcos") else "RETINANET"
+    keys = {
+        "SCORE_THRESH_TEST": 0.03, "NMS_THRESH_TEST": 0.7, "TOPK_CANDIDATES_TEST": 77,
+        "FOCAL_LOSS_ALPHA": 0.4, "FOCAL_LOSS_GAMMA": 1.3,
+    }  # fmt: skip
+    opts = [part for key, value in keys.items() for part in (f"MODEL.{section}.{key}", value)]
+    model = tiny_model(tiny_config(detector, *opts, "TEST.DETECTIONS_PER_IMAGE", 55))
+    stock = FCOS if section == "FCOS" else RetinaNet
+    assert type(model).forward_inference is stock.forward_inference
+    names = ("test_score_thresh", "test_nms_thresh", "test_topk_candidates", "focal_loss_alpha",
+             "focal_loss_gamma")  # fmt: skip
+    assert [getattr(model, name) for name in names] == list(keys.values())
+    assert model.max_detections_per_image == 55
+
+
 def test_static_iterations_aim_as_the_static_strategy_does(storage):
     """Their positives at the IoU, divided by their number, whatever follows."""
     opts = ("MODEL.MUTUAL_GUIDANCE.CLS_TARGET", "quality", "MODEL.MUTUAL_GUIDANCE.STRATEGY")

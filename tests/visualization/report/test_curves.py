@@ -10,7 +10,8 @@ EXPLAINED = {
     "ema/bbox/AP75": ("Test set", "AP75 of the moving average of the weights (EMA), in %."),
     "assignment/cls_as_static": (
         "Labels",
-        "Share of classification's positives that are static's.",
+        "Of the positives for classification by the strategy or by static, the share that is so "
+        "by both.",
     ),
     "assignment/loc_positives_per_object_small": (
         "Labels",

@@ -22,7 +22,7 @@ THRESHOLDS = (0.5, 0.4, 0.2)
 # The suggested anchors reach from the lower to the upper one of the objects' scales.
 COVERED = (0.05, 0.95)
 FIRST_STRIDE = 8  # pixels, of the level p3
-MAX_LEVELS = 5  # p3 to p7
+MIN_LEVELS, MAX_LEVELS = 3, 5  # p3 to p5, p3 to p7
 _MIN_SIDE = 1e-3  # pixels
 # Share of the objects by which other anchors must fit better to be worth a word.
 _GAIN = 0.01
@@ -97,7 +97,7 @@ def best_anchor_ious(objects: Objects, generator: DefaultAnchorGenerator) -> Ten
 
 def suggest_anchors(objects: Objects, cfg: CfgNode) -> DefaultAnchorGenerator:
     """Anchors of :func:`suggest_sizes`, at strides from 8 pixels on."""
-    sizes = suggest_sizes(objects.scales)
+    sizes = suggest_sizes(objects.scales, cfg)
     return DefaultAnchorGenerator(
         sizes=sizes,
         aspect_ratios=cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS,
@@ -106,15 +106,23 @@ def suggest_anchors(objects: Objects, cfg: CfgNode) -> DefaultAnchorGenerator:
     )
 
 
-def suggest_sizes(scales: Tensor) -> list[list[float]]:
+def suggest_sizes(scales: Tensor, cfg: CfgNode) -> list[list[float]]:
     """
     Two sizes a level, half an octave apart as in the paper's detectors: the first is the lower
-    quantile of the scales (M,), and there are as many levels as it takes to reach the upper one.
+    quantile of the scales (M,), and there are as many levels as it takes to reach the upper one,
+    three or more, as RFBNet has, as far as their strides divide the side of the square.
     """
     low, high = (quantile(scales, q) for q in COVERED)
     base = max(1, round(low))
-    num_levels = min(max(1, math.ceil(math.log2(high / base) + 0.5)), MAX_LEVELS)
+    num_levels = max(MIN_LEVELS, math.ceil(math.log2(high / base) + 0.5))
+    num_levels = min(num_levels, _most_levels(cfg.INPUT.SQUARE_SIZE))
     return [[base * 2.0**i, round(base * 2 ** (i + 0.5), 2)] for i in range(num_levels)]
+
+
+def _most_levels(side: int) -> int:
+    """What a square would be padded for, its detector cannot be exported with; 0 is no square."""
+    counts = range(MAX_LEVELS, MIN_LEVELS, -1)
+    return next((n for n in counts if side % (FIRST_STRIDE * 2 ** (n - 1)) == 0), MIN_LEVELS)
 
 
 def misses(ious: Tensor) -> list[float]:

@@ -155,19 +155,22 @@ class RandomPlace(T.Augmentation):
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation | T.Transform]:
     """
-    What follows the crop, in order. With INPUT.SQUARE_SIZE the image is warped to a square, without
-    it Detectron2's own list applies.
+    What follows the crop, in order. With INPUT.SQUARE_SIZE the image is warped to a square, and of
+    Detectron2's keys INPUT.RANDOM_FLIP holds; without it Detectron2's own list applies.
     """
     size = cfg.INPUT.SQUARE_SIZE
     if size == 0:
         return build_augmentation(cfg, is_train)
     if not is_train:
         return [T.Resize(size)]
+    flips, how = [], cfg.INPUT.RANDOM_FLIP
+    if how != "none":
+        flips = [T.RandomFlip(horizontal=how == "horizontal", vertical=how == "vertical")]
     if not cfg.INPUT.SSD_AUGMENTATION:
-        return [T.RandomFlip(), T.Resize(size)]
+        return [*flips, T.Resize(size)]
     return [
         RandomShrink(size),
         ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT),
         RandomPlace(size, cfg.MODEL.PIXEL_MEAN),
-        T.RandomFlip(),
+        *flips,
     ]

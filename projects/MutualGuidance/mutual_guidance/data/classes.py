@@ -2,6 +2,7 @@
 
 import difflib
 import reprlib
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -49,19 +50,19 @@ def _clean_name(name: object, where: str) -> str:
 
 
 def bare(name: str) -> str:
-    """A name without capitals and spaces, by which two may be mistaken for one."""
-    return "".join(name.split()).casefold()
+    """A name by which two may be mistaken: without capitals, spaces, and codes of one letter."""
+    return unicodedata.normalize("NFKC", "".join(name.split())).casefold()
 
 
 def confusable(names: Iterable[str], file: str) -> list[Fault]:
-    """What to tell of names that differ only in capitals or spaces."""
+    """What to tell of names that differ only in capitals, spaces or the codes of a letter."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         groups.setdefault(bare(name), []).append(name)
     return [
         Fault(
             file,
-            "names of classes differ only in capitals or spaces",
+            "names of classes differ only in capitals, spaces or the codes of a letter",
             ", ".join(map(repr, group)),
             TOLD,
         )

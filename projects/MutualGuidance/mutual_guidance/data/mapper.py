@@ -36,7 +36,7 @@ class PlainMapper(DatasetMapper):
     def __call__(self, dataset_dict: dict) -> dict:
         """See :class:`DatasetMapper`; raises DatasetError for an image that cannot be read."""
         dataset_dict = copy.deepcopy(dataset_dict)
-        image_input = T.AugInput(_read(dataset_dict, self.image_format))
+        image_input = T.AugInput(read_record(dataset_dict, self.image_format))
         try:
             transforms = self.augmentations(image_input)
         except ValueError as error:  # of a line of pixels nothing may be left
@@ -72,7 +72,7 @@ class SSDMapper(DatasetMapper):
     def __call__(self, dataset_dict: dict) -> dict:
         """See :class:`DatasetMapper`; raises DatasetError for an image that cannot be read."""
         dataset_dict = copy.deepcopy(dataset_dict)
-        image = _read(dataset_dict, self.image_format)
+        image = read_record(dataset_dict, self.image_format)
         annotations = [a for a in dataset_dict.pop("annotations") if not a.get("iscrowd", 0)]
         boxes = _absolute_boxes(annotations)
         classes = np.array([a["category_id"] for a in annotations], dtype=np.int64)
@@ -106,7 +106,7 @@ class SSDMapper(DatasetMapper):
         return image, boxes, kept & (sides >= _MIN_SIDE).all(axis=1)
 
 
-def _read(dataset_dict: dict, image_format: str) -> np.ndarray:
+def read_record(dataset_dict: dict, image_format: str) -> np.ndarray:
     """Pixels of an image. Raises DatasetError, with the file, where it is not as it was checked."""
     try:
         image = read_image(dataset_dict["file_name"], image_format)

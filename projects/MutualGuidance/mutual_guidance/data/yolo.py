@@ -123,7 +123,7 @@ def _faults_of_files(root: str, sources: Sequence[str], images: dict[str, str]) 
     Raises:
         DatasetError: no image has a label file.
     """
-    if not any(map(os.path.isfile, images.values())):
+    if any(map(os.path.isfile, images)) and not any(map(os.path.isfile, images.values())):
         image, label = next(iter(images.items()))
         raise DatasetError(
             f"none of {len(images)} images has a label file: that of {image} would be {label}"

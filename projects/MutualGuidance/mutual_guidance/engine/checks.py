@@ -34,6 +34,9 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
     _check_least("INPUT.SQUARE_SIZE", cfg.INPUT.SQUARE_SIZE, 0)
     how = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     _check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", how, ("choice", "range"))
+    _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none"))
+    _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB", "L"))
+    _check_without_effect(cfg)
     _check_above("MODEL.RETINANET.BALANCED_L1_ALPHA", cfg.MODEL.RETINANET.BALANCED_L1_ALPHA, 0)
     _check_choice("MODEL.MUTUAL_GUIDANCE.HEAD", guidance.HEAD, _HEADS)
     _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, ("auto", *PRECISIONS))
@@ -67,6 +70,21 @@ def _check_solver(solver: CfgNode) -> None:
     _check_choice("SOLVER.WARMUP_METHOD", solver.WARMUP_METHOD, ("constant", "linear"))
     clipping = solver.CLIP_GRADIENTS.CLIP_TYPE
     _check_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clipping, ("value", "norm"))
+
+
+def _check_without_effect(cfg: CfgNode) -> None:
+    """Raise ConfigError for keys of Detectron2 that nothing would heed."""
+    for key, value in (
+        ("INPUT.CROP.ENABLED", cfg.INPUT.CROP.ENABLED),
+        ("TEST.AUG.ENABLED", cfg.TEST.AUG.ENABLED),
+    ):
+        if value:
+            raise ConfigError(f"{key} has no effect on the detectors of this project: set it False")
+    backbone = cfg.MODEL.BACKBONE
+    if "vgg" in backbone.NAME and backbone.FREEZE_AT:
+        raise ConfigError(
+            f"MODEL.BACKBONE.FREEZE_AT {backbone.FREEZE_AT} has no effect on VGG-16: set it to 0"
+        )
 
 
 def _check_choice(key: str, value: object, choices) -> None:

@@ -77,12 +77,10 @@ _LISTS = {
     "DATASETS.CLASSES": _NAMES,
     "DATASETS.CATEGORY_IDS": _List("numbers or texts", _is_category_id),
     "INPUT.MIN_SIZE_TRAIN": _List("whole numbers", _is_whole, _ONE_OR_MORE),
-    "INPUT.CROP.SIZE": _List("2 numbers above 0", _is_positive, range(2, 3)),
     "MODEL.ANCHOR_GENERATOR.SIZES": _LEVELS,
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": _LEVELS,
     "MODEL.PIXEL_MEAN": _List("3 numbers, or 1", _is_number, range(1, 4, 2)),
     "MODEL.PIXEL_STD": _List("3 numbers above 0, or 1", _is_positive, range(1, 4, 2)),
     "MODEL.RETINANET.BBOX_REG_WEIGHTS": _List("4 numbers above 0", _is_positive, range(4, 5)),
     "SOLVER.STEPS": _List("whole numbers", _is_whole),
-    "TEST.AUG.MIN_SIZES": _List("whole numbers", _is_whole),
 }

@@ -23,6 +23,8 @@ from .precision import check_precision, chosen_device, has_gpu, resolve_precisio
 from .resume import keep_to_run
 
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
+# Iterations between checkpoints of a training that is shorter than SOLVER.CHECKPOINT_PERIOD.
+_LEAST_PERIOD = 100
 logger = logging.getLogger(__name__)
 
 
@@ -225,8 +227,23 @@ def _known_ids(cfg: CfgNode, classes: list[str]) -> list[int]:
     return ids
 
 
+def _keep_steps_within(solver: CfgNode, meant: int) -> None:
+    """Steps of which a training of epochs would not reach the last move with its length."""
+    if not solver.STEPS or not solver.MAX_ITER <= solver.STEPS[-1] < meant:
+        return
+    steps = sorted({max(1, round(step * solver.MAX_ITER / meant)) for step in solver.STEPS})
+    logger.info(
+        f"The learning rate falls after {steps} iterations, as it would after "
+        f"{list(solver.STEPS)} of {meant} (SOLVER.STEPS)"
+    )
+    solver.STEPS = tuple(steps)
+
+
 def resolve_schedule(cfg: CfgNode) -> None:
-    """Epochs to iterations, the learning rate to the batch size, the warm-up to the length."""
+    """
+    Epochs to iterations, the learning rate to the batch size, and to the length the warm-up, the
+    steps and how often there is a checkpoint.
+    """
     solver = cfg.SOLVER
     reference = solver.REFERENCE_IMS_PER_BATCH
     if reference > 0 and reference != solver.IMS_PER_BATCH:
@@ -243,10 +260,13 @@ def resolve_schedule(cfg: CfgNode) -> None:
                 cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
             )
         )
+        meant = solver.MAX_ITER
         solver.MAX_ITER = max(1, round(solver.EPOCHS * num_images / solver.IMS_PER_BATCH))
         logger.info(
             f"{solver.EPOCHS} epochs of {num_images} images are {solver.MAX_ITER} iterations"
         )
+        if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+            _keep_steps_within(solver, meant)
     lowest = solver.BASE_LR_END
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= lowest <= solver.BASE_LR:
         raise ConfigError(
@@ -261,3 +281,10 @@ def resolve_schedule(cfg: CfgNode) -> None:
             f"{solver.MAX_WARMUP_SHARE} of the training (SOLVER.MAX_WARMUP_SHARE)"
         )
         solver.WARMUP_ITERS = longest
+    often = max(_LEAST_PERIOD, solver.MAX_ITER // 10)
+    if solver.CHECKPOINT_PERIOD >= solver.MAX_ITER > often:
+        logger.info(
+            f"A checkpoint every {often} iterations: with SOLVER.CHECKPOINT_PERIOD "
+            f"{solver.CHECKPOINT_PERIOD} there would be none before the end"
+        )
+        solver.CHECKPOINT_PERIOD = often

@@ -127,7 +127,6 @@ def balanced_l1_loss(
     alpha: float = 0.5,
     gamma: float = 1.5,
     beta: float = 0.11,
-    reduction: str = "none",
 ) -> Tensor:
     """
     Balanced L1 loss of Libra R-CNN (Pang et al., CVPR 2019, Sec. 3.3), with x = |input - target|:
@@ -141,24 +140,16 @@ def balanced_l1_loss(
         input, target: of one shape.
         alpha: weight of the gradient of small errors. gamma: the gradient of large ones.
         beta: error at which they meet.
-        reduction: "none", "sum" or "mean" (0 for an empty input).
 
     Returns:
-        The loss, of the shape of ``input`` or a scalar.
+        The loss, of the shape of ``input``.
     """
     error = (input - target).abs()
     b = math.exp(gamma / alpha) - 1
     scaled = b * error.clamp(max=beta) / beta  # the clamp keeps the logarithm's branch finite
     small = alpha * beta / b * (scaled + 1) * torch.log1p(scaled) - alpha * error
     large = gamma * error + gamma * beta / b - alpha * beta
-    loss = torch.where(error < beta, small, large)
-    if reduction == "mean":
-        return loss.mean() if loss.numel() > 0 else loss.sum()
-    if reduction == "sum":
-        return loss.sum()
-    if reduction == "none":
-        return loss
-    raise ValueError(f"reduction must be none, sum or mean, got {reduction!r}")
+    return torch.where(error < beta, small, large)
 
 
 def quality_focal_loss(

@@ -13,7 +13,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
 from ..data.augmentation import build_augmentations
-from ..data.images import read_image
+from ..data.mapper import read_record
 from ..errors import DatasetError, printable
 
 
@@ -64,10 +64,13 @@ def with_ids(dataset_names: Sequence[str], image_ids: Sequence[str]) -> list[dic
 
 
 def load_image(cfg: CfgNode, record: dict) -> GroundTruthImage:
-    """Read the image and resize it with its boxes as for testing; crowds are left out."""
-    image = read_image(record["file_name"], cfg.INPUT.FORMAT)
-    utils.check_image_size(record, image)
-    inputs = T.AugInput(image)
+    """
+    Read the image and resize it with its boxes as for testing; crowds are left out.
+
+    Raises:
+        DatasetError: the image cannot be read.
+    """
+    inputs = T.AugInput(read_record(record, cfg.INPUT.FORMAT))
     transforms = T.AugmentationList(build_augmentations(cfg, is_train=False))(inputs)
     image = inputs.image
     objects = [

@@ -35,7 +35,11 @@ _MEANINGS = (
     ),
     ("Test set", r"(?!ema/)(?:.*/)?AP([sml])", "AP of COCO's objects of size {}, in %."),
     ("Labels", r"assignment/agreement", "Share of the positives that both tasks have in common."),
-    ("Labels", r"assignment/(cls|loc)_as_static", "Share of {}'s positives that are static's."),
+    (
+        "Labels",
+        r"assignment/(cls|loc)_as_static",
+        "Of the positives for {} by the strategy or by static, the share that is so by both.",
+    ),
     ("Labels", r"assignment/(cls|loc)_positives_per_object", "Positives of an object for {}."),
     (
         "Labels",
