@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import re
 import signal
@@ -23,6 +24,14 @@ PAGES = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "datasets/README.md")),
     *sorted((REPOSITORY / "projects" / "MutualGuidance").glob("*.md")),
 ]
+
+
+def load_script(path):
+    """A script of the project, by its path from the root, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, REPOSITORY / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_instances(boxes, classes, side=128):

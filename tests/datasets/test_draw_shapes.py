@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "datasets" / "draw_shapes.py"
+from tests.conftest import REPOSITORY, load_script
+
+SCRIPT = REPOSITORY / "datasets" / "draw_shapes.py"
 TRAIN, TEST, SIZE = 24, 4, 96
 
 
-def load_script() -> ModuleType:
-    """Import the script by path: ``datasets/`` is not a package."""
-    spec = importlib.util.spec_from_file_location("draw_shapes", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-shapes = load_script()
+shapes = load_script("datasets/draw_shapes.py")
 
 
 def files_of(root: Path) -> dict[str, bytes]:

@@ -1,5 +1,4 @@
 import ast
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -8,16 +7,12 @@ from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import RetinaNet
 
 from mutual_guidance.assignment import AnchorMatcher
-from tests.conftest import REPOSITORY, make_instances
+from tests.conftest import load_script, make_instances
 
 
 @pytest.fixture(scope="module")
 def example():
-    path = REPOSITORY / "examples" / "detectron2_model.py"
-    spec = importlib.util.spec_from_file_location("detectron2_model", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/detectron2_model.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,14 @@
-import importlib.util
-
 import pytest
 import torch
 from torchvision.models.detection import RetinaNet
 
 from mutual_guidance.assignment import STRATEGIES
-from tests.conftest import REPOSITORY
+from tests.conftest import load_script
 
 
 @pytest.fixture(scope="module")
 def example():
-    path = REPOSITORY / "examples" / "torchvision_retinanet.py"
-    spec = importlib.util.spec_from_file_location("torchvision_retinanet", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/torchvision_retinanet.py")
 
 
 def losses(model, batch, compute_loss=None):

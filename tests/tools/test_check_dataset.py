@@ -1,12 +1,11 @@
 import errno
-import importlib.util
 import json
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import REPOSITORY, VOCWriter
+from tests.conftest import REPOSITORY, VOCWriter, load_script
 
 CONFIG = """
 _BASE_: "{base}"
@@ -22,11 +21,7 @@ DATASETS:
 
 @pytest.fixture(scope="module")
 def tool():
-    path = REPOSITORY / "tools" / "check_dataset.py"
-    spec = importlib.util.spec_from_file_location("check_dataset", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/check_dataset.py")
 
 
 def test_objects_are_counted_at_the_size_of_the_detectors_input(tool, tmp_path, capsys):

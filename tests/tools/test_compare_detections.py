@@ -1,4 +1,3 @@
-import importlib.util
 import json
 
 import pytest
@@ -7,7 +6,7 @@ from detectron2.modeling import build_model
 
 from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 
@@ -15,10 +14,7 @@ CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 @pytest.fixture
 def compare(monkeypatch, tmp_path):
     """The script, called with a command line."""
-    path = REPOSITORY / "tools/compare_detections.py"
-    spec = importlib.util.spec_from_file_location("compare_detections", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("tools/compare_detections.py")
 
     def call(*argv):
         options = ["--output", str(tmp_path / "comparison"), "--min-score", "0.01"]

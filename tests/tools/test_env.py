@@ -14,15 +14,15 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "env.py"
+from tests.conftest import REPOSITORY, load_script
+
+SCRIPT = REPOSITORY / "tools" / "env.py"
 
 
 @pytest.fixture
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module, its project being an empty copy in `tmp_path`."""
-    spec = importlib.util.spec_from_file_location("env_under_test", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("tools/env.py")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
     monkeypatch.delenv("DETECTRON2", raising=False)

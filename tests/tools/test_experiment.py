@@ -1,6 +1,5 @@
 """The tool from its command line; tests/experiments has its parts."""
 
-import importlib.util
 import json
 import statistics
 
@@ -12,7 +11,7 @@ from mutual_guidance.errors import ConfigError, ExperimentError
 from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import make_plans
 from mutual_guidance.experiments.records import note_launch, write_json
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
 
@@ -20,10 +19,7 @@ EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
     """The script, with its output below tmp_path."""
-    path = REPOSITORY / "tools" / "experiment.py"
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("tools/experiment.py")
     monkeypatch.setattr(module, "OUTPUT", tmp_path / "out")
     return module
 

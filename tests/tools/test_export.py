@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import re
 import shutil
@@ -11,15 +10,13 @@ import torch
 from PIL import Image
 
 from mutual_guidance.engine import Predictor
-from tests.conftest import REPOSITORY, python_of
+from tests.conftest import REPOSITORY, load_script, python_of
 
 
 @pytest.fixture
 def export(tiny_run, monkeypatch):
     """Calls the script with the arguments."""
-    spec = importlib.util.spec_from_file_location("export", REPOSITORY / "tools" / "export.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("tools/export.py")
 
     def call(*args):
         monkeypatch.setattr("sys.argv", ["export.py", str(tiny_run), *map(str, args)])

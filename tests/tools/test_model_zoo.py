@@ -1,16 +1,11 @@
-import importlib.util
-
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 
 
 @pytest.fixture(scope="module")
 def zoo():
-    spec = importlib.util.spec_from_file_location("model_zoo", REPOSITORY / "tools/model_zoo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/model_zoo.py")
 
 
 def test_a_row(zoo):

@@ -1,12 +1,10 @@
-import importlib.util
-
 import pytest
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
 from mutual_guidance.config import load_config
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 
 CONFIGS = {
     "Shapes/retinanet_R_18.yaml": "IoU anchor",
@@ -16,11 +14,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def tool():
-    path = REPOSITORY / "tools" / "paper_figures.py"
-    spec = importlib.util.spec_from_file_location("paper_figures", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/paper_figures.py")
 
 
 def test_amplification(tool, tmp_path):

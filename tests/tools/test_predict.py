@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import shutil
@@ -12,15 +11,13 @@ import pytest
 from PIL import Image
 
 from mutual_guidance.prediction import DrawnImages
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 
 
 @pytest.fixture
 def predict(tmp_path, tiny_run, monkeypatch):
     """Calls the script, which writes to tmp_path / "out", and returns its exit code."""
-    spec = importlib.util.spec_from_file_location("predict", REPOSITORY / "tools" / "predict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("tools/predict.py")
 
     def call(*args, model=(tiny_run,), threshold=0, output=tmp_path / "out"):
         argv = ["predict.py", *model, *args, "--output", output, "--min-score", threshold]

@@ -1,17 +1,14 @@
-import importlib.util
 import json
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import load_script
 
 
 @pytest.fixture
 def quickstart(tmp_path, monkeypatch):
     """The script, with its runs recorded instead of made."""
-    spec = importlib.util.spec_from_file_location("quickstart", REPOSITORY / "tools/quickstart.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("tools/quickstart.py")
     module.commands = []
 
     def run(*command):

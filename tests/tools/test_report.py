@@ -1,17 +1,13 @@
-import importlib.util
-
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import load_script
 from tests.visualization.report.conftest import write_run
 
 
 @pytest.fixture
 def report(monkeypatch):
     """The script, called with a command line."""
-    spec = importlib.util.spec_from_file_location("report", REPOSITORY / "tools/report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("tools/report.py")
 
     def call(*argv):
         monkeypatch.setattr("sys.argv", ["report.py", *map(str, argv)])

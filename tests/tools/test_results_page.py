@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,15 +9,11 @@ from mutual_guidance.experiments.decision import answer
 from mutual_guidance.experiments.grid import load_experiment, run_place
 from mutual_guidance.experiments.matches import pool, read_matches
 from mutual_guidance.experiments.report import summarize
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 
 
 def load_tool():
-    path = REPOSITORY / "tools" / "results_page.py"
-    spec = importlib.util.spec_from_file_location("results_page", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/results_page.py")
 
 
 def run(strategy, seed, ap, variant=""):

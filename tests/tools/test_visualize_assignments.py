@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,18 +7,14 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from mutual_guidance.config import load_config
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 
 
 @pytest.fixture(scope="module")
 def tool():
-    path = REPOSITORY / "tools" / "visualize_assignments.py"
-    spec = importlib.util.spec_from_file_location("visualize_assignments", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/visualize_assignments.py")
 
 
 @pytest.fixture(scope="module")
