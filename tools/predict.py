@@ -119,7 +119,8 @@ def tell(summary: Summary, others: list[str], args: argparse.Namespace) -> int:
     done = f"{summary.images} images, {summary.boxes} boxes with a score of {score}"
     print(f"{done}: {printable(str(args.output))}")
     if summary.images and not summary.boxes:
-        print(f"the highest score of any box is {summary.best_score:.2g}")
+        best = f"the highest score of any box is {summary.best_score:.4f}"
+        print(best if summary.best_score else "there is no box of any score that the config allows")
     if summary.images:
         print(
             f"{summary.images / summary.seconds:.1f} images a second "

@@ -102,15 +102,6 @@ def test_all_faults_are_told_once_and_listed(voc, voc_entry, tmp_path, caplog):
     assert caplog.text.count(str(tmp_path / "out" / "dataset_faults.txt")) == 1
 
 
-def test_faults_that_were_mended_are_not_listed_any_more(voc, voc_entry, tmp_path):
-    voc.add("a", [("red", (1, 1, 9, 9))])
-    register_datasets([{**voc_entry, "classes": ["red"]}])
-    (tmp_path / "dataset_faults.txt").write_text("stops")
-    for _ in range(2):
-        check_datasets([voc_entry["name"]], folder=str(tmp_path))
-        assert not (tmp_path / "dataset_faults.txt").exists()
-
-
 def test_names_of_files_cannot_steer_a_terminal(voc, voc_entry, tmp_path, caplog):
     voc.add("a\x1b[2J", [("red", (1, 1, 9, 9)), ("red", (5, 5, 5, 9))])
     register_datasets([voc_entry])

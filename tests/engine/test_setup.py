@@ -62,7 +62,15 @@ def test_a_short_training_has_checkpoints_on_the_way(period, iterations, expecte
 
 @pytest.mark.parametrize(
     ("steps", "expected"),
-    [((12000, 16000), (10, 13)), ((5, 10), (5, 10)), ((5, 16000), (1, 13)), ((90000,), (90000,))],
+    [
+        ((12000, 16000), (10, 13)),
+        ((12000,), (10,)),
+        ((), ()),
+        ((5, 10), (5, 10)),
+        ((14, 16000), (14, 16000)),  # one is reached
+        ((600, 800), (600, 800)),
+        ((18000,), (18000,)),  # of no schedule of 18,000
+    ],
 )
 def test_steps_that_would_not_be_reached_move_with_the_epochs(voc, voc_entry, steps, expected):
     for i in range(10):
@@ -294,6 +302,24 @@ def test_a_frozen_config_of_a_training(voc, voc_entry):
     assert cfg.DATASETS.CATEGORY_IDS == []
     opts.remove("SOLVER.AMP.ENABLED"), opts.remove(True)
     assert not prepare(CONFIG, opts, data=("TRAIN",)).SOLVER.AMP.ENABLED
+
+
+def test_faults_that_were_mended_are_not_listed_any_more(voc, voc_entry, tmp_path):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    entry, folder = {**voc_entry, "classes": ["red"]}, tmp_path / "out"
+    data = [key for k in ("TRAIN", "TEST") for key in (f"DATASETS.{k}", f"('{entry['name']}',)")]
+    opts = ["DATASETS.REGISTER", str([entry]), *data, "OUTPUT_DIR", str(folder)]
+    args = ["--config-file", CONFIG, *opts, "MODEL.WEIGHTS", ""]
+    folder.mkdir()
+    (folder / "dataset_faults.txt").write_text("stops")
+    setup(default_argument_parser().parse_args(args))
+    assert "image is trained on" in (folder / "dataset_faults.txt").read_text()
+    (folder / "dataset_faults.txt").write_text("of the training's images")
+    weights = tmp_path / "w.pth"
+    torch.save({}, weights)
+    args = ["--eval-only", *args[:-1], str(weights)]
+    setup(default_argument_parser().parse_args(args))
+    assert (folder / "dataset_faults.txt").read_text() == "of the training's images"
 
 
 def test_what_stops_a_run_is_in_its_log(voc, voc_entry, tmp_path):

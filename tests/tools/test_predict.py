@@ -103,7 +103,7 @@ def test_one_threshold_for_all_that_is_written(predict, images, tmp_path, capsys
     assert "the highest score" not in out
     predict(images, "--draw", threshold=1.1)
     assert "0 boxes with a score of 1.1 or more (--min-score)" in (out := capsys.readouterr().out)
-    assert f"the highest score of any box is {scores[-1]:.2g}" in out
+    assert f"the highest score of any box is {scores[-1]:.4f}" in out
     with Image.open(images / "a.jpg") as untouched, Image.open(drawn(tmp_path, "a.jpg")) as empty:
         difference = np.asarray(untouched, int) - np.asarray(empty, int)
     assert abs(difference).mean() < 2  # but for JPEG

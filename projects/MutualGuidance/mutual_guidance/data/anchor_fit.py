@@ -120,9 +120,12 @@ def suggest_sizes(scales: Tensor, cfg: CfgNode) -> list[list[float]]:
 
 
 def _most_levels(side: int) -> int:
-    """What a square would be padded for, its detector cannot be exported with; 0 is no square."""
-    counts = range(MAX_LEVELS, MIN_LEVELS, -1)
-    return next((n for n in counts if side % (FIRST_STRIDE * 2 ** (n - 1)) == 0), MIN_LEVELS)
+    """
+    Count the levels whose strides divide the side of a square (0: no square, and all do). With more
+    it would be padded, and its detector could not be exported.
+    """
+    fits = [n for n in range(MIN_LEVELS, MAX_LEVELS + 1) if side % (FIRST_STRIDE << (n - 1)) == 0]
+    return max(fits, default=MIN_LEVELS)
 
 
 def misses(ious: Tensor) -> list[float]:

@@ -51,7 +51,13 @@ def _clean_name(name: object, where: str) -> str:
 
 def bare(name: str) -> str:
     """A name by which two may be mistaken: without capitals, spaces, and codes of one letter."""
-    return unicodedata.normalize("NFKC", "".join(name.split())).casefold()
+    return unicodedata.normalize("NFC", "".join(name.split())).casefold()
+
+
+def _quoted(*names: str) -> list[str]:
+    """Names to be told apart: in escapes where they would look alike."""
+    alike = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
+    return [ascii(name) if alike else repr(name) for name in names]
 
 
 def confusable(names: Iterable[str], file: str) -> list[Fault]:
@@ -63,7 +69,7 @@ def confusable(names: Iterable[str], file: str) -> list[Fault]:
         Fault(
             file,
             "names of classes differ only in capitals, spaces or the codes of a letter",
-            ", ".join(map(repr, group)),
+            ", ".join(_quoted(*group)),
             TOLD,
         )
         for group in groups.values()
@@ -116,7 +122,8 @@ class ClassPicker:
         near = {bare(name): name for name in self.classes}
         for name in self._left_out:
             if bare(name) in near:
-                reason = f"class {name!r}: `classes` has {near[bare(name)]!r}; write it in one way"
+                there, chosen = _quoted(name, near[bare(name)])
+                reason = f"class {there}: `classes` has {chosen}; write it in one way"
                 faults.append(Fault(file, reason))
         return faults
 

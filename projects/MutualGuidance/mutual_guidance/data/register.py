@@ -1,6 +1,5 @@
 """Data sets named in a config: registration with Detectron2, and the check before training."""
 
-import contextlib
 import difflib
 import logging
 import os
@@ -110,14 +109,11 @@ def check_datasets(
         faults += _faults_in(name) if name in _entries else _check_builtin(name)
     if not stopping(faults):
         faults += _useless_sets(train, test) + _tested_on_trained(train, test)
-    path = None if folder is None else os.path.join(folder, FAULTS_FILE)
     if not faults:
-        if path and comm.is_main_process():
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)  # of what has been mended since
         return
     table = fault_table(faults)
-    if path and comm.is_main_process():
+    if folder is not None and comm.is_main_process():
+        path = os.path.join(folder, FAULTS_FILE)
         write_faults(faults, path)
         table += f"\nAll of them, a line each: {path}"
     if stopping(faults):

@@ -19,7 +19,9 @@ from .lists import check_lists
 from .precision import PRECISIONS
 
 _HEADS = ("per_level", "shared")
+_FLIPS = ("horizontal", "vertical", "none")
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
+_OF_VGG = [f"build_{kind}_vgg_backbone" for kind in ("fssd", "top_down", "rfb")]
 _SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 
@@ -29,14 +31,14 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
     guidance, solver = cfg.MODEL.MUTUAL_GUIDANCE, cfg.SOLVER
     if for_training:
         _check_solver(solver)
+        _check_without_effect(cfg)
+        _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, _FLIPS)
+        _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB", "L"))
     _check_least("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0)
     _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, _SAMPLERS)
     _check_least("INPUT.SQUARE_SIZE", cfg.INPUT.SQUARE_SIZE, 0)
     how = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     _check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", how, ("choice", "range"))
-    _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none"))
-    _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB", "L"))
-    _check_without_effect(cfg)
     _check_above("MODEL.RETINANET.BALANCED_L1_ALPHA", cfg.MODEL.RETINANET.BALANCED_L1_ALPHA, 0)
     _check_choice("MODEL.MUTUAL_GUIDANCE.HEAD", guidance.HEAD, _HEADS)
     _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, ("auto", *PRECISIONS))
@@ -81,7 +83,7 @@ def _check_without_effect(cfg: CfgNode) -> None:
         if value:
             raise ConfigError(f"{key} has no effect on the detectors of this project: set it False")
     backbone = cfg.MODEL.BACKBONE
-    if "vgg" in backbone.NAME and backbone.FREEZE_AT:
+    if backbone.NAME in _OF_VGG and backbone.FREEZE_AT:
         raise ConfigError(
             f"MODEL.BACKBONE.FREEZE_AT {backbone.FREEZE_AT} has no effect on VGG-16: set it to 0"
         )

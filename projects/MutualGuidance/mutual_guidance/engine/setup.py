@@ -6,13 +6,14 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 
 from ..config import load_config
 from ..data import check_datasets, register_datasets
+from ..data.register import FAULTS_FILE
 from ..errors import ConfigError, UserError, printable
 from ..run_files import checkpoint_files, replace_file
 from . import full_disk
@@ -44,6 +45,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_output(folder, is_new_run=not (args.eval_only or args.resume))
     setup_logs(folder)
     full_disk.mute_failing_logs("mutual_guidance", "fvcore", "detectron2")
+    if not args.eval_only and comm.is_main_process():
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, FAULTS_FILE))  # they may have been mended since
     if args.resume and checkpoint_files(folder):
         weights = "any"  # what the run began with may be gone
     else:
@@ -228,15 +232,29 @@ def _known_ids(cfg: CfgNode, classes: list[str]) -> list[int]:
 
 
 def _keep_steps_within(solver: CfgNode, meant: int) -> None:
-    """Steps of which a training of epochs would not reach the last move with its length."""
-    if not solver.STEPS or not solver.MAX_ITER <= solver.STEPS[-1] < meant:
+    """Move the steps of a schedule of ``meant`` iterations, of which epochs reach not even one."""
+    given = solver.STEPS
+    # Others, below half of it, are not of that schedule but of a person's own.
+    if not given or given[0] < max(solver.MAX_ITER, meant / 2) or given[-1] >= meant:
         return
-    steps = sorted({max(1, round(step * solver.MAX_ITER / meant)) for step in solver.STEPS})
-    logger.info(
+    steps = sorted({max(1, round(step * solver.MAX_ITER / meant)) for step in given})
+    logger.warning(
         f"The learning rate falls after {steps} iterations, as it would after "
-        f"{list(solver.STEPS)} of {meant} (SOLVER.STEPS)"
+        f"{list(given)} of {meant} (SOLVER.STEPS)"
     )
     solver.STEPS = tuple(steps)
+
+
+def _have_checkpoints_on_the_way(solver: CfgNode) -> None:
+    """Have some where Detectron2's own period, which nobody has chosen, gives none."""
+    often = max(_LEAST_PERIOD, solver.MAX_ITER // 10)
+    default = get_cfg().SOLVER.CHECKPOINT_PERIOD
+    if solver.CHECKPOINT_PERIOD == default >= solver.MAX_ITER > often:
+        logger.info(
+            f"A checkpoint every {often} iterations: by SOLVER.CHECKPOINT_PERIOD {default} there "
+            "would be none before the end"
+        )
+        solver.CHECKPOINT_PERIOD = often
 
 
 def resolve_schedule(cfg: CfgNode) -> None:
@@ -281,10 +299,4 @@ def resolve_schedule(cfg: CfgNode) -> None:
             f"{solver.MAX_WARMUP_SHARE} of the training (SOLVER.MAX_WARMUP_SHARE)"
         )
         solver.WARMUP_ITERS = longest
-    often = max(_LEAST_PERIOD, solver.MAX_ITER // 10)
-    if solver.CHECKPOINT_PERIOD >= solver.MAX_ITER > often:
-        logger.info(
-            f"A checkpoint every {often} iterations: with SOLVER.CHECKPOINT_PERIOD "
-            f"{solver.CHECKPOINT_PERIOD} there would be none before the end"
-        )
-        solver.CHECKPOINT_PERIOD = often
+    _have_checkpoints_on_the_way(solver)

@@ -33,8 +33,8 @@ def answer(
         missing, and nothing else; otherwise the verdict on "primary" (see :func:`verdict`) with the
         comparison, and "secondary", a list of comparisons with their "p" and "p_holm", corrected
         for how many they are. A comparison has "value", "baseline", "difference", "low", "high",
-        "relative" and "interval", which says of what it is: "bootstrap", "t", "none" or a state as
-        above.
+        "relative" and "interval", which says of what it is: "bootstrap", "t", "none" (with the
+        reason, where runs have lost their detections) or a state as above.
     """
     state = _running(questions["primary"], cells, finished)
     if state:

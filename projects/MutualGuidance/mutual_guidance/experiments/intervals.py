@@ -93,7 +93,7 @@ class Intervals:
 
 
 def _is_drawn_from(dataset: str) -> bool:
-    """Whether the data set is evaluated as VOC's, with the area under the curve."""
+    """Say whether the data set is evaluated as VOC's, with the area under the curve."""
     metadata = MetadataCatalog.get(dataset)
     return metadata.get("evaluator_type") == "pascal_voc" and metadata.get("year") != 2007
 

@@ -88,19 +88,25 @@ def keep(results: Path, folder: Path) -> dict:
     result = read_results(results)
     target, path = folder / result["experiment"], folder / f"{result['experiment']}.json"
     if path.is_file():
-        lost = set(map(run_place, read_results(path)["runs"])) - set(map(run_place, result["runs"]))
-        if lost:
-            raise ExperimentError(
-                f"{results} lacks {len(lost)} runs that {path} keeps, as {min(lost)}: run "
-                "tools/experiment.py once more, which takes them over, or delete what is kept"
-            )
+        _check_none_is_lost(results, result, path)
     if "questions" in result:
         _keep_matches(result["runs"], results.parent, target)
     else:
         for row in result["rows"]:
-            row.pop("bootstrap", None)
+            row.pop("bootstrap", None), row.pop("unmatched", None)
     write_json(path, result)
     return result
+
+
+def _check_none_is_lost(results: Path, result: dict, kept: Path) -> None:
+    """Raise ExperimentError where runs that are kept are not among the results."""
+    old, new = (set(map(run_place, r["runs"])) for r in (read_results(kept), result))
+    if old - new:
+        raise ExperimentError(
+            f"{results} lacks {len(old - new)} runs that {kept} keeps, as {min(old - new)}: let "
+            "tools/experiment.py take over those that its file still names, and delete what is "
+            "kept to give up the others"
+        )
 
 
 def _keep_matches(runs: list[dict], source: Path, target: Path) -> None:

@@ -95,7 +95,7 @@ def _check_questions(questions: Mapping[str, Any], cell: Cell, cfg: CfgNode) -> 
     kind = MetadataCatalog.get(cfg.DATASETS.TEST[0]).get("evaluator_type")
     pattern = f"{_APS.get(kind, 'AP')}|{_METRIC}"
     unknown = [m for m in metrics if not re.fullmatch(pattern, m)]
-    if unknown:
+    if unknown and kind:  # else the data set is unknown, which is told for itself
         raise ExperimentError(
             f"primary and secondary: no run on {cfg.DATASETS.TEST[0]} has a metric {unknown[0]}; "
             f"there are AP, AP50, AP75, {CLASS_AP}CLASS and misalignment/ with "

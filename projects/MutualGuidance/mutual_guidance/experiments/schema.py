@@ -83,15 +83,20 @@ def _checked(raw: Any) -> dict[str, Any]:
     if others:
         raise ValueError(f"paper.figures: {others[0]} is not among the experiment's configs")
     raw["variants"] = [whole_grid, *variants]
-    stages = [stage for protocol in raw["protocols"].values() for stage in protocol.values()]
-    keys = [key for stage in (raw["overrides"], *stages) for key in stage]
-    keys += [key for variant in variants for key in variant["overrides"]]
-    of_data = [key for key in keys if key.startswith("DATASETS.")]
-    if raw["folds"] and of_data:
-        raise ValueError(f"folds: they make the data sets, which {of_data[0]} would replace")
+    if raw["folds"]:
+        _check_data_is_the_folds(raw)
     if raw["primary"] or raw["decision"] or raw["secondary"]:
         _check_questions(raw)
     return raw
+
+
+def _check_data_is_the_folds(raw: dict[str, Any]) -> None:
+    """Raise ValueError for overrides of what the folds make."""
+    stages = [stage for protocol in raw["protocols"].values() for stage in protocol.values()]
+    stages += [raw["overrides"], *(variant["overrides"] for variant in raw["variants"])]
+    for key in (f"DATASETS.{name}" for name in ("REGISTER", "TRAIN", "TEST")):
+        if any(key in stage for stage in stages):
+            raise ValueError(f"folds: they make the data sets, which {key} would replace")
 
 
 def _check_questions(raw: dict[str, Any]) -> None:
