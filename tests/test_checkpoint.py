@@ -155,6 +155,14 @@ def test_resume_takes_the_newest_that_loads(tmp_path, caplog):
     assert "Resuming from" in caplog.text and "model_0000002.pth" in caplog.text
 
 
+def test_a_folder_that_one_machine_alone_sees(tmp_path, monkeypatch):
+    checkpointer = saved_run(tmp_path, [1])
+    elsewhere = str(tmp_path / "of_another" / "model_0000001.pth")
+    monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda value: [elsewhere, value])
+    with pytest.raises(CheckpointError, match="OUTPUT_DIR must be one folder for all machines"):
+        checkpointer.resume_or_load("", resume=True)
+
+
 @pytest.mark.parametrize("copied", [False, True])
 def test_resume_goes_by_the_iteration_and_not_by_the_times_of_copies(tmp_path, copied):
     saved_run(tmp_path, [1, 2, 3])

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 INPUTS = ("requirements.txt", "setup.cfg", "pyproject.toml", "tools/env.py")
 MIN_PYTHON = (3, 10)
+MIN_TORCH = (2, 4)  # as in setup.cfg
 DISK_GB = 8  # 6 stay, the rest is for the downloads
 
 # The stamp is written last and holds the fingerprint of what the environment was made from. In
@@ -97,7 +98,11 @@ def prepare() -> str:
     else:
         build_venv(python, stamp)
     pip(python, "Installing the project", "install", "--no-deps", "--no-build-isolation", "-e", ".")
-    stamp.write_text(fingerprint(python))
+    try:
+        stamp.write_text(fingerprint(python))
+    except OSError:
+        if not active:  # whose folder may be another's; the next call looks once more
+            raise
     say(f"Ready: {python}")
     return python
 
@@ -106,7 +111,21 @@ def is_active_ready() -> bool:
     """Whether the calling Python has PyTorch and Detectron2 and is not this script's own .venv."""
     if Path(sys.prefix).resolve() == VENV.resolve() and (VENV / STAMP).exists():
         return False
-    return all(importlib.util.find_spec(name) for name in ("torch", "detectron2"))
+    if not all(importlib.util.find_spec(name) for name in ("torch", "detectron2")):
+        return False
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:  # of a checkout
+        return True
+    if tuple(map(int, re.findall(r"\d+", torch)[:2])) >= MIN_TORCH:
+        return True
+    needed = "{}.{}".format(*MIN_TORCH)
+    say(
+        f"The active environment {sys.prefix} has PyTorch {torch}, older than {needed}: using .venv"
+    )
+    return False
 
 
 def may_use_active() -> bool:
@@ -119,7 +138,11 @@ def may_use_active() -> bool:
         return True
     told = "The active environment {} lacks {}".format(sys.prefix, ", ".join(lacks))
     if sys.stdin.isatty():
-        return input(f"{told}. Add it? (Otherwise .venv is made) [y/N] ").lower() in ("y", "yes")
+        try:
+            answer = input(f"{told}. Add it? (Otherwise .venv is made) [y/N] ")
+        except EOFError:  # Ctrl-D
+            answer = ""
+        return answer.lower() in ("y", "yes")
     say(f"{told} and stays as it is (ACTIVE=1 would add it): using .venv")
     return False
 

@@ -23,6 +23,7 @@ from detectron2.utils.events import EventStorage
 
 from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.data.shared import once_a_machine
 from mutual_guidance.engine import Interrupted, Trainer
 from mutual_guidance.engine.launch import _end_together, launch
 from mutual_guidance.engine.setup import resolve_classes, resolve_device
@@ -215,6 +216,7 @@ def talk_to_each_other(args):
     trainer = {"model": model}
     trainer["hook"] = {"trainer": trainer}
     assert comm.all_gather(comm.get_rank()) == [0, 1]
+    assert once_a_machine(comm.get_rank) == 0
     atexit.register(note_threads, args.folder / str(comm.get_rank()))
     if args.stopped:
         raise Interrupted(signal.SIGTERM)

@@ -104,6 +104,15 @@ def test_a_gpu_that_is_not_there(device):
             resolve_device(cfg)
 
 
+def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    with pretend_gpu((9, 0)):
+        resolve_device(load_config(CONFIG))
+        with pytest.raises(ConfigError, match="MODEL.DEVICE is 'cpu', but each of several"):
+            resolve_device(load_config(CONFIG, ["MODEL.DEVICE", "cpu"]))
+    resolve_device(load_config(CONFIG, ["MODEL.DEVICE", "cpu"]))
+
+
 def test_a_tool_takes_the_config_of_a_run_on_a_gpu(voc, voc_entry, monkeypatch, tmp_path):
     voc.add("a", [("red", (1, 1, 9, 9))])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 from detectron2.engine.defaults import default_setup
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils.events import EventStorage
 
 from mutual_guidance import interrupt
@@ -436,3 +437,15 @@ def test_a_training_shorter_than_its_warm_up(max_iter):
         optimizer.step()
         scheduler.step()
     assert max(rates) == rates[-1] == pytest.approx(cfg.SOLVER.BASE_LR)
+
+
+def test_synchronised_batch_norm_keeps_its_statistics_in_float32(make_cfg, tmp_path, monkeypatch):
+    cfg = make_cfg(tmp_path, "MODEL.PYRAMID.NORM", "naiveSyncBN")
+    layers = [m for m in Trainer.build_model(cfg).modules() if isinstance(m, NaiveSyncBatchNorm)]
+    for module in ("comm", "dist"):
+        monkeypatch.setattr(f"detectron2.layers.batch_norm.{module}.get_world_size", lambda: 2)
+    monkeypatch.setattr("detectron2.layers.batch_norm.differentiable_all_reduce", lambda x: 2 * x)
+    shape = (4, layers[0].num_features, 16, 16)
+    outputs = layers[0].train()(torch.randn(shape).add(30).bfloat16())
+    # The mean is thirty deviations: in bfloat16 the difference of the squares' means has no digit.
+    assert outputs.float().std().item() == pytest.approx(1, abs=0.1)

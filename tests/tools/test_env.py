@@ -229,6 +229,18 @@ def test_is_active_ready(env, modules, names, ready) -> None:
     assert env.is_active_ready() is ready
 
 
+@pytest.mark.parametrize(("found", "ready"), [("2.4.0+cu121", True), ("2.3.1", False)])
+def test_an_active_environment_with_an_old_pytorch_is_left_alone(
+    env, modules, monkeypatch, capsys, found, ready
+):
+    modules("torch", "detectron2")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: found)
+    assert env.is_active_ready() is ready
+    assert ("older than 2.4: using .venv" in capsys.readouterr().out) is not ready
+    needed = "torch>={}.{}".format(*env.MIN_TORCH)
+    assert needed in (REPOSITORY / "setup.cfg").read_text()
+
+
 def test_own_venv_is_not_taken_for_the_users(env, modules, monkeypatch) -> None:
     modules("torch", "detectron2")
     env.VENV.mkdir()

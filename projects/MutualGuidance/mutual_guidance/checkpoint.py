@@ -120,14 +120,19 @@ class Checkpointer(DetectionCheckpointer):
         Resume from the newest checkpoint of the folder that loads, or load the weights ``path``.
 
         Raises:
-            CheckpointError: there are checkpoints and none loads, or the weights are of another
-                architecture.
+            CheckpointError: there are checkpoints and none loads, another machine alone sees them,
+                or the weights are of another architecture.
         """
         if resume:
             # The main process decides, since the others may see the folder later.
             newest = comm.all_gather(self._newest_that_loads() if comm.is_main_process() else None)
             self._has_resumed = newest[0] is not None
             if self._has_resumed:
+                if not os.path.isfile(newest[0]):
+                    raise CheckpointError(
+                        f"{newest[0]} is not seen here: OUTPUT_DIR must be one folder for all "
+                        "machines"
+                    )
                 return self.load(newest[0])
             logger.info(f"No checkpoint in {self.save_dir}: starting anew")
         return self.load(path, checkpointables=[])

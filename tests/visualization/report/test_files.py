@@ -16,12 +16,17 @@ def log(tmp_path):
 
 def test_the_command_of_a_training(log):
     evaluated = TRAINED.replace("eval_only=False", "eval_only=True")
-    lines = [evaluated.format(gpus=1), TRAINED.format(gpus=1), TRAINED.format(gpus=2)]
+    resumed = TRAINED.replace("resume=False", "resume=True")
+    begun = TRAINED.replace("8.0", "9.0")  # which left no checkpoint: else it could not begin anew
+    lines = [text.format(gpus=1) for text in (evaluated, begun, TRAINED)]
+    lines.append(resumed.format(gpus=2))
     log.write_text("\n".join(["before", *lines, "after"]))
     command = "python train_net.py --config-file 'my set.yaml' SOLVER.EPOCHS 8.0"
     assert read_command(log) == command
     log.write_text(TRAINED.format(gpus=2))
     assert read_command(log) == command.replace("yaml' ", "yaml' --num-gpus 2 ")
+    log.write_text(resumed.format(gpus=1))
+    assert read_command(log) == command
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,8 @@ def _let_workers_outlive_signals(loader: DataLoader) -> None:
 def _start_worker(worker_id: int) -> None:
     """As Detectron2's, in a worker that only the process of its loader can end."""
     worker_init_reset_seed(worker_id)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     threading.Thread(target=_end_by_parent, args=(os.getppid(),), daemon=True).start()
 

@@ -1,6 +1,8 @@
 """What takes long and is the same for all processes of a machine."""
 
 from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -9,6 +11,8 @@ from detectron2.utils import comm
 from ..errors import UserError
 
 Result = TypeVar("Result")
+# The headers of a large data set on a cold network folder take more than NCCL's 10 minutes.
+_PATIENCE = timedelta(days=1)
 
 
 def once_a_machine(make: Callable[[], Result]) -> Result:
@@ -28,7 +32,18 @@ def once_a_machine(make: Callable[[], Result]) -> Result:
         except UserError as error:
             outcome = [error]
     first = comm.get_rank() - comm.get_local_rank()
-    dist.broadcast_object_list(outcome, first, comm.get_local_process_group())
+    dist.broadcast_object_list(outcome, first, machine_group())
     if isinstance(outcome[0], UserError):
         raise outcome[0]
     return outcome[0]
+
+
+@cache
+def machine_group() -> dist.ProcessGroup:
+    """Join the processes of this machine over gloo. All processes must call this."""
+    size, rank = comm.get_local_size(), comm.get_rank()
+    groups = [
+        dist.new_group(range(first, first + size), timeout=_PATIENCE, backend="gloo")
+        for first in range(0, comm.get_world_size(), size)
+    ]
+    return groups[rank // size]

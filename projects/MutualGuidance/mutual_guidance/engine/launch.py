@@ -20,6 +20,7 @@ from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch.multiprocessing import start_processes
 
+from ..data.shared import machine_group
 from ..errors import ConfigError, UserError, run_main
 from ..interrupt import STOP_SIGNALS, Interrupted
 
@@ -50,9 +51,10 @@ def launch(main: Main, args: argparse.Namespace) -> None:
         SystemExit: a started process ended so; the code is that of the first.
     """
     if dist.is_torchelastic_launched():
+        run_main(_check_gpus, int(os.environ["LOCAL_WORLD_SIZE"]))
         _join_torchrun()
         restarts = comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"]))
-        args.resume = args.resume or any(restarts)
+        args.resume = args.resume or (any(restarts) and not args.eval_only)
         _run(main, args)
     elif args.num_gpus * args.num_machines > 1:
         run_main(_check_gpus, args.num_gpus)
@@ -64,7 +66,7 @@ def launch(main: Main, args: argparse.Namespace) -> None:
 def _check_gpus(num_gpus: int) -> None:
     found = torch.cuda.device_count()
     if found and num_gpus > found:
-        raise ConfigError(f"--num-gpus {num_gpus}: PyTorch finds {found} on this machine")
+        raise ConfigError(f"{num_gpus} processes need a GPU each: PyTorch finds {found} here")
 
 
 def _run_processes(main: Main, args: argparse.Namespace) -> int:
@@ -192,6 +194,7 @@ def _leave_group() -> None:
         dist.destroy_process_group()
     comm._LOCAL_PROCESS_GROUP = None
     comm._get_global_gloo_group.cache_clear()
+    machine_group.cache_clear()
     gc.collect()
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 
+import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import default_setup
@@ -48,7 +49,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.eval_only and comm.is_main_process():
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, FAULTS_FILE))  # they may have been mended since
-    if args.resume and checkpoint_files(folder):
+    # What the main process sees holds for all: else some would wait for others.
+    if comm.all_gather(bool(args.resume and checkpoint_files(folder)))[0]:
         weights = "any"  # what the run began with may be gone
     else:
         weights = "trained" if args.eval_only else "start"
@@ -167,6 +169,11 @@ def resolve_device(cfg: CfgNode) -> None:
     elif device.startswith("cuda") and not has_gpu(device):
         raise ConfigError(
             f"MODEL.DEVICE is {device!r}, but PyTorch finds no such GPU; use auto or cpu"
+        )
+    if cfg.MODEL.DEVICE != "cuda" and comm.get_world_size() > 1 and torch.cuda.is_available():
+        raise ConfigError(
+            f"MODEL.DEVICE is {device!r}, but each of several processes takes a GPU of its own: "
+            "use auto, and choose GPUs by CUDA_VISIBLE_DEVICES (set to nothing, it leaves the CPU)"
         )
     resolve_precision(cfg)
 

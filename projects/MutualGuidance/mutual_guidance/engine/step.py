@@ -168,7 +168,7 @@ def save_batch(path: str, batch: list[dict], model: nn.Module) -> None:
 
 def load_batch(path: str) -> list[dict]:
     """The batch of a file of :func:`save_batch`; the file is a checkpoint of the weights, too."""
-    batch = torch.load(path, weights_only=True)["batch"]
+    batch = torch.load(path, map_location="cpu", weights_only=True)["batch"]
     for image in batch:
         instances = Instances(tuple(image["image"].shape[1:]))
         instances.gt_boxes = Boxes(image.pop("gt_boxes"))

@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model
 from detectron2.engine.hooks import EvalHook, LRScheduler, PreciseBN
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils import comm
 from tabulate import tabulate
 from torch.optim import Optimizer
@@ -135,7 +136,8 @@ class Trainer(DefaultTrainer):
 
     def after_step(self) -> None:
         sign_of_life()
-        if (self.iter + 1) % PERIOD == 0 or self.iter in (self.start_iter, self.max_iter - 1):
+        done, periods = self.iter + 1, (PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        if self.iter in (self.start_iter, self.max_iter - 1) or any(done % p == 0 for p in periods):
             use_now()  # what writes now and then is about to write
         try:
             super().after_step()
@@ -146,6 +148,7 @@ class Trainer(DefaultTrainer):
             self._stop(signal)
 
     def _stop(self, signal: int) -> None:
+        use_now()  # no checkpoint of an iteration whose loss is not finite
         self.checkpointer.save(f"model_{self.iter:07d}")
         comm.synchronize()  # the launcher ends the others with the first
         raise Interrupted(signal)
@@ -181,6 +184,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
         model = super().build_model(cfg)
+        for module in model.modules():
+            if isinstance(module, NaiveSyncBatchNorm):
+                module.register_forward_pre_hook(_in_float32)
         return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
 
     @classmethod
@@ -221,6 +227,11 @@ class Trainer(DefaultTrainer):
         results = super().test(cfg, self.ema.module)
         report(cfg, results, EMA_RESULTS_FILE)
         return {"ema": results}
+
+
+def _in_float32(layer: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    """Give a layer its input in float32: in bfloat16 its E[x^2] - E[x]^2 would be of rounding."""
+    return inputs[0].float()
 
 
 def _optimizer_misfit(state: dict, optimizer: Optimizer) -> str | None:

@@ -19,7 +19,7 @@ class _OnItsWay:
 
     def __init__(self, iteration: int, values: Tensor, use: Callable[[Tensor], None]) -> None:
         self.iteration = iteration
-        self.values = values.detach().to("cpu", non_blocking=True)
+        self.values = values.detach().to("cpu", non_blocking=values.is_cuda)
         self.use = use
         self.event = torch.cuda.Event() if values.is_cuda else None
         if self.event is not None:

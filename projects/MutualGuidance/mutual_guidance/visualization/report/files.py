@@ -111,11 +111,13 @@ def thinned(items: Sequence[T], most: int) -> list[T]:
 
 def read_command(log: Path) -> str:
     """
-    The command of the training that wrote the log, the first one if it went on.
+    The command of the training that wrote the log: the last that did not go on from a checkpoint,
+    since what was begun before left none.
 
     Raises:
         OSError: there is no log.
     """
+    commands = {False: "", True: ""}  # by whether it resumed
     for text in _ARGUMENTS.findall(log.read_text(encoding="utf-8", errors="replace")):
         try:
             call = ast.parse(text, mode="eval").body
@@ -124,10 +126,11 @@ def read_command(log: Path) -> str:
                 continue
             processes = ["--num-gpus", str(args["num_gpus"])] if args["num_gpus"] != 1 else []
             words = ["python", "train_net.py", "--config-file", args["config_file"], *processes]
-            return shlex.join(map(str, [*words, *args["opts"]]))
+            command = shlex.join(map(str, [*words, *args["opts"]]))
+            commands[args["resume"]] = (args["resume"] and commands[True]) or command
         except (AttributeError, KeyError, SyntaxError, TypeError, ValueError):
             continue
-    return ""
+    return commands[False] or commands[True]
 
 
 def last_written(path: Path) -> str:
