@@ -4,7 +4,6 @@ Synthetic batches for a matcher.
 Shape symbols: N images, R anchors, M_i ground truths of image i, M of the batch, K classes.
 """
 
-import warnings
 from typing import NamedTuple
 
 import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
@@ -133,9 +132,7 @@ def make_anchors(scenario: Scenario) -> list[Tensor]:
     )
     height, width = scenario.size
     features = [torch.zeros(1, 1, -(-height // s), -(-width // s)) for s in scenario.strides]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.meshgrid")  # noise of Detectron2's
-        return [boxes.tensor for boxes in generate(features)]
+    return [boxes.tensor for boxes in generate(features)]
 
 
 def make_objects(scenario: Scenario, generator: torch.Generator) -> list[Tensor]:

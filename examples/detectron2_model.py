@@ -19,8 +19,9 @@ from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from mutual_guidance import add_mutual_guidance_config
 from mutual_guidance.assignment import AnchorMatcher
-from mutual_guidance.modeling.meta_arch import Guided
+from mutual_guidance.modeling.meta_arch import Guided, matcher_keys
 
 
 @META_ARCH_REGISTRY.register()
@@ -28,8 +29,12 @@ class OwnRetinaNet(Guided, RetinaNet):
     candidate_kind, prior_name = "boxes", "anchor_iou"
 
     @classmethod
+    def build_matcher(cls, cfg):
+        return AnchorMatcher(**matcher_keys(cfg))
+
+    @classmethod
     def from_config(cls, cfg):
-        return {**super().from_config(cfg), "matcher": AnchorMatcher()}
+        return {**super().from_config(cfg), "matcher": cls.build_matcher(cfg)}
 
     def candidates(self, anchors):
         return self.matcher.candidates(Boxes.cat(anchors).tensor, list(map(len, anchors)))
@@ -48,6 +53,7 @@ class OwnRetinaNet(Guided, RetinaNet):
 def config() -> CfgNode:
     """A RetinaNet on a ResNet-18, from random weights."""
     cfg = get_cfg()
+    add_mutual_guidance_config(cfg)
     cfg.MODEL.META_ARCHITECTURE = "OwnRetinaNet"
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"

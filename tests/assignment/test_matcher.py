@@ -282,6 +282,8 @@ def test_number_of_positives_is_the_static_rules():
         ({"num_positives": "dynamic"}, "unknown num_positives 'dynamic'; choose one of static"),
         ({"iou_thresholds": (0.5, 0.4)}, "must ascend"),
         ({"iou_thresholds": (0.0, 0.5)}, "must ascend"),
+        ({"iou_thresholds": (0.5,)}, "must be two numbers"),
+        ({"sigma": float("inf")}, "sigma must be above 1 and finite"),
     ],
 )
 def test_refuses_bad_parameters(kwargs, message):
@@ -320,6 +322,10 @@ def test_refuses_what_does_not_fit_together():
         call(boxes, classes, strategy="static")
     with pytest.raises(ValueError, match=r"pred_boxes must begin with \(N, R\)"):
         call(boxes, classes, torch.zeros(2, 64, 4), torch.zeros(1, 64, 1))
+    with pytest.raises(ValueError, match=r"be \(N, R, 2\), .* without background, .* \(1, 64, 3\)"):
+        call(boxes, classes, torch.zeros(1, 64, 4), torch.zeros(1, 64, 3), num_classes=2)
+    with pytest.raises(ValueError, match=r"level_sizes must be 64 in sum, got \[32, 16\]"):
+        AnchorMatcher("atss", num_classes=1)(grid_anchors(), boxes, classes, level_sizes=[32, 16])
 
 
 def test_needs_no_predictions_that_no_task_ranks_by():

@@ -125,6 +125,16 @@ def test_a_quality_that_looks_at_what_it_does_not_need(monkeypatch, value, neede
         one_object(quality, monkeypatch)
 
 
+def test_a_quality_may_be_of_double_precision(monkeypatch):
+    quality = Quality(("pred_logits",), lambda pairs: pairs.prior * pairs.score)
+    monkeypatch.setitem(QUALITIES, "mine", quality)
+    monkeypatch.setitem(STRATEGIES, "mine", Strategy("mine", "static"))
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9]])
+    gts = [anchors[:1]], [torch.tensor([0])]
+    labels = AnchorMatcher("mine")(anchors, *gts, pred_logits=torch.tensor([[[0.0], [9.0]]]))
+    assert labels.cls_labels.tolist() == [[0, 0]]
+
+
 def labels_and_targets(strategy, pred_boxes, logit):
     """One object of class 1 and three anchors that are it, with boxes of their own."""
     anchors = torch.tensor([[0.0, 0, 10, 10]]).repeat(3, 1)

@@ -178,6 +178,8 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("SOLVER.MAX_WARMUP_SHARE", -0.5, "must be 0 or more, got -0.5"),
         ("INPUT.SQUARE_SIZE", -64, "must be 0 or more, got -64"),
         ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "all", "must be one of choice, range"),
+        ("MODEL.MUTUAL_GUIDANCE.SIGMA", float("inf"), "sigma must be above 1 and finite"),
+        ("MODEL.RETINANET.IOU_LABELS", [0, 0, 1], "has no effect .* make both of IOU_THRESHOLDS"),
         ("INPUT.RANDOM_FLIP", "both", "must be one of horizontal, vertical, none, got 'both'"),
         ("INPUT.FORMAT", "HSV", "must be one of BGR, RGB, L, got 'HSV'"),
         ("INPUT.CROP.ENABLED", True, "has no effect on the detectors of this project"),

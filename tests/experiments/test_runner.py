@@ -22,7 +22,6 @@ from mutual_guidance.experiments.records import (
     drop_checkpoints,
     note_launch,
     read_record,
-    write_json,
     write_record,
 )
 from mutual_guidance.experiments.runner import Runner, slots
@@ -300,17 +299,3 @@ def test_files_are_one_line_an_item(tmp_path):
     text = (tmp_path / cell.folder / "record.json").read_text()
     assert len(json.loads(text)["history"]) == ITERATIONS
     assert sum('"iteration"' in line for line in text.splitlines()) == ITERATIONS
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one_alone(tmp_path, monkeypatch):
-    path = tmp_path / "record.json"
-    write_json(path, {"a": 1})
-
-    def disk_is_full(fd):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", disk_is_full)
-    with pytest.raises(OSError, match="No space"):
-        write_json(path, {"a": 2})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]

@@ -260,12 +260,3 @@ def test_classes_that_cannot_name_vocs_files(predict, images, tiny_run, tmp_path
         predict(images, "--voc")
     assert not (tmp_path / "out").exists()
     assert predict(images, "--coco") == 0
-
-
-def test_ids_that_vocs_text_cannot_tell(predict, images):
-    (images / "b.jpg").rename(images / "a.png")
-    with pytest.raises(SystemExit, match="a.jpg and a.png are one id in VOC's text"):
-        predict(images, "--voc")
-    (images / "a.png").rename(images / "a b.png")
-    with pytest.raises(SystemExit, match="a b.png: VOC's text has no ids with spaces"):
-        predict(images, "--voc")

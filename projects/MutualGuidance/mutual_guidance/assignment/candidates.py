@@ -23,6 +23,11 @@ def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must be of shape {shape}, got {tuple(tensor.shape)}")
 
 
+def _require_sum(level_sizes: Sequence[int], number: int) -> None:
+    if level_sizes and sum(level_sizes) != number:
+        raise ValueError(f"level_sizes must be {number} in sum, got {list(level_sizes)}")
+
+
 class Anchors:
     """Candidates that are boxes (R, 4), level after level."""
 
@@ -38,11 +43,12 @@ class Anchors:
             level_sizes: anchors of each level, R in sum; none: all are of one level.
 
         Raises:
-            ValueError: they are of another shape, or there is none.
+            ValueError: they are of another shape or number, or there is none.
         """
         _require_shape("anchors", boxes, (*boxes.shape[:1], 4))
         if not len(boxes):
             raise ValueError("need at least one anchor")
+        _require_sum(level_sizes, len(boxes))
         self.boxes = boxes.float().t().contiguous()  # (4, R)
         self.thresholds = iou_thresholds
         self.level_sizes = list(level_sizes) or [len(boxes)]
@@ -114,13 +120,14 @@ class Points:
             level_sizes: points of each level, where the host knows them.
 
         Raises:
-            ValueError: they are of other shapes, or there is none.
+            ValueError: they are of other shapes or another number, or there is none.
         """
         _require_shape("points", points, (*points.shape[:1], 2))
         _require_shape("strides", strides, (len(points),))
         _require_shape("levels", levels, (len(points),))
         if not len(points):
             raise ValueError("need at least one point")
+        _require_sum(level_sizes, len(points))
         self.points = self.centres = points.float().t().contiguous()  # (2, R)
         self.levels = levels
         self._level_sizes = list(level_sizes)

@@ -6,6 +6,7 @@ batch, P pairs of a ground truth and a candidate, K classes. Boxes are XYXY in a
 """
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -30,8 +31,8 @@ class _Matcher:
         memory_budget: int,
         num_positives: str,
     ) -> None:
-        if not sigma > 1:
-            raise ValueError(f"sigma must be above 1 (Eq. 1 of the paper), got {sigma}")
+        if not 1 < sigma < math.inf:
+            raise ValueError(f"sigma must be above 1 and finite (Eq. 1 of the paper), got {sigma}")
         if num_positives not in _NUM_POSITIVES:
             known = ", ".join(_NUM_POSITIVES)
             raise ValueError(f"unknown num_positives {num_positives!r}; choose one of {known}")
@@ -136,10 +137,15 @@ class _Matcher:
                 )
             elif pred.dim() != 3 or last not in ("K", pred.shape[2]):
                 raise ValueError(f"{name} must be (N, R, {last}), got {tuple(pred.shape)}")
-        num_classes = self.num_classes if pred_logits is None else pred_logits.shape[2]
-        if num_classes is None:
+        known = {self.num_classes, None if pred_logits is None else pred_logits.shape[2]} - {None}
+        if not known:
             raise ValueError("num_classes must be given where pred_logits is not")
-        return num_classes
+        if len(known) > 1:
+            raise ValueError(
+                f"pred_logits must be (N, R, {self.num_classes}), as num_classes says, without "
+                f"background, got {tuple(pred_logits.shape)}"
+            )
+        return known.pop()
 
 
 class AnchorMatcher(_Matcher):
@@ -196,16 +202,18 @@ class AnchorMatcher(_Matcher):
             strategy: a row of ``STRATEGIES``.
             sigma: degree of amplification, above 1; the paper uses 2.
             iou_thresholds: ignored from the first on, positive from the second on, in (0, 1].
-            num_classes: K; only needed where ``pred_logits`` is None.
+            num_classes: K, without background; only needed where ``pred_logits`` is None.
             memory_budget: bytes of working memory beyond inputs, outputs and 40 bytes an anchor
                 of the batch; the ground truths are taken in as many chunks as that needs.
             num_positives: "static", as above and in the paper, or "dynamic_k".
 
         Raises:
-            ValueError: unknown strategy or ``num_positives``, sigma not above 1, thresholds out of
-                order or range.
+            ValueError: unknown strategy or ``num_positives``, sigma not above 1 or infinite,
+                thresholds out of number, order or range.
         """
         super().__init__(strategy, sigma, num_classes, memory_budget, num_positives)
+        if len(iou_thresholds) != 2:
+            raise ValueError(f"iou_thresholds must be two numbers, got {iou_thresholds}")
         low, high = iou_thresholds
         if not 0 < low <= high <= 1:
             raise ValueError(f"iou_thresholds must ascend within (0, 1], got {iou_thresholds}")
@@ -279,8 +287,8 @@ class PointMatcher(_Matcher):
                 :class:`AnchorMatcher`.
 
         Raises:
-            ValueError: unknown strategy or ``num_positives``, sigma not above 1, radius not above
-                0.
+            ValueError: unknown strategy or ``num_positives``, sigma not above 1 or infinite,
+                radius not above 0.
         """
         super().__init__(strategy, sigma, num_classes, memory_budget, num_positives)
         if not center_sampling_radius > 0:

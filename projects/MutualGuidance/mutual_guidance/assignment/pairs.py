@@ -95,7 +95,9 @@ class Batch:
     @cached_property
     def background_costs(self) -> Tensor:
         """Cross entropy of every candidate (N * R,) with no class at all."""
-        return F.softplus(_given("pred_logits", self.pred_logits).float()).sum(dim=2).flatten()
+        logits = _given("pred_logits", self.pred_logits)
+        # An image at a time: of all at once the temporaries would be as large as the logits.
+        return torch.cat([F.softplus(image.float()).sum(dim=1) for image in logits])
 
 
 class PairValues:
@@ -240,7 +242,7 @@ class PairFinder:
         sizes = counts.new_zeros(len(self.truth.images))
         sizes[rows] = counts
         values = PairValues(self.batch, gts, inds)
-        qualities = torch.stack([of(values) for of in self.qualities])
+        qualities = torch.stack([of(values).float() for of in self.qualities])
         return Pairs(gts, sizes, inds, values.cells, pack(qualities, gts))
 
     def _faults(self, num_classes: int) -> Tensor:

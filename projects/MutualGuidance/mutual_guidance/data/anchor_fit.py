@@ -144,4 +144,4 @@ def fits_better(ious: Tensor, than: Tensor) -> bool:
 
 def quantile(values: Tensor, q: float) -> float:
     """The value that a share q of the others is below. Of any number, unlike torch.quantile."""
-    return values.sort().values[round(q * (len(values) - 1))].item()
+    return float(np.quantile(values, q, method="nearest"))

@@ -132,6 +132,12 @@ def check_detector(cfg: CfgNode) -> None:
         )
     if not issubclass(detectors[name], Guided):
         return
+    labels = list(cfg.MODEL.RETINANET.IOU_LABELS)
+    if detectors[name].candidate_kind == "boxes" and labels != [0, -1, 1]:
+        raise ConfigError(
+            f"MODEL.RETINANET.IOU_LABELS {labels} has no effect on {name}: anchors between the "
+            "thresholds are ignored; to ignore none, make both of IOU_THRESHOLDS the higher one"
+        )
     try:
         detectors[name].build_matcher(cfg)  # before Detectron2's, which only asserts
         with torch.device("meta"):
@@ -144,7 +150,7 @@ def _reason(error: Exception) -> str:
     """What an error says; of a bare assertion, the line that makes it."""
     if isinstance(error, AssertionError) and not str(error):
         return traceback.extract_tb(error.__traceback__)[-1].line
-    return repr(error) if isinstance(error, LookupError) else str(error)
+    return repr(error) if isinstance(error, LookupError) or not str(error) else str(error)
 
 
 def check_weights(cfg: CfgNode, needed: str) -> None:

@@ -1,5 +1,6 @@
 """Trunks and pyramids; importing registers their builders."""
 
+from . import fpn  # noqa: F401
 from .fssd import FSSDPyramid, TopDownPyramid
 from .rfb import RFBPyramid
 from .vgg import VGG16

@@ -1,6 +1,6 @@
 """Detectors; importing registers them."""
 
-from .guided import DensePredictions, Guided, ground_truths
+from .guided import DensePredictions, Guided, ground_truths, matcher_keys
 from .guided_fcos import GuidedFCOS
 from .guided_retinanet import GuidedRetinaNet
 from .ssd_family import FSSD, RFBNet
@@ -13,4 +13,5 @@ __all__ = [
     "GuidedRetinaNet",
     "RFBNet",
     "ground_truths",
+    "matcher_keys",
 ]
