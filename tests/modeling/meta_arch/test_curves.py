@@ -50,7 +50,7 @@ def anchors_scene():
     # For classification: anchor 0 to object 0, 2 to object 1; in the second image anchor 2.
     # For localisation: anchors 0 and 1 to object 0; in the second image anchor 2.
     labels = assignment([[0, -1, 1], [-1, -1, 0]], [[0, 0, -1], [-1, -1, 0]])
-    dense = dense_of(detector, anchors, torch.zeros(2, 3, 6), deltas)
+    dense = dense_of(detector, anchors, torch.zeros(2, 3, detector.num_classes), deltas)
     return detector, dense, ground_truths(gts), labels
 
 

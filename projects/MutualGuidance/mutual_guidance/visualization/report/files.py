@@ -127,7 +127,8 @@ def read_command(log: Path) -> str:
             processes = ["--num-gpus", str(args["num_gpus"])] if args["num_gpus"] != 1 else []
             words = ["python", "train_net.py", "--config-file", args["config_file"], *processes]
             command = shlex.join(map(str, [*words, *args["opts"]]))
-            commands[args["resume"]] = (args["resume"] and commands[True]) or command
+            resumed = bool(args.get("resume"))
+            commands[resumed] = (resumed and commands[True]) or command
         except (AttributeError, KeyError, SyntaxError, TypeError, ValueError):
             continue
     return commands[False] or commands[True]
