@@ -132,8 +132,8 @@ def check_detector(cfg: CfgNode) -> None:
         )
     if not issubclass(detectors[name], Guided):
         return
-    labels = list(cfg.MODEL.RETINANET.IOU_LABELS)
-    if detectors[name].candidate_kind == "boxes" and labels != [0, -1, 1]:
+    labels = cfg.MODEL.RETINANET.IOU_LABELS
+    if detectors[name].candidate_kind == "boxes" and labels not in ([0, -1, 1], (0, -1, 1)):
         raise ConfigError(
             f"MODEL.RETINANET.IOU_LABELS {labels} has no effect on {name}: anchors between the "
             "thresholds are ignored; to ignore none, make both of IOU_THRESHOLDS the higher one"
