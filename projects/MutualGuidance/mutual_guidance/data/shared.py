@@ -40,7 +40,9 @@ def once_a_machine(make: Callable[[], Result]) -> Result:
 
 @cache
 def machine_group() -> dist.ProcessGroup:
-    """Join the processes of this machine over gloo. All processes must call this."""
+    """Join the processes of this machine over gloo, not NCCL. All processes must call this."""
+    if dist.get_backend() != "nccl":
+        return comm.get_local_process_group()
     size, rank = comm.get_local_size(), comm.get_rank()
     groups = [
         dist.new_group(range(first, first + size), timeout=_PATIENCE, backend="gloo")
