@@ -48,7 +48,7 @@ def main() -> None:
 
 def by_bootstrap(trainings: np.ndarray, images: np.ndarray) -> tuple[float, float]:
     """
-    How often, in percent, the interval holds 0 and lies above it.
+    Count how often, in percent, the interval holds 0 and lies above it.
 
     Args:
         trainings: (E, folds, seeds) what chance adds to the difference of a pair. images: (E, N).
@@ -61,7 +61,7 @@ def by_bootstrap(trainings: np.ndarray, images: np.ndarray) -> tuple[float, floa
 
 
 def by_t(trainings: np.ndarray, images: np.ndarray) -> tuple[float, float]:
-    """The same of the pairs' t-interval, which speaks of other trainings on these images."""
+    """Count the same of the pairs' t-interval, which speaks of other trainings on these images."""
     of_folds = np.stack([part.mean(axis=1) for part in np.array_split(images, FOLDS, axis=1)], 1)
     pairs = (trainings + of_folds[..., None]).reshape(len(trainings), -1)
     count = pairs.shape[1]

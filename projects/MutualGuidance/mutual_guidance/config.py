@@ -163,7 +163,7 @@ def load_config(config_file: str | os.PathLike, opts: Sequence[object] = ()) -> 
 
 
 def _expand(cfg: CN, expand: Callable[[str], str]) -> None:
-    """The paths that are the user's own."""
+    """Expand the paths that are the user's own."""
     cfg.OUTPUT_DIR = expand(cfg.OUTPUT_DIR or "")
     cfg.MODEL.WEIGHTS = expand(cfg.MODEL.WEIGHTS or "")
 

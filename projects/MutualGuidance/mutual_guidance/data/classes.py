@@ -55,7 +55,7 @@ def bare(name: str) -> str:
 
 
 def _quoted(*names: str) -> list[str]:
-    """Names to be told apart: in escapes where they would look alike."""
+    """Quote names that are to be told apart, in escapes where they would look alike."""
     alike = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
     return [ascii(name) if alike else repr(name) for name in names]
 

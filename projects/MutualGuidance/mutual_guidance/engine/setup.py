@@ -25,7 +25,7 @@ from .precision import check_precision, chosen_device, has_gpu, resolve_precisio
 from .resume import keep_to_run
 
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
-# Iterations between checkpoints of a training that is shorter than SOLVER.CHECKPOINT_PERIOD.
+# Iterations at least between checkpoints where SOLVER.CHECKPOINT_PERIOD is nobody's choice.
 _LEAST_PERIOD = 100
 logger = logging.getLogger(__name__)
 
