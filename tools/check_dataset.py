@@ -110,7 +110,7 @@ def report(name: str, cfg: CfgNode, generator: DefaultAnchorGenerator | None, fo
         raise DatasetError(f"data set {name} has no object to count")
     empty = int((objects.per_image == 0).sum())
     print(f"\n{name}: {len(objects.boxes)} objects in {len(records)} images, "
-          f"{empty} of them without any")  # fmt: skip
+          f"{empty} of them without any{crowds_of(records)}")  # fmt: skip
     ious = {} if generator is None else anchor_ious(objects, cfg, generator)
     most = int(objects.per_image.max())
     if most > cfg.TEST.DETECTIONS_PER_IMAGE:
@@ -125,6 +125,12 @@ def report(name: str, cfg: CfgNode, generator: DefaultAnchorGenerator | None, fo
     annotated = draw_annotated(cfg, spread(records), classes)
     replace_file(images, partial(annotated.savefig, dpi=100))
     print(f"Pictures: {folder / f'{name}.png'}, and {images}: look whether the boxes are right")
+
+
+def crowds_of(records: Sequence[Record]) -> str:
+    """What is said of crowd regions, where there are any."""
+    number = sum(int(r.objects["crowd"].sum()) for r in records)
+    return f"; crowd regions, which no detector learns: {number}" if number else ""
 
 
 def anchor_ious(

@@ -47,6 +47,29 @@ def test_objects_are_counted_at_the_size_of_the_detectors_input(tool, tmp_path, 
     assert capsys.readouterr().out.count("2 objects in 2 images") == 1
 
 
+def test_crowds_are_told_apart(tool, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 128, 3), np.uint8))
+    boxes = [[1, 1, 60, 30], [5, 5, 100, 50], [30, 10, 60, 40]]
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 128, "height": 64}],
+        "categories": [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": int(i > 1)}
+            for i, box in enumerate(boxes, 1)
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    text = CONFIG.format(
+        base=REPOSITORY / "configs" / "Base-Anchors.yaml", name="crowded", root=tmp_path
+    )
+    layout = "format: coco, annotations: coco.json, images: ."
+    text = text.replace("format: voc", layout).replace(", split: train", "")
+    (tmp_path / "own.yaml").write_text(text)
+    tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path / "pictures")])
+    line = "crowded: 1 objects in 1 images, 0 of them without any; crowd regions, which no detector"
+    assert f"{line} learns: 2\n" in capsys.readouterr().out
+
+
 def test_a_full_disk_is_one_sentence(tool, tmp_path, monkeypatch):
     voc = VOCWriter(tmp_path / "voc")
     voc.add("a", [("red", (1, 1, 64, 32)), ("green", (3, 3, 28, 64))])

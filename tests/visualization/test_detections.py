@@ -35,3 +35,15 @@ def test_a_large_image_is_drawn_small_with_its_boxes_in_place():
     (picture,) = figure.axes[0].images
     assert picture.get_array().shape[1] == 2048 and picture.get_extent() == [0, 4000, 60, 0]
     assert figure.axes[0].patches[0].get_bbox().bounds == (10, 10, 2990, 30)
+
+
+def test_a_crowd_is_grey():
+    found = [FoundObject([10, 10, 40, 40], 0, 1), FoundObject([50, 50, 90, 90], 0, 2, crowd=True)]
+    objects, _ = pack_objects(found, 100, 100, "")
+    gts = ground_truths(Record("", 0, 100, 100, objects))
+    inside_it = match(detection([52, 52, 80, 80]), gts)
+    figure = draw_comparison(np.zeros((100, 100, 3), np.uint8), gts, {"a": inside_it}, ["cat"])
+    colours = [[p.get_edgecolor()[:3] for p in axes.patches] for axes in figure.axes]
+    assert len(set(colours[0])) == 2  # the object white
+    assert colours[1] == [*colours[0], colours[0][1]]
+    assert figure.axes[1].get_title() == "a: 0 of 1 found, 0 false"

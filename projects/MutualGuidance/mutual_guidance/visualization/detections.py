@@ -20,7 +20,8 @@ def draw_comparison(
 ) -> Figure:
     """
     The ground truth, then the detections of each model with score and IoU: true positives green,
-    false positives red and with their class, the ground truth dashed and white.
+    false positives red and with their class, the ground truth dashed and white. What is not counted
+    is grey: crowds, difficult objects, and what finds them.
 
     Args:
         image: (H, W, 3) uint8, RGB. models: by label.
@@ -35,8 +36,8 @@ def draw_comparison(
         for axes in panels:
             axes.axis("off")
         _draw_image(panels[0], image, "ground truth", gts)
-        for box, c in zip(gts.boxes, gts.classes, strict=True):
-            _write(panels[0], box, class_names[c], "gt")
+        for box, c, counted in zip(gts.boxes, gts.classes, gts.counted, strict=True):
+            _write(panels[0], box, class_names[c], "gt" if counted else "not counted")
         for axes, (label, model) in zip(panels[1:], models.items(), strict=False):
             counts = f"{model.num_true} of {gts.counted.sum()} found, {model.num_false} false"
             _draw_image(axes, image, f"{label}: {counts}", gts)
@@ -49,8 +50,8 @@ def _draw_image(axes: Axes, image: np.ndarray, title: str, gts: GroundTruths) ->
     # Pixels of a smaller copy, of which Matplotlib takes some 60 bytes each, at the image's size.
     axes.imshow(bounded(image), interpolation="bicubic", extent=(0, width, height, 0))
     axes.set_title(title, fontsize=9)
-    for box in gts.boxes:
-        _outline(axes, box, "gt", linestyle=(0, (4, 3)))
+    for box, counted in zip(gts.boxes, gts.counted, strict=True):
+        _outline(axes, box, "gt" if counted else "not counted", linestyle=(0, (4, 3)))
 
 
 def _draw_model(axes: Axes, model: Matched, class_names: list[str]) -> None:
