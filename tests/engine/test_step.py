@@ -85,7 +85,7 @@ def test_a_step_waits_for_the_matcher_alone(detector, gpu):
     ema = build_ema(step.model, 0.9)
     matcher = step.model.matcher
     with EventStorage() as storage:
-        for strategy, step.iter in itertools.product(STRATEGIES, (0, HISTOGRAM_PERIOD - 1)):
+        for strategy, step.iter in itertools.product(STRATEGIES, (0, HISTOGRAM_PERIOD - 2)):
             storage.iter = step.iter
             step.model.matcher = matcher.with_strategy(strategy)
             gpu.reset()

@@ -1,10 +1,15 @@
+import json
+from contextlib import closing
+
 import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes
+from detectron2.utils.events import EventStorage, JSONWriter
 
 from mutual_guidance.assignment import Assignment
 from mutual_guidance.config import load_config
+from mutual_guidance.modeling.late import put_scalars_later
 from mutual_guidance.modeling.meta_arch import DensePredictions, ground_truths
 from mutual_guidance.modeling.meta_arch.curves import HISTOGRAM_PERIOD, PERIOD, log_assignment
 from mutual_guidance.modeling.meta_arch.guided import decode_boxes
@@ -55,7 +60,7 @@ def anchors_scene():
 
 
 def test_curves_of_anchors_by_hand(anchors_scene, storage):
-    storage.iter = PERIOD - 1
+    storage.iter = PERIOD - 2
     log_assignment(*anchors_scene)
     expected = {
         # Objects 0, 1, 2 have 1, 1, 1 positives for classification and 2, 0, 1 for localisation.
@@ -89,7 +94,7 @@ def test_curves_of_points_by_hand(storage):
     gts = [make_instances([[0, 0, 16, 8]], [0])]
     # l, t, r, b in strides: (0, 0, 8, 8), half of the object, and the object itself.
     deltas = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [1.5, 0.5, 0.5, 0.5]]])
-    storage.iter = PERIOD - 1
+    storage.iter = PERIOD - 2
     labels = assignment([[0, -1]], [[0, 0]])
     dense = dense_of(detector, anchors, torch.zeros(1, 2, 20), deltas)
     log_assignment(detector, dense, ground_truths(gts), labels)
@@ -103,14 +108,14 @@ def test_curves_of_points_by_hand(storage):
 
 
 def test_only_every_twentieth_iteration_is_looked_at(anchors_scene, storage):
-    for iteration in (0, PERIOD - 2, PERIOD):
+    for iteration in (0, PERIOD - 1, PERIOD):
         storage.iter = iteration
         log_assignment(None, *anchors_scene[1:])  # without a detector: nothing may be computed
     assert logged(storage) == {}
 
 
 def test_histograms_now_and_then(anchors_scene, storage):
-    storage.iter = HISTOGRAM_PERIOD - 1
+    storage.iter = HISTOGRAM_PERIOD - 2
     log_assignment(*anchors_scene)
     histograms = {h["tag"]: h for h in storage._histograms}
     positives = histograms["assignment/loc_positives_per_object"]
@@ -120,7 +125,7 @@ def test_histograms_now_and_then(anchors_scene, storage):
 
 def test_batch_without_objects_or_positives(anchors_scene, storage):
     detector, dense, truth, _ = anchors_scene
-    storage.iter = HISTOGRAM_PERIOD - 1
+    storage.iter = HISTOGRAM_PERIOD - 2
     none = assignment([[-1] * 3] * 2, [[-1] * 3] * 2)
     log_assignment(detector, dense, ground_truths([make_instances([], [])] * 2), none)
     assert logged(storage) == {}
@@ -131,7 +136,7 @@ def test_batch_without_objects_or_positives(anchors_scene, storage):
 
 def test_other_processes_stay_silent(anchors_scene, storage, monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)
-    storage.iter = PERIOD - 1
+    storage.iter = PERIOD - 2
     log_assignment(*anchors_scene)
     assert logged(storage) == {}
 
@@ -141,9 +146,23 @@ def test_other_processes_stay_silent(anchors_scene, storage, monkeypatch):
 )
 def test_detectors_log_their_training(config, storage):
     detector = build(config)
-    storage.iter = PERIOD - 1
+    storage.iter = PERIOD - 2
     gt = make_instances([[8, 8, 90, 70]], [1])
     detector([{"image": torch.rand(3, 128, 128) * 255, "instances": gt}])
     got = logged(storage)
     assert 0 <= got["agreement"] <= 1
     assert f"cls_{detector.prior_name}" in got and "loc_positives_per_object_medium" in got
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_curves_reach_detectron2s_own_trainer(anchors_scene, device, gpu, tmp_path):
+    detector, dense, truth, labels = anchors_scene
+    with EventStorage() as storage, closing(JSONWriter(tmp_path / "metrics.json")) as writer:
+        for storage.iter in range(2 * PERIOD):
+            log_assignment(detector, dense, truth, labels)
+            put_scalars_later({"of_each": torch.ones(()).to(device)})
+            if (storage.iter + 1) % PERIOD == 0:
+                writer.write()
+    rows = map(json.loads, (tmp_path / "metrics.json").read_text().splitlines())
+    told = [row["iteration"] for row in rows if "assignment/agreement" in row]
+    assert told == [PERIOD - 2, 2 * PERIOD - 2]

@@ -18,8 +18,7 @@ from ..late import put_scalars_later, use_later
 if TYPE_CHECKING:
     from .guided import DensePredictions, Guided
 
-# Iterations between two values: the period of Detectron2's writers, so that only the batch that
-# they write about is looked at.
+# Iterations between two values: the period of Detectron2's writers.
 PERIOD = 20
 HISTOGRAM_PERIOD = 200
 _NUM_BINS = 50
@@ -46,7 +45,7 @@ def log_assignment(
     and the positives of each object are told as histograms as well.
     """
     storage = get_event_storage()
-    iteration = storage.iter + 1
+    iteration = storage.iter + 2  # a GPU's values arrive in the next one, when the writers write
     if iteration % PERIOD or not comm.is_main_process() or len(truth.boxes) == 0:
         return
     gt_inds = _task_inds(assignment, truth)
