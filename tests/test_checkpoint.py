@@ -1,9 +1,11 @@
 import os
 import pickle
+import re
 import resource
 import signal
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -313,6 +315,43 @@ def test_weights_of_detectron2s_model_zoo(tmp_path):
     loaded = small_model()
     Checkpointer(loaded).load(str(path))
     assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
+
+
+def caffe2_name(name):
+    """Of a weight of Detectron2's ResNet, in MSRA's file."""
+    for pattern, replacement in (
+        (r"stem\.conv1\.norm", "res_conv1_bn"),
+        (r"stem\.", ""),
+        (r"(res\d\.\d+)\.conv(\d)", lambda m: f"{m[1]}_branch2{'abc'[int(m[2]) - 1]}"),
+        ("shortcut", "branch1"),
+        (r"\.norm|_bn", "_bn"),
+        (r"_bn\.weight$", "_bn_s"),
+        (r"\.weight$", "_w"),
+        (r"\.bias$", "_b"),
+    ):
+        name = re.sub(pattern, replacement, name)
+    return name.replace(".", "_")
+
+
+@pytest.mark.parametrize("key", [None, "blobs"])
+def test_imagenet_weights_of_detectron1(tmp_path, key):
+    """The start of the two of ResNet-50-FPN: MSRA's, without a mark of what they are."""
+    config = str(REPOSITORY / "configs" / "PascalVOC-Detection" / "retinanet_R_50_FPN.yaml")
+    cfg = load_config(config, ["MODEL.RESNETS.OUT_FEATURES", ["res2"]])
+    trunk, loaded = (build_resnet_backbone(cfg, ShapeSpec(channels=3)) for _ in range(2))
+    arrays = {
+        caffe2_name(name): value.numpy() + 1
+        for name, value in trunk.state_dict().items()
+        if "running" not in name
+    }
+    assert {"conv1_w", "res_conv1_bn_s", "res2_0_branch1_bn_b", "res2_2_branch2c_w"} < set(arrays)
+    arrays |= {"conv1_w_momentum": arrays["conv1_w"] * 0, "pred_w": np.zeros((1000, 2048), "f4")}
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps(arrays if key is None else {key: arrays, "cfg": "text"}, 2))
+    Checkpointer(nn.ModuleDict({"backbone": nn.ModuleDict({"bottom_up": loaded})})).load(str(path))
+    for name, value in loaded.state_dict().items():
+        if "running" not in name:
+            assert torch.equal(value, trunk.state_dict()[name] + 1), name
 
 
 def test_unknown_kinds_of_files_are_refused(tmp_path):

@@ -157,7 +157,8 @@ _CONSTRUCTORS: dict[tuple[str, str], Callable | None] = {
 
 def load_pickled_arrays(path: str) -> dict[str, Any]:
     """
-    Weights of Detectron2's model zoo, a pickle of NumPy arrays.
+    Weights of Detectron2's model zoo, a pickle of NumPy arrays by name, or of Detectron1 and its
+    ImageNet models, as MSRA's ResNet-50, of whose names Detectron2 then makes its own.
 
     Returns:
         "model", the arrays by name, and "__author__" and "matching_heuristics" where it has them.
@@ -168,15 +169,22 @@ def load_pickled_arrays(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as f:
             data = Reader(f, _CONSTRUCTORS).load()
-        if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
-            raise pickle.UnpicklingError('no "model" in it')
-        model = {name: _unwrapped(name, value) for name, value in data["model"].items()}
+        if not isinstance(data, dict):
+            raise pickle.UnpicklingError("no dictionary")
+        if isinstance(data.get("model"), dict):
+            rest = {"__author__": str, "matching_heuristics": bool}
+            kept = {k: data[k] for k, kind in rest.items() if isinstance(data.get(k), kind)}
+            return {"model": _arrays(data["model"]), **kept}
+        model = _arrays(data["blobs"] if isinstance(data.get("blobs"), dict) else data)
     except Exception as error:  # of a file that is no such pickle, any
         reason = error if isinstance(error, pickle.UnpicklingError) else "it is torn or no pickle"
         raise CheckpointError(f"{path} is not of Detectron2's model zoo: {reason}") from error
-    rest = {"__author__": str, "matching_heuristics": bool}
-    kept = {k: data[k] for k, kind in rest.items() if isinstance(data.get(k), kind)}
-    return {"model": model, **kept}
+    model = {name: value for name, value in model.items() if not name.endswith("_momentum")}
+    return {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def _arrays(values: dict) -> dict[str, np.ndarray]:
+    return {name: _unwrapped(name, value) for name, value in values.items()}
 
 
 def _unwrapped(name: object, value: object) -> np.ndarray:
