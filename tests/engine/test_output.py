@@ -50,6 +50,11 @@ def test_folder_that_cannot_be_written(tmp_path):
         check_output(str(tmp_path / "file" / "run"), is_new_run=True)
 
 
+def test_a_name_that_detectron2_would_cut(tmp_path):
+    with pytest.raises(OutputError, match=r"what\? has a question mark: choose a name without"):
+        check_output(str(tmp_path / "what?"), is_new_run=True)
+
+
 def test_read_only_folder(tmp_path, monkeypatch):
     def refuse(*args):  # what open does there, unless root asks
         raise PermissionError(13, "Permission denied")

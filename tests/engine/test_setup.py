@@ -185,12 +185,41 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("INPUT.CROP.ENABLED", True, "has no effect on the detectors of this project"),
         ("TEST.AUG.ENABLED", True, "has no effect on the detectors of this project"),
         ("MODEL.RETINANET.BALANCED_L1_ALPHA", 0.0, "must be above 0, got 0.0"),
+        ("MODEL.RETINANET.BALANCED_L1_GAMMA", 0.0, "must be above 0, got 0.0"),
+        ("MODEL.RETINANET.TOPK_CANDIDATES_TEST", -1, "must be 1 or more, got -1"),
+        ("MODEL.FCOS.TOPK_CANDIDATES_TEST", 0, "must be 1 or more, got 0"),
+        ("TEST.DETECTIONS_PER_IMAGE", -1, "must be 1 or more, got -1"),
+        ("MODEL.PYRAMID.NUM_LEVELS", 5, "leave out p6, p7 of the pyramid: set .*NUM_LEVELS to 3"),
+        ("MODEL.PYRAMID.IN_FEATURES", ["res3", "res4"], "leave out res5 of MODEL.RESNETS.OUT_FEA"),
         ("SOLVER.EMA_DECAY", 1.0, r"must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_wrong_values_are_refused(key, value, message):
     with pytest.raises(ConfigError, match=message):
         check_values(load_config(CONFIG, [key, value]))
+
+
+GREY = ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", [1.0], "MODEL.PIXEL_STD", [1.0]]
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.MUTUAL_GUIDANCE.HEAD", "shared"], "same channels .* set it to per_level"),
+        ([*GREY, "INPUT.SSD_AUGMENTATION", False], "VGG-16 takes three channels"),
+    ],
+)
+def test_what_a_vgg_cannot_be_given(opts, message):
+    config = str(REPOSITORY / "configs" / "BCCD" / "rfbnet_VGG_16.yaml")
+    with pytest.raises(ConfigError, match=message):
+        check_values(load_config(config, opts))
+
+
+def test_a_strategy_that_would_never_begin():
+    opts = ["SOLVER.MAX_ITER", 100, "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 100]
+    with pytest.raises(ConfigError, match="STATIC_ITERS 100 leaves none of the 100 iterations to"):
+        resolve_schedule(load_config(CONFIG, opts))
+    resolve_schedule(load_config(CONFIG, [*opts, "MODEL.MUTUAL_GUIDANCE.STRATEGY", "static"]))
 
 
 def test_a_batch_that_the_processes_do_not_divide(monkeypatch, tmp_path):
@@ -226,6 +255,8 @@ def test_weights_must_be_there(tmp_path, monkeypatch):
         with pytest.raises(ConfigError, match=r"no file .*none\.pth"):
             check_weights(cfg, needed)
     check_weights(cfg, "any")
+    cfg.MODEL.WEIGHTS = f"{CONFIG}?matching_heuristics=True"
+    check_weights(cfg, "start")
     monkeypatch.setattr(TorchvisionHandler, "_get_local_path", lambda *_, **__: CONFIG)
     cfg.MODEL.WEIGHTS = "torchvision://resnet18"
     check_weights(cfg, "start")

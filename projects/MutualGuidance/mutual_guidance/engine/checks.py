@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 from torchvision.models import list_models
 
 from ..errors import ConfigError, UserError
+from ..modeling.backbone.layers import Pyramid
 from ..modeling.meta_arch import Guided
 from ..run_files import checkpoint_files
 from ..typed import did_you_mean, nearest_path
@@ -39,7 +40,13 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
     _check_least("INPUT.SQUARE_SIZE", cfg.INPUT.SQUARE_SIZE, 0)
     how = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     _check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", how, ("choice", "range"))
-    _check_above("MODEL.RETINANET.BALANCED_L1_ALPHA", cfg.MODEL.RETINANET.BALANCED_L1_ALPHA, 0)
+    for key in ("ALPHA", "GAMMA", "BETA"):
+        value = cfg.MODEL.RETINANET[f"BALANCED_L1_{key}"]
+        _check_above(f"MODEL.RETINANET.BALANCED_L1_{key}", value, 0)
+    for head in ("RETINANET", "FCOS"):
+        topk = cfg.MODEL[head].TOPK_CANDIDATES_TEST
+        _check_least(f"MODEL.{head}.TOPK_CANDIDATES_TEST", topk, 1)
+    _check_least("TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE, 1)
     _check_choice("MODEL.MUTUAL_GUIDANCE.HEAD", guidance.HEAD, _HEADS)
     _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, ("auto", *PRECISIONS))
     _check_least("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", guidance.STATIC_ITERS, 0)
@@ -141,9 +148,38 @@ def check_detector(cfg: CfgNode) -> None:
     try:
         detectors[name].build_matcher(cfg)  # before Detectron2's, which only asserts
         with torch.device("meta"):
-            detectors[name](cfg)
+            detector = detectors[name](cfg)
     except Exception as error:  # Detectron2's parts fail in many ways
         raise ConfigError(f"MODEL: {name} cannot be built: {_reason(error)}") from error
+    _check_pyramid(cfg, detector)
+
+
+def _check_pyramid(cfg: CfgNode, detector: Guided) -> None:
+    """Raise ConfigError for levels that the head cannot take or leaves out."""
+    levels, used = detector.backbone.output_shape(), detector.head_in_features
+    shared = cfg.MODEL.MUTUAL_GUIDANCE.HEAD == "shared"
+    if shared and len({levels[name].channels for name in used}) > 1:
+        raise ConfigError(
+            "MODEL.MUTUAL_GUIDANCE.HEAD shared needs the same channels at every level, which this "
+            "pyramid has not: set it to per_level"
+        )
+    if not isinstance(detector.backbone, Pyramid):
+        return
+    # Several processes would wait in vain for the gradients of weights that nothing uses.
+    unused = ", ".join(name for name in levels if name not in used)
+    if unused:
+        raise ConfigError(
+            f"MODEL: the head's IN_FEATURES leave out {unused} of the pyramid: set "
+            f"MODEL.PYRAMID.NUM_LEVELS to {len(used)}, or give the head all levels"
+        )
+    if cfg.MODEL.BACKBONE.NAME in _OF_VGG:
+        if len(cfg.MODEL.PIXEL_MEAN) != 3:
+            raise ConfigError("VGG-16 takes three channels: give MODEL.PIXEL_MEAN three numbers")
+    elif (last := cfg.MODEL.RESNETS.OUT_FEATURES[-1]) not in cfg.MODEL.PYRAMID.IN_FEATURES:
+        raise ConfigError(
+            f"MODEL.PYRAMID.IN_FEATURES leave out {last} of MODEL.RESNETS.OUT_FEATURES: remove it "
+            "there"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -169,7 +205,7 @@ def check_weights(cfg: CfgNode, needed: str) -> None:
         return
     if "://" in weights:
         _fetch_weights(weights)
-    elif not os.path.isfile(weights):
+    elif not os.path.isfile(weights.partition("?")[0]):  # ?matching_heuristics=True may follow
         raise ConfigError(f"MODEL.WEIGHTS: there is no file {weights}{nearest_path(weights)}")
 
 

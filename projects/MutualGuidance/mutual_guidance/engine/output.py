@@ -26,11 +26,13 @@ def check_output(folder: str, is_new_run: bool) -> None:
     Make the folder, and hold it until the process ends: two runs would overwrite each other.
 
     Raises:
-        OutputError: it cannot be written to, another run holds it, or a new run would mix with
-            the checkpoints of an earlier one.
+        OutputError: it cannot be written to or is no name for checkpoints, another run holds it, or
+            a new run would mix with the checkpoints of an earlier one.
     """
     if not comm.is_main_process():
         return
+    if "?" in folder:  # Detectron2 cuts what follows from the paths of checkpoints
+        raise OutputError(f"OUTPUT_DIR {folder} has a question mark: choose a name without")
     if is_new_run and checkpoint_files(folder):
         raise OutputError(
             f"{folder} holds the checkpoints of an earlier run: add --resume to go on with it, or "

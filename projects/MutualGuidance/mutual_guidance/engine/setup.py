@@ -264,12 +264,8 @@ def _have_checkpoints_on_the_way(solver: CfgNode) -> None:
         solver.CHECKPOINT_PERIOD = often
 
 
-def resolve_schedule(cfg: CfgNode) -> None:
-    """
-    Epochs to iterations, the learning rate to the batch size, and to the length the warm-up, the
-    steps and how often there is a checkpoint.
-    """
-    solver = cfg.SOLVER
+def _scale_learning_rate(solver: CfgNode) -> None:
+    """From that of the reference batch to that of the batch."""
     reference = solver.REFERENCE_IMS_PER_BATCH
     if reference > 0 and reference != solver.IMS_PER_BATCH:
         scaled = solver.BASE_LR * solver.IMS_PER_BATCH / reference
@@ -279,6 +275,30 @@ def resolve_schedule(cfg: CfgNode) -> None:
         )
         solver.BASE_LR = scaled
         solver.REFERENCE_IMS_PER_BATCH = solver.IMS_PER_BATCH
+
+
+def _shorten_warmup(solver: CfgNode) -> None:
+    """To its share of the training."""
+    # Detectron2 divides by the iterations that are left after the warm-up.
+    longest = min(int(solver.MAX_WARMUP_SHARE * solver.MAX_ITER), solver.MAX_ITER - 1)
+    if longest < solver.WARMUP_ITERS:
+        logger.info(
+            f"The warm-up of {solver.WARMUP_ITERS} iterations is shortened to {longest}: "
+            f"{solver.MAX_WARMUP_SHARE} of the training (SOLVER.MAX_WARMUP_SHARE)"
+        )
+        solver.WARMUP_ITERS = longest
+
+
+def resolve_schedule(cfg: CfgNode) -> None:
+    """
+    Epochs to iterations, the learning rate to the batch size, and to the length the warm-up, the
+    steps and how often there is a checkpoint.
+
+    Raises:
+        ConfigError: what ends or begins at some iteration or rate does not fit them.
+    """
+    solver, guidance = cfg.SOLVER, cfg.MODEL.MUTUAL_GUIDANCE
+    _scale_learning_rate(solver)
     if solver.EPOCHS > 0:
         num_images = len(
             get_detection_dataset_dicts(
@@ -298,12 +318,10 @@ def resolve_schedule(cfg: CfgNode) -> None:
             f"the cosine ends at SOLVER.BASE_LR_END {lowest}, which must be from 0 to the learning "
             f"rate, {solver.BASE_LR}"
         )
-    # Detectron2 divides by the iterations that are left after the warm-up.
-    longest = min(int(solver.MAX_WARMUP_SHARE * solver.MAX_ITER), solver.MAX_ITER - 1)
-    if longest < solver.WARMUP_ITERS:
-        logger.info(
-            f"The warm-up of {solver.WARMUP_ITERS} iterations is shortened to {longest}: "
-            f"{solver.MAX_WARMUP_SHARE} of the training (SOLVER.MAX_WARMUP_SHARE)"
-        )
-        solver.WARMUP_ITERS = longest
+    _shorten_warmup(solver)
     _have_checkpoints_on_the_way(solver)
+    if guidance.STRATEGY != "static" and guidance.STATIC_ITERS >= solver.MAX_ITER:
+        raise ConfigError(
+            f"MODEL.MUTUAL_GUIDANCE.STATIC_ITERS {guidance.STATIC_ITERS} leaves none of the "
+            f"{solver.MAX_ITER} iterations to {guidance.STRATEGY}: set it lower, or STRATEGY static"
+        )
