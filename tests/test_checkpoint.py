@@ -252,6 +252,24 @@ def test_weights_of_another_architecture(tmp_path):
         checkpointer.load(str(path))
 
 
+def test_weights_of_a_trunk_of_ones_own_are_a_start(tmp_path):
+    path = tmp_path / "own.pth"
+    trunk = nn.Linear(2, 2)
+    torch.save({f"backbone.{name}": value for name, value in trunk.state_dict().items()}, path)
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(100, 100)})
+    Checkpointer(model).load(str(path))
+    assert torch.equal(model["backbone"].weight, trunk.weight)
+
+
+def test_torchvisions_weights_in_msras_resnet(tmp_path):
+    path = tmp_path / "resnet50.pth"
+    torch.save(torchvision.models.resnet50().state_dict(), path)
+    config = REPOSITORY / "configs" / "PascalVOC-Detection" / "retinanet_R_50_FPN.yaml"
+    trunk = build_resnet_backbone(load_config(str(config), []), ShapeSpec(channels=3))
+    with pytest.raises(CheckpointError, match=r"STRIDE_IN_1X1: set it to False, and INPUT\.FORMAT"):
+        Checkpointer(trunk).load(str(path))
+
+
 def trunk_and_head():
     """That a head alone is more than the trunk must not count."""
     return nn.ModuleDict({"trunk": resnet18(), "head": nn.ModuleList([nn.Linear(1, 1)] * 500)})

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling.backbone import ResNet
+from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathHandler, PathManager
 from torch import Tensor, hub, nn
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class TorchvisionHandler(PathHandler):
-    """torchvision://MODEL, torchvision's default ImageNet weights: hash checked and cached."""
+    """torchvision://MODEL, torchvision's first ImageNet weights: hash checked and cached."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [_PREFIX]
@@ -203,14 +204,17 @@ class Checkpointer(DetectionCheckpointer):
         expected = {name for name in sizes if not name.endswith("num_batches_tracked")}
         wrong = {*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)}
         wrong &= expected
-        prefix, _ = _trunk(self.model) or ("", None)
-        in_trunk = {name for name in expected if name.startswith(prefix)}
-        share = 1 - sum(sizes[n] for n in in_trunk & wrong) / sum(sizes[n] for n in in_trunk)
-        logger.info(f"{self._path} has {share:.0%} of the trunk's weights")
-        if wrong and (self.needs_all_weights or share < _LEAST_SHARE):
+        found = _trunk(self.model)
+        prefix, part = (found[0], "trunk") if found else ("", "model")
+        counted = {name for name in expected if name.startswith(prefix)}
+        share = 1 - sum(sizes[n] for n in counted & wrong) / sum(sizes[n] for n in counted)
+        logger.info(f"{self._path} has {share:.0%} of the {part}'s weights")
+        # Of another trunk nobody knows how much of the model it is.
+        too_few = share < _LEAST_SHARE if found else share == 0
+        if wrong and (self.needs_all_weights or too_few):
             raise CheckpointError(
                 f"{self._path} is of another architecture: it lacks {len(wrong)} of the model's "
-                f"{len(expected)} weights, as {min(wrong)}; {share:.0%} of the trunk's fit"
+                f"{len(expected)} weights, as {min(wrong)}; {share:.0%} of the {part}'s fit"
             )
 
 
@@ -241,7 +245,7 @@ def rename_torchvision(state_dict: dict[str, Tensor], model: nn.Module) -> dict[
     Rename torchvision's weights to those of the trunk in ``model``; the classifier is left out.
 
     Raises:
-        CheckpointError: the model has neither trunk.
+        CheckpointError: the model has neither trunk, or one with the strides of MSRA's ResNet.
     """
     found = _trunk(model)
     if not found:
@@ -251,9 +255,20 @@ def rename_torchvision(state_dict: dict[str, Tensor], model: nn.Module) -> dict[
     prefix, trunk = found
     names = {name: name for name in state_dict if not _CLASSIFIER.match(name)}
     if isinstance(trunk, ResNet):
+        _check_strides(trunk)
         for pattern, replacement in _RESNET_NAMES:
             names = {old: re.sub(pattern, replacement, new) for old, new in names.items()}
     return {prefix + new: state_dict[old] for old, new in names.items()}
+
+
+def _check_strides(trunk: ResNet) -> None:
+    blocks = (m for m in trunk.modules() if isinstance(m, BottleneckBlock))
+    if any(block.conv1.stride != (1, 1) for block in blocks):
+        raise CheckpointError(
+            "torchvision's weights do not fit a ResNet with MODEL.RESNETS.STRIDE_IN_1X1: set it to "
+            "False, and INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD to torchvision's, as "
+            "configs/Base-Anchors.yaml has them"
+        )
 
 
 def _trunk(model: nn.Module) -> tuple[str, nn.Module] | None:
