@@ -141,3 +141,17 @@ def test_five_thousand_objects_in_an_image(storage):
     gts = random_instances(torch.Generator().manual_seed(0), 5000)
     losses = build()(batch(gts))
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+
+
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_gradients_are_finite_where_an_unlabelled_box_has_no_height(kind, storage):
+    model = build("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", kind)
+    dense, gt = make_dense(model), make_instances([[8, 8, 40, 60]], [1])
+    truth = ground_truths([gt])
+    labels = model.assign(dense, truth)
+    deltas = dense.deltas.detach().clone()
+    deltas[..., 3] = torch.where(labels.loc_mask, deltas[..., 3], -1000.0)
+    dense = dense._replace(deltas=deltas.requires_grad_())
+    model.guided_losses(dense, truth, labels)["loss_box_reg"].backward()
+    assert deltas.grad.isfinite().all() and deltas.grad[labels.loc_mask].any()
+    assert not deltas.grad[~labels.loc_mask].any()

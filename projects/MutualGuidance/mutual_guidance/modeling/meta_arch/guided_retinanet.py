@@ -4,6 +4,7 @@ RetinaNet with separate labels for its two tasks.
 Shape symbols: N images, R anchors an image.
 """
 
+import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
@@ -91,17 +92,20 @@ class GuidedRetinaNet(Guided, RetinaNet):
         loss_cls, cls_weight = self.cls_loss(dense, truth, assignment)
         num_cls, num_loc = loss_normalizers(assignment, cls_weight)
         gt_boxes = matched_boxes(dense.anchors, truth, assignment)
-        loss_box_reg = sum_of(self._box_losses(dense, gt_boxes), assignment.loc_mask)
+        box_losses = self._box_losses(dense, gt_boxes, assignment.loc_mask)
+        loss_box_reg = sum_of(box_losses, assignment.loc_mask)
         return {"loss_cls": loss_cls / num_cls, "loss_box_reg": loss_box_reg / num_loc}
 
-    def _box_losses(self, dense: DensePredictions, gt_boxes: Tensor) -> Tensor:
+    def _box_losses(self, dense: DensePredictions, gt_boxes: Tensor, mask: Tensor) -> Tensor:
         """
-        Loss (N, R) of each anchor towards its box (N, R, 4), the sum over four deltas; of balanced
-        L1 it is the mean.
+        Loss (N, R) of each anchor in the mask (N, R) towards its box (N, R, 4), the sum over four
+        deltas; of balanced L1 it is the mean.
         """
         kind = self.box_reg_loss_type
         if kind in ("giou", "diou", "ciou"):
-            boxes = decode_boxes(self.box2box_transform, dense.anchors, dense.deltas)
+            # Of boxes without height, CIoU's gradient is not finite, nor is nothing times it.
+            deltas = torch.where(mask[..., None], dense.deltas, 0.0)
+            boxes = decode_boxes(self.box2box_transform, dense.anchors, deltas)
             return iou_loss(boxes, gt_boxes, kind)
         anchors = Boxes.cat(dense.anchors).tensor
         targets = box_targets(self.box2box_transform, anchors, gt_boxes)
