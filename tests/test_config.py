@@ -151,6 +151,14 @@ def test_iterations_of_the_command_line_win_over_epochs_of_the_file():
     assert load_config(CONFIG, ["SOLVER.MAX_ITER", 7, "SOLVER.EPOCHS", 2]).SOLVER.EPOCHS == 2.0
 
 
+def test_iterations_of_a_file_win_over_epochs_of_its_base(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"_BASE_: {CONFIG}\nSOLVER: {{MAX_ITER: 7}}\n")
+    assert load_config(path).SOLVER.EPOCHS == 0.0
+    path.write_text(f"_BASE_: {CONFIG}\nSOLVER: {{MAX_ITER: 7, EPOCHS: 2.0}}\n")
+    assert load_config(path).SOLVER.EPOCHS == 2.0
+
+
 def test_config_from_a_stranger_executes_nothing(tmp_path):
     path = tmp_path / "evil.yaml"
     path.write_text("OUTPUT_DIR: !!python/object/apply:os.getcwd []\n")

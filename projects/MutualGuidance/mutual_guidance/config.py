@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 
+import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
@@ -177,6 +178,10 @@ def _merge_file(cfg: CN, path: str) -> None:
     """
     check_bases(os.path.normpath(path))
     loaded = CN(CN.load_yaml_with_base(path))
+    with open(path, encoding="utf-8") as f:
+        own = (yaml.safe_load(f) or {}).get("SOLVER") or {}
+    if "MAX_ITER" in own and "EPOCHS" not in own:
+        loaded.SOLVER.EPOCHS = 0.0  # a file wins over those that it is based on
     if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
         raise ValueError(f"VERSION must be {cfg.VERSION}, Detectron2's, got {loaded.VERSION}")
     model = loaded.get("MODEL")
