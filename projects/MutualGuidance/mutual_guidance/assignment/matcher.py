@@ -183,9 +183,9 @@ class AnchorMatcher(_Matcher):
     ground truth takes its best of a pool first, and the owner of an anchor that several took is
     settled then. They ignore nothing, and both tasks have the same labels.
 
-    Qualities are computed in float32 whatever the inputs are. Equal qualities rank by the index
-    of the anchor. A call waits on the device once, to learn how many pairs overlap and whether the
-    ground truths are valid.
+    Qualities are rounded to float32 whatever the inputs are. Equal qualities rank by the index of
+    the anchor. A call waits on the device once, to learn how many pairs overlap and whether the
+    ground truths are valid (on CUDA before PyTorch 2.7 more often).
     """
 
     def __init__(

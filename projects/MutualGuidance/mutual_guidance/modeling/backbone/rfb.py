@@ -121,7 +121,7 @@ class RFBPyramid(Pyramid):
         """
         Args:
             bottom_up: the trunk. in_features: its fine map and its coarse one, of twice the stride.
-            num_levels: levels from the fine map's stride on, each of twice the stride, at least 4.
+            num_levels: levels from the fine map's stride on, each of twice the stride, at least 3.
         """
         shapes = bottom_up.output_shape()
         fine, coarse = (shapes[f] for f in in_features)
