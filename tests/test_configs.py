@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.model_zoo import get_config
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.structures import Boxes
@@ -35,6 +36,17 @@ PARAMETERS = {
 def build(config, device="cpu"):
     cfg = load_config(str(REPOSITORY / "configs" / config), ["MODEL.DEVICE", device])
     return build_model(cfg)
+
+
+@pytest.mark.parametrize("folder", ["detectors", "COCO-Detection"])
+def test_the_stock_detectors_have_detectron2s_start_and_schedule(folder):
+    stock = get_config("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
+    for name in ("retinanet_R_50_FPN", "fcos_R_50_FPN"):
+        cfg = load_config(str(REPOSITORY / "configs" / folder / f"{name}.yaml"))
+        assert cfg.MODEL.WEIGHTS == stock.MODEL.WEIGHTS and cfg.SOLVER.EPOCHS == 0.0
+        assert stock.INPUT.items() <= cfg.INPUT.items()
+        for key in ("MAX_ITER", "STEPS", "BASE_LR", "IMS_PER_BATCH", "WARMUP_ITERS", "GAMMA"):
+            assert cfg.SOLVER[key] == stock.SOLVER[key], key
 
 
 def half_empty_batch():
