@@ -114,6 +114,13 @@ def test_the_matches_of_a_run_are_kept_and_read_again(plans, tmp_path):
     assert rows[1]["bootstrap"] == first
 
 
+def test_a_row_without_the_classes_that_are_asked_for_has_the_mean_of_its_own(plans, tmp_path):
+    records, _ = finish(tmp_path, plans, plans)
+    rows = summarize(records, {})
+    Intervals(tmp_path, plans, ["red", "of another data set"]).add(rows)
+    assert rows[1]["bootstrap"]["in_mean"] == CLASSES
+
+
 @pytest.mark.parametrize("lost", ["detections/*.npz", "record.json"])
 def test_a_run_that_is_not_there_leaves_its_row_without(plans, tmp_path, lost):
     records, _ = finish(tmp_path, plans, plans)

@@ -76,6 +76,30 @@ def test_finished_runs_come_back_elsewhere(tmp_path):
     assert len(list((there / "docs" / "mine").glob("**/*.npz"))) == 3
 
 
+def test_a_run_is_compared_as_the_experiment_says_now(tmp_path):
+    before, static = cell("mutual_guidance", variant="v"), cell(variant="v")
+    before = replace(before, baseline="")
+    finish(tmp_path, {before: CONFIG}, before)
+    now = replace(before, baseline="v")  # "static" has been added to the variant's strategies
+    (run,), _ = collect_runs(tmp_path, [now, static])
+    assert (read_record(tmp_path, now)["baseline"], run["baseline"]) == ("", "v")
+
+
+def test_what_an_interrupted_run_found_goes_with_it(tmp_path):
+    c = cell()
+    finish(tmp_path, {c: CONFIG}, c)
+    kept_results(tmp_path, [c])  # without a plan, without matches
+    folder = tmp_path / c.folder
+    (folder / "record.json").unlink()
+    (folder / "detections").mkdir()
+    (folder / "detections" / "d.npz").write_text("of a training that is half done")
+    restore(tmp_path, tmp_path / "docs" / "mine.json", {c: CONFIG})
+    assert is_finished(tmp_path, c) and not list(folder.glob("**/*.npz"))
+    (folder / "matches.npz").write_text("of the run before")
+    note_launch(tmp_path, c, {c: CONFIG})
+    assert not (folder / "matches.npz").exists()
+
+
 def test_matches_and_their_intervals_are_kept_of_a_plan_only(tmp_path):
     cells = [cell(fold=1)]
     finish(tmp_path, {cells[0]: CONFIG}, *cells)

@@ -22,7 +22,8 @@ class Intervals:
     def __init__(self, root: Path, plans: dict[Cell, Plan], in_mean: Sequence[str]) -> None:
         """
         Args:
-            root: of the project. in_mean: the classes of AP, AP50 and AP75; empty for all.
+            root: of the project. in_mean: the classes of AP, AP50 and AP75 where a row has them
+                all; elsewhere, and where it is empty, all of the row's are.
         """
         self._root = root
         self._plans = plans
@@ -82,7 +83,8 @@ class Intervals:
             printed = read_record(self._root, cell)["metrics"]
             rounding = max(rounding, _rounding(printed, classes, matches))
         pooled = [pool(folds) for folds in by_seed.values()]
-        in_mean = list(self._in_mean or classes)
+        has_all = set(self._in_mean) <= set(classes)
+        in_mean = list(self._in_mean if self._in_mean and has_all else classes)
         return {
             "images": len(pooled[0][0].num_gts),
             "seeds": list(by_seed),

@@ -23,8 +23,8 @@ from .records import (
 
 def collect_runs(root: Path, cells: list[Cell]) -> tuple[list[dict], dict[str, Any]]:
     """
-    The records of the finished runs, each with what it was launched with as "launched"; what all of
-    them were launched with is returned beside them, once.
+    The records of the finished runs, each with its baseline of now, and with what it was launched
+    with as "launched"; what all of them were launched with is returned beside them, once.
     """
     finished = [cell for cell in cells if is_finished(root, cell)]
     launches = [_flat(read_launch(root, cell)) for cell in finished]
@@ -36,7 +36,7 @@ def collect_runs(root: Path, cells: list[Cell]) -> tuple[list[dict], dict[str, A
     runs = []
     for cell, launched in zip(finished, launches, strict=True):
         own = {key: value for key, value in launched.items() if key not in common}
-        runs.append({**read_record(root, cell), "launched": own})
+        runs.append({**read_record(root, cell), "baseline": cell.baseline, "launched": own})
     return runs, common
 
 

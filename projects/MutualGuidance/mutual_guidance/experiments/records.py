@@ -68,7 +68,11 @@ def check_folders(root: Path, configs: Configs) -> None:
 
 
 def note_launch(root: Path, cell: Cell, configs: Configs) -> None:
-    """Write down in the run's folder its config, and the commit that it is going on with."""
+    """
+    Write down in the run's folder its config, and the commit that it is going on with. What an
+    earlier run found there is not this one's.
+    """
+    (root / cell.folder / MATCHES_FILE).unlink(missing_ok=True)
     commits = read_launch(root, cell).get("commits", [])
     commits = list(dict.fromkeys([*commits, _commit(root)]))
     write_json(root / cell.folder / _LAUNCH_FILE, {**launch(cell, configs), "commits": commits})
@@ -153,8 +157,13 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
 
 
 def write_finished(root: Path, cell: Cell, record: dict, launched: dict, matches: Path) -> None:
-    """Make a run finished that finished elsewhere: its record comes last."""
+    """
+    Make a run finished that finished elsewhere, without what an interrupted one has found here: its
+    record comes last.
+    """
     folder = root / cell.folder
+    shutil.rmtree(folder / DETECTIONS_FOLDER, ignore_errors=True)
+    (folder / MATCHES_FILE).unlink(missing_ok=True)
     write_json(folder / _LAUNCH_FILE, {**launched, "commits": record["commits"]})
     if matches.is_file():
         shutil.copyfile(matches, folder / MATCHES_FILE)
