@@ -185,6 +185,9 @@ def test_a_config_may_be_anywhere(tmp_path, config, place):
         ({"configs": MINIMAL["configs"]}, "strategies is missing"),
         ({**MINIMAL, "configs": ["x.json"]}, "configs must list files such as .* 'x.json'"),
         ({**MINIMAL, "configs": ["configs/a.yaml", "a.yml"]}, "folders of configs must not repeat"),
+        ({**MINIMAL, "configs": ["configs/A.yaml", "configs/A/v.yaml"], "variants": [
+            {"name": "v", "configs": ["configs/A.yaml"], "overrides": {}}]},
+         "folders of configs and variants must not repeat, got .*'A/v', 'A/v'"),
         ({**MINIMAL, "configs": []}, "configs must list"),
         ({**MINIMAL, "strategies": ["mutual"]}, "some of static, .* got 'mutual'"),
         ({**MINIMAL, "seeds": [1, "2"]}, "seeds must list integers .* got '2'"),
@@ -198,6 +201,10 @@ def test_a_config_may_be_anywhere(tmp_path, config, place):
         ({**MINIMAL, "overrides": {"SEED": 3}}, "must not set SEED: the runner does"),
         ({**MINIMAL, "overrides": {"SOLVER": {"EPOCHS": 1}}}, "write SOLVER as one dotted key"),
         ({**MINIMAL, "protocols": {"warm": {"begin": {}}}}, "protocols.warm has an unknown key"),
+        ({**MINIMAL, "protocols": {"warm": {"start": {}, "overrides": {"MODEL.WEIGHTS": "a"}}}},
+         "protocols.warm: its start's weights would replace MODEL.WEIGHTS"),
+        ({**MINIMAL, "protocols": {"long": {}, "warm": {"start": {}}}, "variants": [
+            {"name": "v", "overrides": {"MODEL.WEIGHTS": "a"}}]}, "protocols.warm: its start's"),
         ({**MINIMAL, "protocols": {}}, "names no protocol"),
         ({**MINIMAL, "variants": [{"name": "start", "overrides": {}}]}, "start is no name"),
         ({**MINIMAL, "variants": [{"name": "a/b", "overrides": {}}]}, "a name is letters"),

@@ -79,15 +79,30 @@ def _checked(raw: Any) -> dict[str, Any]:
     whole_grid = {"name": "", "overrides": {}, **{k: raw[k] for k in ("configs", "strategies")}}
     variants = [_variant(v, raw) for v in raw["variants"]]
     _unique([v["name"] for v in variants], "the names of the variants")
+    places = [config_place(c) / v["name"] for v in (whole_grid, *variants) for c in v["configs"]]
+    _unique(list(map(str, places)), "the folders of configs and variants")
     others = [c for c in raw["paper"].get("figures", {}) if c not in raw["configs"]]
     if others:
         raise ValueError(f"paper.figures: {others[0]} is not among the experiment's configs")
     raw["variants"] = [whole_grid, *variants]
+    _check_weights_are_the_starts(raw)
     if raw["folds"]:
         _check_data_is_the_folds(raw)
     if raw["primary"] or raw["decision"] or raw["secondary"]:
         _check_questions(raw)
     return raw
+
+
+def _check_weights_are_the_starts(raw: dict[str, Any]) -> None:
+    """Raise ValueError for weights that those of a start would replace."""
+    of_variants = [variant["overrides"] for variant in raw["variants"]]
+    for name, stage in raw["protocols"].items():
+        replaced = [stage.get("overrides", {}), *of_variants] if START in stage else []
+        if any("MODEL.WEIGHTS" in overrides for overrides in replaced):
+            raise ValueError(
+                f"protocols.{name}: its start's weights would replace MODEL.WEIGHTS of its "
+                f"overrides or of a variant; set it in protocols.{name}.start, or leave it out"
+            )
 
 
 def _check_data_is_the_folds(raw: dict[str, Any]) -> None:
