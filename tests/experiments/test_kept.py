@@ -16,6 +16,7 @@ from mutual_guidance.experiments.records import (
     note_launch,
     read_launch,
     read_record,
+    train_spent_starts,
     write_json,
     write_record,
 )
@@ -42,7 +43,7 @@ def finish(root, configs, *cells):
         (folder / "evaluation.json").write_text(json.dumps(ap))
         zipfile.ZipFile(folder / "model_final.pth", "w").close()
         (folder / "matches.npz").write_text(f"of fold {c.fold}")
-        write_record(root, c, 1, 16)
+        write_record(root, c, 1, 16, "cpu")
 
 
 def kept_results(root, cells, name="mine", **plan):
@@ -152,7 +153,11 @@ def test_a_start_comes_back_only_if_no_run_needs_its_weights(tmp_path):
     assert not is_finished(tmp_path, start)
     finish(tmp_path, configs, run)
     restore(tmp_path, tmp_path / "docs" / "mine.json", configs)
+    train_spent_starts(tmp_path, configs)
     assert is_finished(tmp_path, start)
+    # A run that is added later needs the weights.
+    train_spent_starts(tmp_path, {**configs, replace(cell("mutual_guidance"), start=start): CONFIG})
+    assert is_finished(tmp_path, run) and not is_finished(tmp_path, start)
 
 
 def test_results_kept_before_their_configs_were_are_left_alone(tmp_path):

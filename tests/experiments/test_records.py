@@ -3,10 +3,19 @@ from pathlib import Path
 
 from mutual_guidance.experiments.records import (
     UNCOMMITTED,
+    environment,
     history,
     is_committed,
     plan_commits,
 )
+from mutual_guidance.machine import processor
+
+
+def test_a_run_is_told_to_be_on_the_device_that_it_was_on(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: f"GPU {device}")
+    devices = [environment(device)["device"] for device in ("cuda:1", "cpu")]
+    assert devices == ["GPU cuda:1", processor()]
 
 
 def test_the_plans_commit_is_that_of_before_the_runs(tmp_path):

@@ -14,8 +14,14 @@ from detectron2.data import MetadataCatalog
 from ..config import load_config
 from ..data import check_datasets, register_datasets
 from ..engine.checks import check_values, check_weights
-from ..engine.precision import check_precision, slow_precision
-from ..engine.setup import known_classes, resolve_schedule
+from ..engine.precision import (
+    best_precision,
+    check_precision,
+    chosen_device,
+    has_gpu,
+    slow_precision,
+)
+from ..engine.setup import known_classes, resolve_classes, resolve_device, resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
 from ..evaluation.misalignment import MEASURES, STAGES
 from ..run_files import CLASS_AP, checkpoint_files, flatten
@@ -42,8 +48,9 @@ class Plan:
     ims_per_batch: int
     epochs: float  # 0 where the config gives iterations
     missing: str = ""  # why the data cannot be used
-    unfit: str = ""  # why this machine cannot train it
+    unfit: str = ""  # why it cannot be trained here
     slow: str = ""  # why this machine is the wrong one
+    device: str = "cpu"  # what MODEL.DEVICE is here
     # Every key, dotted, as JSON has it; without the number of classes.
     config: dict[str, Any] = field(default_factory=dict)
 
@@ -56,22 +63,56 @@ def make_plans(
     are compared with the baseline: they cannot change any more once one of these has run.
 
     Raises:
-        ExperimentError: a config or an override does not fit.
+        ExperimentError: a config or an override does not fit, or a data set's name has two
+            meanings.
     """
     plans: dict[Cell, Plan] = {}
     by_data: dict[str, Plan] = {}
+    entries: dict[str, dict] = {}
     for cell in cells:
         cfg = _load(root, cell)
+        _check_names(cfg.DATASETS.REGISTER, entries, cell)
         config = {key: value for key, value in flatten(cfg).items() if key not in _FROM_DATA}
-        config = json.loads(json.dumps(config))
+        config = {**json.loads(json.dumps(config)), **_auto_precision(cfg)}
         key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER, cfg.MODEL.DEVICE))
         if key not in by_data:
             by_data[key] = _plan(cfg)
         asked = questions if questions and cell.strategy != BASELINE else {}
         if asked:
             _check_questions(asked, cell, cfg)
-        plans[cell] = replace(by_data[key], config={**config, **asked})
+        unfit = by_data[key].unfit or _weights_fault(cfg, cell)
+        plans[cell] = replace(by_data[key], unfit=unfit, config={**config, **asked})
     return plans
+
+
+def _check_names(register: list, entries: dict[str, dict], cell: Cell) -> None:
+    """Raise ExperimentError for a name that stands for other data among the earlier entries."""
+    for entry in register:
+        name = entry.get("name") if isinstance(entry, dict) else None  # else told with the data
+        if isinstance(name, str) and entries.setdefault(name, entry) != entry:
+            raise ExperimentError(
+                f"{cell.folder}: DATASETS.REGISTER gives the name {name} to other data than "
+                "elsewhere in the experiment: give each data set a name of its own"
+            )
+
+
+def _auto_precision(cfg: CfgNode) -> dict[str, str]:
+    """What SOLVER.AMP.PRECISION auto is here: runs of two precisions are not to be compared."""
+    amp, device = cfg.SOLVER.AMP, chosen_device(cfg)
+    if not amp.ENABLED or amp.PRECISION != "auto" or not (device == "cpu" or has_gpu(device)):
+        return {}
+    return {"SOLVER.AMP.PRECISION auto": best_precision(device)}
+
+
+def _weights_fault(cfg: CfgNode, cell: Cell) -> str:
+    """Why the run cannot begin with MODEL.WEIGHTS; of another place see fetch_weights."""
+    if cell.start or "://" in cfg.MODEL.WEIGHTS or checkpoint_files(cfg.OUTPUT_DIR):
+        return ""
+    try:
+        check_weights(cfg, "start")
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _check_questions(questions: Mapping[str, Any], cell: Cell, cfg: CfgNode) -> None:
@@ -135,9 +176,6 @@ def _load(root: Path, cell: Cell) -> CfgNode:
     try:
         cfg = load_config(str(root / cell.config), cell.opts)
         check_values(cfg)
-        remote = "://" in cfg.MODEL.WEIGHTS  # see fetch_weights
-        if cell.start is None and not remote and not checkpoint_files(cfg.OUTPUT_DIR):
-            check_weights(cfg, "start")
     except ConfigError as error:
         raise ExperimentError(f"{cell.folder}: {error}") from error
     if len(cfg.DATASETS.TEST) != 1:
@@ -150,21 +188,24 @@ def _load(root: Path, cell: Cell) -> CfgNode:
 
 def _plan(cfg: CfgNode) -> Plan:
     solver = cfg.SOLVER
-    epochs, missing = max(solver.EPOCHS, 0.0), ""
+    epochs, missing, unfit = max(solver.EPOCHS, 0.0), "", ""
     logging.disable(logging.WARNING)  # train_net.py logs the same once more
     try:
         register_datasets(cfg.DATASETS.REGISTER)
         check_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
         resolve_schedule(cfg)
+        resolve_classes(cfg)
     except DatasetError as error:
         missing = f"{error}\nHow to get the data sets of this project: datasets/README.md"
+    except ConfigError as error:
+        unfit = str(error)
     finally:
         logging.disable(logging.NOTSET)
     try:
         check_precision(cfg)
-        unfit = ""
+        resolve_device(cfg)
     except ConfigError as error:
-        unfit = str(error)
+        unfit = unfit or str(error)
     iterations = 0 if missing and epochs else solver.MAX_ITER
-    slow = slow_precision(cfg)
-    return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing, unfit, slow)
+    slow, device = slow_precision(cfg), cfg.MODEL.DEVICE
+    return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing, unfit, slow, device)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..archives import archive_fault
 from ..errors import ExperimentError
-from ..machine import processor
+from ..machine import device_name
 from ..run_files import (
     CLASS_AP,
     DETECTIONS_FOLDER,
@@ -123,9 +123,12 @@ def progress(root: Path, cell: Cell, iterations: int) -> int:
     return min(iterations, iterations_done(root / cell.folder / METRICS_FILE))
 
 
-def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) -> None:
+def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int, device: str) -> None:
     """
     Mark a run as finished, with what the results page needs of it.
+
+    Args:
+        device: where it was trained, as MODEL.DEVICE has it.
 
     Raises:
         ExperimentError: its ``evaluation.json`` or ``model_final.pth`` is missing or torn.
@@ -151,7 +154,7 @@ def write_record(root: Path, cell: Cell, iterations: int, ims_per_batch: int) ->
         "training_hours": statistics.mean(seconds) * iterations / 3600 if seconds else None,
         "history": history(by_iteration, iterations),
         "commits": read_launch(root, cell)["commits"],
-        "environment": environment(),
+        "environment": environment(device),
     }
     write_json(folder / _RECORD_FILE, record)
 
@@ -168,6 +171,14 @@ def write_finished(root: Path, cell: Cell, record: dict, launched: dict, matches
     if matches.is_file():
         shutil.copyfile(matches, folder / MATCHES_FILE)
     write_json(folder / _RECORD_FILE, record)
+
+
+def train_spent_starts(root: Path, configs: Configs) -> None:
+    """Make starts unfinished whose weights are gone, but which an unfinished run needs."""
+    needed = {cell.start for cell in configs if cell.start and not is_finished(root, cell)}
+    for start in needed:
+        if not (root / start.folder / _FINAL_FILE).is_file():
+            (root / start.folder / _RECORD_FILE).unlink(missing_ok=True)
 
 
 def detections_file(folder: Path) -> Path | None:
@@ -246,15 +257,11 @@ def history(by_iteration: dict[int, dict[str, float]], last: int) -> list[dict[s
     return kept
 
 
-def environment() -> dict[str, str]:
+def environment(device: str) -> dict[str, str]:
     """Versions and machine."""
-    import torch
-
     names = ("torch", "torchvision", "detectron2", "numpy")
     versions = {"python": platform.python_version(), **{n: _version(n) for n in names}}
-    if torch.cuda.is_available():
-        return {**versions, "device": torch.cuda.get_device_name()}
-    return {**versions, "device": processor()}
+    return {**versions, "device": device_name(device)}
 
 
 def _commit(root: Path) -> str:

@@ -167,7 +167,7 @@ class Runner:
                 continue
             try:
                 plan = self.plans[run.cell]
-                write_record(self.root, run.cell, plan.iterations, plan.ims_per_batch)
+                write_record(self.root, run.cell, plan.iterations, plan.ims_per_batch, plan.device)
                 drop_checkpoints(self.root / run.cell.folder, keep=0)
             except (ExperimentError, OSError) as error:
                 self._fail(run.cell, str(error))

@@ -1,0 +1,72 @@
+"""What is found before the runs; tests/tools/test_experiment.py has what the tool makes of it."""
+
+import copy
+
+import pytest
+import yaml
+
+from mutual_guidance.engine import precision
+from mutual_guidance.errors import ExperimentError
+from mutual_guidance.experiments.grid import load_experiment
+from mutual_guidance.experiments.plan import make_plans
+from mutual_guidance.experiments.records import difference, launch
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def plan_of(voc, voc_entry, tmp_path):
+    """Makes the plans of a static run on a drawn image, and of a variant with other overrides."""
+    voc.add("a", [("red", (3, 5, 24, 40))])
+    data = {f"DATASETS.{part}": [voc_entry["name"]] for part in ("TRAIN", "TEST")}
+
+    def make(overrides=(), variant=None):
+        content = {
+            "configs": ["configs/Shapes/retinanet_R_18.yaml"],
+            "strategies": ["static"],
+            "seeds": [1],
+            "overrides": {**data, "DATASETS.REGISTER": [voc_entry], **dict(overrides)},
+            "variants": [{"name": "v", "overrides": variant}] if variant else [],
+        }
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+        cells = load_experiment(tmp_path / "mine.yaml", tmp_path / "out").cells
+        return make_plans(REPOSITORY, cells)
+
+    return make
+
+
+def test_a_name_stands_for_one_data_set(plan_of, voc_entry):
+    again = copy.deepcopy(voc_entry)
+    assert len(plan_of(variant={"DATASETS.REGISTER": [again]})) == 2
+    again["split"] = "test"
+    with pytest.raises(ExperimentError, match=f"v/static/seed_1: .* the name {again['name']} to"):
+        plan_of(variant={"DATASETS.REGISTER": [again]})
+
+
+def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (plan,) = plan_of().values()
+    assert (plan.unfit, plan.missing, plan.device) == ("", "", "cpu")
+    other = {**voc_entry, "name": f"{voc_entry['name']}_test", "classes": ["green", "red"]}
+    for overrides, reason in (
+        ({"MODEL.DEVICE": "cuda"}, "MODEL.DEVICE is 'cuda', but PyTorch finds no such GPU"),
+        ({"MODEL.WEIGHTS": "mine.pth"}, "MODEL.WEIGHTS: there is no file mine.pth"),
+        (
+            {"DATASETS.REGISTER": [voc_entry, other], "DATASETS.TEST": [other["name"]]},
+            "DATASETS.TRAIN and DATASETS.TEST differ in their classes",
+        ),
+    ):
+        (plan,) = plan_of(overrides).values()
+        assert reason in plan.unfit
+
+
+def test_runs_of_two_precisions_do_not_go_together(plan_of, monkeypatch):
+    launches = []
+    for has_bfloat16 in (True, False):
+        monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda has=has_bfloat16: has)
+        plans = plan_of({"SOLVER.AMP.ENABLED": True, "MODEL.DEVICE": "cpu"})
+        (cell,) = plans
+        launches.append(launch(cell, {cell: plans[cell].config}))
+    text = "a run with SOLVER.AMP.PRECISION auto 'bfloat16' where the experiment has 'float32'"
+    assert difference(*launches) == text
+    (plan,) = plan_of({"SOLVER.AMP.ENABLED": False}).values()
+    assert "SOLVER.AMP.PRECISION auto" not in plan.config
