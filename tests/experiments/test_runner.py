@@ -22,6 +22,7 @@ from mutual_guidance.experiments.records import (
     drop_checkpoints,
     note_launch,
     read_record,
+    write_json,
     write_record,
 )
 from mutual_guidance.experiments.runner import Runner, slots
@@ -30,7 +31,7 @@ from tests.conftest import REPOSITORY
 ITERATIONS = 4
 # Writes an iteration at a time and counts them in a checkpoint, from which it goes on. Seed 13
 # fails, seed 14 tears evaluation.json, seed 15 is slow, seed 16 fails without a sentence, seed 17
-# tears its last checkpoint.
+# tears its last checkpoint, seeds 18 and 19 are killed.
 FAKE = """
 import json, os, pathlib, signal, sys, time, zipfile
 opts = dict(zip(sys.argv[4::2], sys.argv[5::2]))
@@ -40,6 +41,9 @@ if seed == 13:
     sys.exit("error: a made-up reason")
 if seed == 16:
     sys.exit("MemoryError: too little")
+if seed in (18, 19):
+    print("iter: 19", flush=True)
+    os.kill(os.getpid(), {18: signal.SIGKILL, 19: signal.SIGHUP}[seed])
 weights = opts.get("MODEL.WEIGHTS")
 assert not weights or pathlib.Path(weights).is_file(), weights
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
@@ -181,6 +185,22 @@ def test_the_reason_is_of_the_last_attempt(tmp_path):
     log.write_text("error: the disk is full\n")
     assert run(tmp_path, [cell]) == {cell: "MemoryError: too little"}
     assert log.read_text() == "error: the disk is full\nMemoryError: too little\n"
+
+
+def test_the_signal_that_killed_a_run_is_told(tmp_path):
+    cells = make(tmp_path, [18, 19], protocol="{}")[::2]
+    assert list(run(tmp_path, cells, jobs=1).values()) == [
+        "killed by signal 9 (SIGKILL, memory?) after: iter: 19",
+        "killed by signal 1 (Hangup) after: iter: 19",
+    ]
+
+
+def test_what_another_call_has_finished_meanwhile_is_not_run_again(tmp_path):
+    cells = make(tmp_path, [1])
+    runner = Runner(tmp_path, {cell: Plan(ITERATIONS, 5, 0.0) for cell in cells}, [{}])
+    for cell in cells:
+        write_json(tmp_path / cell.folder / "record.json", {})
+    assert runner.run() == {} and not (tmp_path / "out/tiny/order.txt").exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

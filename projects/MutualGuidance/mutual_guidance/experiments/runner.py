@@ -128,7 +128,9 @@ class Runner:
 
     def _start_ready(self) -> None:
         for cell in list(self.waiting):
-            if cell.start in self.failed:
+            if is_finished(self.root, cell):  # another call has made it meanwhile
+                self.waiting.remove(cell)
+            elif cell.start in self.failed:
                 self._fail(cell, f"its start {cell.start.folder} failed")
                 self.waiting.remove(cell)
             elif self.free and (cell.start is None or is_finished(self.root, cell.start)):
@@ -163,7 +165,8 @@ class Runner:
             self.free.append(run.slot)
             if run.process.returncode:
                 log = self.root / run.cell.folder / LOG_FILE
-                self._fail(run.cell, last_line(log, run.log_start))
+                reason = last_line(log, run.log_start)
+                self._fail(run.cell, _killed_by(run.process.returncode) + reason)
                 continue
             try:
                 plan = self.plans[run.cell]
@@ -210,6 +213,15 @@ def _signal_all(runs: Iterable[_Running], signum: int) -> None:
     for run in runs:
         if run.process.poll() is None:
             run.process.send_signal(signum)
+
+
+def _killed_by(returncode: int) -> str:
+    """The signal that ended a run, to stand before its last line; empty where none did."""
+    if returncode >= 0:
+        return ""
+    number = -returncode
+    cause = "SIGKILL, memory?" if number == signal.SIGKILL else signal.strsignal(number)
+    return f"killed by signal {number} ({cause}) after: "
 
 
 def last_line(path: Path, start: int) -> str:
