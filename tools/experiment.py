@@ -10,6 +10,7 @@ interrupted. See docs/experiments.md.
 """
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from mutual_guidance.arguments import Parser, at_least_one
+from mutual_guidance.engine.output import check_output
 from mutual_guidance.errors import ExperimentError, run_main
 from mutual_guidance.experiments.decision import answer, power
 from mutual_guidance.experiments.grid import (
@@ -36,6 +38,7 @@ from mutual_guidance.experiments.records import (
     is_finished,
     plan_commits,
     progress,
+    train_spent_starts,
     write_json,
 )
 from mutual_guidance.experiments.report import markdown, summarize, to_csv
@@ -63,37 +66,76 @@ def parse_arguments() -> argparse.Namespace:
         metavar="RESULTS.json",
         help="with --dry-run: finished runs whose spread tells what difference this grid can show",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.spread_of and not args.dry_run:
+        parser.error("--spread-of tells what a grid can show before its runs: add --dry-run")
+    return args
+
+
+def enter_root(args: argparse.Namespace) -> None:
+    """Work where the runs do, in the project's root; given paths mean what they meant."""
+    for name in ("experiment", "spread_of"):
+        if path := getattr(args, name):
+            path = Path(os.path.abspath(path))
+            setattr(args, name, path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+    if datasets := os.getenv("DETECTRON2_DATASETS"):
+        os.environ["DETECTRON2_DATASETS"] = os.path.abspath(os.path.expanduser(datasets))
+    os.chdir(ROOT)
 
 
 def main() -> None:
     args = parse_arguments()
+    enter_root(args)
     experiment = load_experiment(args.experiment, OUTPUT)
+    if args.spread_of and not experiment.questions:
+        raise ExperimentError(
+            f"{args.experiment} has no plan (primary) whose difference --spread-of could tell: "
+            "leave it out"
+        )
     plans = make_plans(ROOT, experiment.cells, experiment.questions)
     environments = slots(args.jobs)
+    left = unfinished(experiment, plans)
+    for warning in warnings(experiment, left, args.experiment):
+        print(f"warning: {warning}", file=sys.stderr)
+    if not args.dry_run:
+        run(experiment, plans, left, environments, args.experiment)
+        return
+    print(listing(plans, len(environments)))
+    if experiment.questions:
+        print(f"\n{power_line(experiment, args.spread_of)}")
+
+
+def unfinished(experiment: Experiment, plans: dict[Cell, Plan]) -> dict[Cell, Plan]:
+    """The plans of what is left to do, each fit to be done, once kept runs have been put back."""
     configs = {cell: plan.config for cell, plan in plans.items()}
     restore(ROOT, ROOT / KEPT / f"{experiment.name}.json", configs)
+    train_spent_starts(ROOT, configs)
     check_folders(ROOT, configs)
     left = {cell: plan for cell, plan in plans.items() if not is_finished(ROOT, cell)}
     unfit = [f"{cell.folder}: {plan.unfit}" for cell, plan in left.items() if plan.unfit]
     if unfit:
         raise ExperimentError(unfit[0])
-    for warning in warnings(experiment, left, args.experiment):
-        print(f"warning: {warning}", file=sys.stderr)
-    if args.dry_run:
-        print(listing(plans, len(environments)))
-        if experiment.questions:
-            print(f"\n{power_line(experiment, args.spread_of)}")
-        return
+    return left
+
+
+def run(
+    experiment: Experiment,
+    plans: dict[Cell, Plan],
+    left: dict[Cell, Plan],
+    environments: list[dict[str, str]],
+    path: Path,
+) -> None:
+    """Do what is left, then write the tables; exit with the reasons of runs that failed."""
     missing = [plan.missing for plan in left.values() if plan.missing]
     if missing:
         raise ExperimentError(missing[0])
     fetch_weights(ROOT, plans)
+    folder = OUTPUT / experiment.name
+    check_output(str(ROOT / folder), is_new_run=False)
     try:
         failed = Runner(ROOT, plans, environments).run()
     finally:
-        folder = OUTPUT / experiment.name
-        print(save_results(experiment, plans, args.experiment, ROOT / folder))
+        print(save_results(experiment, plans, path, ROOT / folder))
         print(f"\nAll figures: {folder}/results.md, .csv and .json")
     if failed:
         reasons = "\n".join(f"  {cell.folder}: {reason}" for cell, reason in failed.items())
@@ -154,6 +196,11 @@ def power_line(experiment: Experiment, spread_of: Path | None) -> str:
     own = collect_runs(ROOT, experiment.cells)[0]
     runs = read_results(spread_of)["runs"] if spread_of else own
     shown = power(experiment.questions, runs, pairs)
+    if shown is None and spread_of:
+        return (
+            f"{spread_of} does not tell what difference it can show: that takes two static runs of "
+            "a fold with primary's metric and classes, and two pairs here."
+        )
     if shown is None:
         return (
             "What difference it can show is known once two static runs of a fold have finished; "

@@ -1,13 +1,16 @@
 """The tool from its command line; tests/experiments has its parts."""
 
+import argparse
 import json
+import os
 import statistics
+from pathlib import Path
 
 import pytest
 import yaml
 
 from mutual_guidance.engine import precision
-from mutual_guidance.errors import ConfigError, ExperimentError
+from mutual_guidance.errors import ConfigError, ExperimentError, OutputError
 from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import make_plans
 from mutual_guidance.experiments.records import note_launch, write_json
@@ -20,6 +23,7 @@ EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
 def tool(tmp_path, monkeypatch):
     """The script, with its output below tmp_path."""
     module = load_script("tools/experiment.py")
+    monkeypatch.chdir(REPOSITORY)  # where the tool goes
     monkeypatch.setattr(module, "OUTPUT", tmp_path / "out")
     return module
 
@@ -171,7 +175,7 @@ def test_every_experiment_fits_its_configs(path, tmp_path):
     experiment = load_experiment(path, tmp_path)
     # One seed is enough: the others differ by the seed alone.
     cells = [cell for cell in experiment.cells if cell.seed == 1]
-    assert cells and set(make_plans(REPOSITORY, cells)) == set(cells)
+    assert cells and set(make_plans(REPOSITORY, cells, experiment.questions)) == set(cells)
     configs = {cell.config for cell in cells}
     assert set(experiment.paper.get("figures", configs)) == configs
 
@@ -213,6 +217,17 @@ def test_dry_run_tells_what_difference_the_grid_can_show(
     assert "spread of 8 static runs" in listing and f"gain of 3.5 % is {gain:.1f}." in listing
     with pytest.raises(ExperimentError, match="drawn.yaml is no results.json of an experiment"):
         call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", planned)
+    pilot = "docs/results/bccd_pilot.json"  # of other classes
+    listing = call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", pilot)
+    assert f"{pilot} does not tell what difference it can show" in listing
+
+
+def test_a_spread_that_nothing_asks_for_is_refused(tool, experiment, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        call(tool, monkeypatch, capsys, experiment, "--spread-of", experiment)
+    assert "--spread-of tells what a grid can show before" in capsys.readouterr().err
+    with pytest.raises(ExperimentError, match=r"drawn.yaml has no plan \(primary\)"):
+        call(tool, monkeypatch, capsys, experiment, "--dry-run", "--spread-of", experiment)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +267,38 @@ def test_a_committed_plan_is_that_from_any_folder(tool, monkeypatch, capsys):
     monkeypatch.setattr(tool, "is_committed", lambda _, path: asked.append(path) or True)
     call(tool, monkeypatch, capsys, "bccd_fcos_cv.yaml", "--dry-run")
     assert asked == [REPOSITORY / "experiments" / "bccd_fcos_cv.yaml"]
+    assert Path.cwd() == REPOSITORY
+
+
+def test_paths_mean_what_they_did_where_the_command_was_given(tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY / "experiments")
+    monkeypatch.setenv("DETECTRON2_DATASETS", "../data")
+    results = tmp_path / "results.json"
+    args = argparse.Namespace(experiment=Path("bccd.yaml"), spread_of=results)
+    tool.enter_root(args)
+    assert vars(args) == {"experiment": Path("experiments/bccd.yaml"), "spread_of": results}
+    assert os.environ["DETECTRON2_DATASETS"] == str(REPOSITORY / "data")
+
+
+def test_a_second_call_at_a_time_is_refused(tool, experiment, monkeypatch, capsys):
+    def held(folder, is_new_run):
+        raise OutputError(folder)
+
+    monkeypatch.setattr(tool, "check_output", held)
+    with pytest.raises(OutputError, match="out/drawn"):
+        call(tool, monkeypatch, capsys, experiment)
+
+
+def test_a_finished_run_needs_its_weights_no_more(tool, experiment, tmp_path, monkeypatch, capsys):
+    content = yaml.safe_load(experiment.read_text())
+    del content["protocols"]
+    content["overrides"]["MODEL.WEIGHTS"] = str(tmp_path / "gone.pth")
+    experiment.write_text(yaml.safe_dump(content))
+    with pytest.raises(ExperimentError, match=r"seed_1: MODEL.WEIGHTS: there is no file .*gone"):
+        call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    (cell,) = load_experiment(experiment, tool.OUTPUT).cells
+    write_json(cell.folder / "record.json", {"seconds_per_image": None})
+    assert "finished" in call(tool, monkeypatch, capsys, experiment, "--dry-run")
 
 
 def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(

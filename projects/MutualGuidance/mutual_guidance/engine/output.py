@@ -52,7 +52,7 @@ def check_output(folder: str, is_new_run: bool) -> None:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise OutputError(
-                f"another run is writing to {folder}; wait for it, or choose another OUTPUT_DIR"
+                f"another run is writing to {folder}; wait for it, or choose another folder"
             ) from error
         logger.warning(f"{folder} cannot be locked ({error}): see that no other run writes to it")
     _locks[os.path.realpath(folder)] = lock
