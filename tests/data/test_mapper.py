@@ -118,6 +118,9 @@ def test_specks_are_dropped_and_the_plain_image_taken_where_none_is_left(record)
 def test_image_without_objects(record):
     record["annotations"] = []
     assert len(mapper()(record)["instances"]) == 0
+    del record["annotations"]  # as Detectron2 allows
+    for ssd in (True, False):
+        assert len(mapper(SSD_AUGMENTATION=ssd)(record)["instances"]) == 0
 
 
 def test_crowd_regions_are_left_out(record):

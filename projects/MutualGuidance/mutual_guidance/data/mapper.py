@@ -45,6 +45,7 @@ class PlainMapper(DatasetMapper):
         # A copy, since NumPy finds a flipped image of one column contiguous as it is.
         dataset_dict["image"] = torch.as_tensor(np.array(image.transpose(2, 0, 1), order="C"))
         if self.is_train:
+            dataset_dict.setdefault("annotations", [])
             self._transform_annotations(dataset_dict, transforms, image.shape[:2])
         else:
             dataset_dict.pop("annotations", None)
@@ -73,7 +74,8 @@ class SSDMapper(DatasetMapper):
         """See :class:`DatasetMapper`; raises DatasetError for an image that cannot be read."""
         dataset_dict = copy.deepcopy(dataset_dict)
         image = read_record(dataset_dict, self.image_format)
-        annotations = [a for a in dataset_dict.pop("annotations") if not a.get("iscrowd", 0)]
+        annotations = dataset_dict.pop("annotations", [])
+        annotations = [a for a in annotations if not a.get("iscrowd", 0)]
         boxes = _absolute_boxes(annotations)
         classes = np.array([a["category_id"] for a in annotations], dtype=np.int64)
 

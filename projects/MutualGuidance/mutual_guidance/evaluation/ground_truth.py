@@ -10,6 +10,7 @@ from torchvision.ops import box_iou
 
 from ..data import Record, load_voc, records_of
 from ..data.coco import load_coco
+from ..data.faults import stopping
 from ..data.records import FoundObject, pack_objects
 
 
@@ -37,9 +38,11 @@ def load_records(dataset_name: str) -> list[Record]:
     dicts = DatasetCatalog.get(dataset_name)  # which sets the classes of COCO's files
     if "json_file" not in metadata.as_dict() or not any(d.get("annotations") for d in dicts):
         return [_record_of(d) for d in dicts]
-    return load_coco(
+    read = load_coco(
         metadata.json_file, metadata.image_root, metadata.thing_classes, check_images=False
-    ).records
+    )
+    # Of a file that stops ours, Detectron2 has read what it could.
+    return [_record_of(d) for d in dicts] if stopping(read.faults) else read.records
 
 
 def _record_of(dataset_dict: dict) -> Record:
