@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
+from matplotlib.figure import Figure
 
 from mutual_guidance.config import load_config
 from mutual_guidance.data import Record, register_datasets
@@ -31,6 +32,7 @@ from mutual_guidance.evaluation.misalignment import (
     summarize,
     suppressed,
 )
+from mutual_guidance.evaluation.misalignment_plot import draw_suppressed
 from tests.conftest import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
@@ -159,6 +161,10 @@ def test_nothing_to_measure_is_null_not_nan(tmp_path):
     details = summarize("x", measure(nothing, nothing, gts))
     json.dumps(details, allow_nan=False)
     assert details["num_gts"] == 0 and np.isnan(metrics(details)["suppressed"])
+    axes = Figure().subplots()
+    draw_suppressed(axes, {"x": details})
+    (text,) = axes.texts
+    assert text.get_text() == " x: n/a"
 
 
 def toy_set(voc, entry):

@@ -32,14 +32,15 @@ _TURNED_BY_90_DEGREES = (5, 6, 7, 8)
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
-# Of more than 8 bits a channel. Pillow would not scale but clip them to 8 bits.
+# Grey of more than 8 bits, which Pillow would not scale but clip to 8. (Of colours it keeps the
+# upper 8.)
 _DEEP_MODES = ("I", "F")
 
 
 def read_image(path: str, image_format: str = "BGR") -> np.ndarray:
     """
-    Pixels (H, W, 3), uint8, in the order of ``image_format`` (see INPUT.FORMAT), upright as EXIF
-    says.
+    Pixels (H, W, 3), of "L" (H, W, 1), uint8, in the order of ``image_format`` (see INPUT.FORMAT),
+    upright as EXIF says.
 
     Raises:
         ValueError: as :func:`image_size`.
@@ -83,8 +84,8 @@ def image_size(path: str) -> tuple[int, int]:
     The image is only decoded where its file does not end as a whole one does.
 
     Raises:
-        ValueError: missing, empty, torn, no image, or of more than 8 bits a channel; the message
-            is the reason without the path.
+        ValueError: missing, empty, torn, no image, or grey of more than 8 bits; the message is the
+            reason without the path.
     """
     (width, height), turned = _size_and_turn(path)
     return (height, width) if turned else (width, height)

@@ -40,10 +40,11 @@ def draw_rank_correlation(axes: Axes, runs: dict[str, dict]) -> None:
 
 def draw_suppressed(axes: Axes, runs: dict[str, dict]) -> None:
     """Of how many ground truths NMS suppresses the best-localised prediction."""
-    shares = [details["suppressed"] or 0 for details in runs.values()]
-    axes.barh(range(len(runs)), shares, color=[f"C{i}" for i in range(len(runs))])
-    for i, (label, share) in enumerate(zip(runs, shares, strict=True)):
-        axes.annotate(f" {label}: {share:.1%}", (0, i), va="center")
+    for i, (label, details) in enumerate(runs.items()):
+        share = details["suppressed"]
+        text = "n/a" if share is None else f"{share:.1%}"
+        axes.barh(i, share or 0, color=f"C{i}")
+        axes.annotate(f" {label}: {text}", (0, i), va="center")
     axes.set(xlabel="share whose best prediction NMS suppresses", xlim=(0, 1), yticks=[])
     axes.invert_yaxis()
 
