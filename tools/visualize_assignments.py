@@ -70,10 +70,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path,
         help=f"folder (default: {ASSIGNMENTS_FOLDER} beside the weights, and with --strategies or "
-        "weights that are no checkpoint of the training one beside it)",
+        "weights that are no checkpoint of the training one beside it; none with --config-file or "
+        "--opts)",
     )  # fmt: skip
     args = parser.parse_args(argv)
     check_model(parser, args)
+    if not args.output and (args.config_file or args.opts):
+        parser.error("--config-file and --opts may draw what the training did not: name --output")
     return args
 
 

@@ -44,9 +44,10 @@ def drawn(folder):
     return [(r["image"], r["iteration"]) for r in map(json.loads, lines)]
 
 
-def test_a_folder_of_checkpoints_becomes_films(tool, run, opts, capsys):
-    tool.main(["--config-file", CONFIG, "--weights", str(run), "--images", "2", *opts])
-    output = run / "visualization" / "assignments"
+def test_a_folder_of_checkpoints_becomes_films(tool, run, opts, tmp_path, capsys):
+    output = tmp_path / "out"
+    tool.main(["--config-file", CONFIG, "--weights", str(run), "--images", "2",
+               "--output", str(output), *opts])  # fmt: skip
     assert drawn(output) == [("a", 9), ("b", 9), ("a", 19), ("b", 19)]
     with Image.open(output / "a" / "film.gif") as gif:
         assert gif.n_frames == 2
@@ -62,6 +63,16 @@ def test_pictures_that_are_not_the_trainings_have_another_folder(tool, run, monk
     assert tool.default_output(Path(own.name), None) == Path("visualization", "assignments")
     assert tool.default_output(ema, None).name == "assignments_model_ema_final"
     assert tool.default_output(own, ["static", "atss"]).name == "assignments_static_atss"
+
+
+@pytest.mark.parametrize(
+    "args", [["run", "--opts", "SEED", "1"], ["--config-file", CONFIG, "--weights", "run"]]
+)
+def test_another_config_needs_a_folder(tool, args, capsys):
+    with pytest.raises(SystemExit):
+        tool.parse_args(args)
+    assert "name --output" in capsys.readouterr().err
+    assert tool.parse_args(["--output", "out", *args]).output == Path("out")
 
 
 def test_chosen_images_of_one_checkpoint(tool, run, opts, tmp_path, capsys):
@@ -81,7 +92,8 @@ def test_chosen_images_of_one_checkpoint(tool, run, opts, tmp_path, capsys):
         (["--config-file", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
-def test_errors_are_one_sentence(tool, run, opts, args, message, monkeypatch):
+def test_errors_are_one_sentence(tool, run, opts, args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
+    model = ["--config-file", CONFIG, "--weights", str(run), "--output", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
-        tool.main(["--config-file", CONFIG, "--weights", str(run), *args, *opts])
+        tool.main([*model, *args, *opts])
