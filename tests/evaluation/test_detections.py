@@ -50,6 +50,22 @@ def test_a_round_trip_rounds_to_16_bits(tmp_path):
     assert back["none"].boxes.shape == (0, 4) and len(back["none"].scores) == 0
 
 
+def flipped(data):
+    """With 40 bytes in the middle flipped, of a compressed array."""
+    middle = len(data) // 2
+    return data[:middle] + bytes(b ^ 255 for b in data[middle : middle + 40]) + data[middle + 40 :]
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", flipped, lambda data: data[: len(data) // 2]])
+def test_a_damaged_file_is_no_detections(tmp_path, damage):
+    path = tmp_path / "some.npz"
+    boxes = np.random.default_rng(0).uniform(0, 64, (500, 4))
+    write_detections(path, {"a": Detections(boxes, np.ones(500), np.ones(500, int))})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="it holds no detections"):
+        read_detections(path)
+
+
 def test_what_is_kept_has_the_ap_of_the_evaluation(voc, voc_entry, tmp_path):
     rng = np.random.default_rng(1)
     true = {}

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from mutual_guidance.visualization.report import read_run
+from mutual_guidance.evaluation.detections import read_detections, write_detections
+from mutual_guidance.visualization.report import read_run, render_report
 from mutual_guidance.visualization.report.detections import detections
 
 from .conftest import NASTY, write_run
@@ -66,6 +67,17 @@ def test_an_image_that_goes_meanwhile_costs_the_pictures_alone(run_folder):
     assert tab == "detections" and "cannot be drawn" in sentence and "missing" in sentence
 
 
+def test_detections_of_other_classes_are_refused(run_folder):
+    path = run_folder / "detections" / "shapes_test.npz"
+    there = read_detections(path)
+    there["1"].classes[:] = 7
+    write_detections(path, there)
+    run = read_run(run_folder, "static")
+    ((tab, sentence),) = run.troubles
+    assert tab == "detections" and run.found == {} and f"{path} cannot be read" in sentence
+    assert "it tells of class 7, and shapes_test has 2 classes" in sentence
+
+
 @pytest.mark.parametrize("key", ["images", "classes"])
 def test_another_data_set_is_refused(run_folder, key):
     path = run_folder.parent / "data" / "data.json"
@@ -85,7 +97,11 @@ def test_many_classes_are_summed_up(run_folder):
     found = run.found["shapes_test"]
     found.classes = [*found.classes, *(f"c{i}" for i in range(30))]
     (of_set,) = detections([run])
-    names = of_set.runs[0].confusion.names
-    assert len(names) == 13 and names[-2:] == ["other classes", "background"]
+    names, num_single, rows = vars(of_set.runs[0].confusion).values()
+    assert len(names) == 13 and num_single == 11 and names[-2:] == ["other classes", "background"]
     assert {"ring", NASTY} <= set(names)
-    assert sum(count for row in of_set.runs[0].confusion.rows for count, _ in row) == 4
+    assert sum(count for row in rows for count, _ in row) == 4
+    # What the others are taken for among each other is no right.
+    page = render_report([run])
+    assert "where their row meets their column" in page
+    assert page.count('class="right"') == num_single

@@ -7,6 +7,8 @@ Shape symbols: N images, D detections of all of them.
 import itertools
 import logging
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,10 +80,14 @@ def read_detections(path: str | Path) -> dict[str, Detections]:
     By image id, as :func:`write_detections` wrote them.
 
     Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: it is no such file.
+        OSError: it is missing or cannot be read. ValueError: it is damaged, or no such file.
     """
-    with np.load(path) as f:
-        ends = f["counts"].astype(int).cumsum()
-        columns = f["boxes"].T * f["unit"], f["scores"] / _MOST, f["classes"].astype(int)
-        parts = zip(*(np.split(column, ends[:-1]) for column in columns), strict=True)
-        return {str(i): Detections(*part) for i, part in zip(f["image_ids"], parts, strict=True)}
+    try:
+        with np.load(path) as f:
+            ends = f["counts"].astype(int).cumsum()
+            columns = f["boxes"].T * f["unit"], f["scores"] / _MOST, f["classes"].astype(int)
+            parts = zip(*(np.split(column, ends[:-1]) for column in columns), strict=True)
+            ids = map(str, f["image_ids"])
+            return {i: Detections(*part) for i, part in zip(ids, parts, strict=True)}
+    except (EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"it holds no detections ({error})") from error

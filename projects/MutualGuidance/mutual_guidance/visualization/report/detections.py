@@ -35,6 +35,7 @@ class Confusion:
     """Counts of objects: a row a class of the ground truth, a column what it was found as."""
 
     names: list[str]  # with the background at the end
+    num_single: int  # rows of one class each, before that of the others and the background
     rows: list[list[tuple[int, float]]]  # count, and its share of the row
 
 
@@ -106,7 +107,7 @@ def _over_scores(curve: Curve, best: float) -> str:
 
 def _confusion_table(counts: np.ndarray, classes: list[str]) -> Confusion:
     """Of many classes those with the most mistakes, the others together."""
-    names = [*classes, "background"]
+    names, num_single = [*classes, "background"], len(classes)
     if len(classes) > _MOST_CLASSES:
         mistakes = (counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal())[:-1]
         shown = np.sort(np.argsort(-mistakes, kind="stable")[: _MOST_CLASSES - 1])
@@ -114,9 +115,10 @@ def _confusion_table(counts: np.ndarray, classes: list[str]) -> Confusion:
         groups += [np.setdiff1d(np.arange(len(classes)), shown).tolist(), [len(classes)]]
         counts = np.array([[counts[np.ix_(a, b)].sum() for b in groups] for a in groups])
         names = [*(classes[c] for c in shown), "other classes", "background"]
+        num_single = len(shown)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     pairs = zip(counts.tolist(), shares.tolist(), strict=True)
-    return Confusion(names, [list(zip(*pair, strict=True)) for pair in pairs])
+    return Confusion(names, num_single, [list(zip(*pair, strict=True)) for pair in pairs])
 
 
 def _pictures(found: dict[str, Found], scores: dict[str, float]) -> dict[str, list[Picture]]:

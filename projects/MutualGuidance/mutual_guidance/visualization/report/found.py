@@ -1,6 +1,5 @@
 """What a run found on its test set: the detections that its last evaluation kept, and the truth."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,16 +41,16 @@ def read_found(path: Path, dataset: str, config: Path) -> Found:
         ConfigError, DatasetError: the config or the data set cannot be read, or is another one.
         OSError, ValueError: the detections cannot be read, or belong to other images.
     """
-    try:
-        detections = read_detections(path)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"it holds no detections ({error})") from error
+    detections = read_detections(path)
     cfg = load_config(config)
     register_datasets(cfg.DATASETS.REGISTER)
     check_datasets([dataset])
     classes = list(MetadataCatalog.get(dataset).thing_classes)
     if classes != list(cfg.DATASETS.CLASSES):
         raise ValueError(f"{dataset} has other classes now than when the run was trained")
+    most = max((d.classes.max(initial=0) for d in detections.values()), default=0)
+    if most >= len(classes):
+        raise ValueError(f"it tells of class {most}, and {dataset} has {len(classes)} classes")
     records = {str(record.image_id): record for record in load_records(dataset)}
     if records.keys() != detections.keys():
         raise ValueError(f"{dataset} has other images now than when the run was evaluated")
