@@ -37,6 +37,13 @@ def test_a_large_image_is_drawn_small_with_its_boxes_in_place():
     assert figure.axes[0].patches[0].get_bbox().bounds == (10, 10, 2990, 30)
 
 
+def test_the_figure_of_a_line_of_pixels_is_bounded():
+    objects, _ = pack_objects([FoundObject([0, 10, 1, 140], 0, 1)], 1, 2000, "")
+    gts = ground_truths(Record("", 0, 1, 2000, objects))
+    figure = draw_comparison(np.zeros((2000, 1, 3), np.uint8), gts, {}, ["a"])
+    assert figure.get_figheight() < 15  # inches
+
+
 def test_a_crowd_is_grey():
     found = [FoundObject([10, 10, 40, 40], 0, 1), FoundObject([50, 50, 90, 90], 0, 2, crowd=True)]
     objects, _ = pack_objects(found, 100, 100, "")

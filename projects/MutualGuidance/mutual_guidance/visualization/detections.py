@@ -12,6 +12,7 @@ from .predictions import bounded
 
 _COLORS = {"gt": "white", "true": "#00c853", "false": "#ff3d3d", "not counted": "#9e9e9e"}
 _PANEL_WIDTH = 3.6  # inches
+_MAX_HEIGHT = 4 * _PANEL_WIDTH  # of a panel
 _COLUMNS = 3
 
 
@@ -28,7 +29,7 @@ def draw_comparison(
     """
     columns = min(1 + len(models), _COLUMNS)
     rows = -(-(1 + len(models)) // columns)
-    height = _PANEL_WIDTH * image.shape[0] / image.shape[1] + 0.35
+    height = min(_PANEL_WIDTH * image.shape[0] / image.shape[1], _MAX_HEIGHT) + 0.35
     # Labels are text from data sets and folders, never mathematics.
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
         figure = Figure(figsize=(columns * _PANEL_WIDTH, rows * height), layout="constrained")
