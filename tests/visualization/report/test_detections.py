@@ -49,6 +49,14 @@ def test_several_runs_side_by_side(tmp_path):
     assert kind == "where the runs differ most" and pictures[0].name.startswith("a")
 
 
+def test_runs_on_other_files_have_no_common_pictures(tmp_path):
+    runs = [read_run(write_run(tmp_path / name / "run"), name) for name in ("one", "other")]
+    (of_set,) = detections(runs)
+    assert of_set.pictures == {} and len(of_set.runs) == 2
+    ((tab, sentence),) = runs[0].troubles
+    assert tab == "detections" and "the runs name other files or classes of it" in sentence
+
+
 def test_an_image_that_is_gone_costs_the_detections(run_folder):
     for path in (run_folder.parent / "data").glob("c*.png"):
         path.unlink()

@@ -1,3 +1,4 @@
+import base64
 import re
 
 import pytest
@@ -39,6 +40,24 @@ def test_what_stands_on_top(runs):
     assert about_table(runs).rows[0] == ["Strategy", "static", "guided"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "row"),
+    [
+        ("SOLVER.MAX_ITER", "many", ["Training", "81 iterations of 16 images"]),
+        ("DATASETS.CLASSES", None, ["Data", "trained on shapes_train, tested on shapes_test"]),
+        ("DATASETS.CLASSES", 3, ["Data", "trained on shapes_train, tested on shapes_test"]),
+        (
+            "MODEL.META_ARCHITECTURE",
+            3,
+            ["Detector", "3 on build_top_down_resnet_backbone, 128 pixels"],
+        ),
+    ],
+)
+def test_edited_values_of_a_config_are_told_or_left_out(runs, key, value, row):
+    runs[0].config[key] = value
+    assert row in about_table(runs[:1]).rows
+
+
 def test_results_by_hand(runs):
     (result,) = results(runs)
     assert result.dataset == "shapes_test"
@@ -61,6 +80,7 @@ def test_configuration_differences(runs):
     assert alone["SOLVER.EPOCHS"] == ["0.0", "12.0"] and "OUTPUT_DIR" not in alone
     runs[0].config = {}
     assert configuration(runs[:1]).rows == []
+    assert "Keys that differ from the defaults" in render_report(runs)  # those of one config
 
 
 def test_a_run_may_be_called_default(runs):
@@ -111,6 +131,12 @@ def test_names_that_begin_with_an_underscore_are_in_the_legends():
         patch.setattr(Axes, "legend", lambda axes, **kw: legends.append(show(axes, **kw)))
         figures.curve(values, "AP")
     assert [text.get_text() for text in legends[0].get_texts()] == [" _static", "guided"]
+
+
+def test_charts_leave_letters_to_the_fonts_of_the_reader(recwarn):
+    uri = figures.bars({"static": {"红细胞": 50.0}}, ["红细胞"])
+    assert "红细胞" in base64.b64decode(uri.split(",")[1]).decode()
+    assert not [w for w in recwarn if "missing from" in str(w.message)]
 
 
 def test_what_is_wrong_is_said_in_its_place(run_folder):

@@ -125,7 +125,7 @@ def _pictures(found: dict[str, Found], scores: dict[str, float]) -> dict[str, li
     """The worst and the best images of a run; of several those on which they differ most."""
     first = next(iter(found.values()))
     if any((f.files, f.classes) != (first.files, first.classes) for f in found.values()):
-        return {}
+        raise ValueError("the runs name other files or classes of it, so report on each alone")
     models = [
         {label: f.matches[i].above(scores[label]) for label, f in found.items()}
         for i in range(len(first.files))

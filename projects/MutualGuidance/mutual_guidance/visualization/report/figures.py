@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import warnings
 from collections.abc import Callable
 
 import matplotlib
@@ -13,8 +14,14 @@ from matplotlib.ticker import MaxNLocator
 
 from .files import thinned
 
-# Labels are text from configs and data sets: never mathematics, and the same bytes each time.
-_STYLE = {"text.parse_math": False, "svg.hashsalt": "report", "font.size": 9}
+# Labels are text from configs and data sets: never mathematics, the same bytes each time, and in
+# the reader's fonts, which may have letters that Matplotlib's lacks.
+_STYLE = {
+    "text.parse_math": False,
+    "svg.hashsalt": "report",
+    "svg.fonttype": "none",
+    "font.size": 9,
+}
 # Points of a curve that a chart holds at most.
 _MAX_POINTS = 500
 # Of a curve on which each is marked.
@@ -28,7 +35,8 @@ def legend_label(name: str) -> str:
 
 def chart(draw: Callable[[Axes], None], height: float = 2.6, width: float = 4.2) -> str:
     """The data URI of what ``draw`` draws; sides in inches."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
         svg = io.BytesIO()
@@ -51,8 +59,8 @@ def bars(values: dict[str, dict[str, float]], names: list[str]) -> str:
                 value, y = by_name.get(name, math.nan), j + (i + 0.5) * thickness - 0.4
                 defined = math.isfinite(value)
                 axes.barh(y, value if defined else 0, thickness, color=f"C{i}")
-                axes.annotate(f" {value:.1f}" if defined else " –", (value if defined else 0, y))
-                axes.texts[-1].set_verticalalignment("center")
+                text, end = f"{value:.1f}" if defined else "–", (value if defined else 0, y)
+                axes.annotate(text, end, (3, 0), textcoords="offset points", va="center")
             axes.barh(0, 0, color=f"C{i}", label=legend_label(run))
         axes.set(yticks=range(len(names)), yticklabels=names, xlabel="AP (%)")
         axes.invert_yaxis()
