@@ -102,6 +102,13 @@ def test_what_was_found_before_an_error_is_whole(predictions, metadata, tmp_path
     assert len(json.loads((tmp_path / "predictions.json").read_text())["annotations"]) == 2
 
 
+def test_an_error_before_the_first_image_leaves_the_file_of_before(metadata, tmp_path):
+    (tmp_path / "predictions.json").write_text("of before")
+    with pytest.raises(InputError), CocoJson(tmp_path, metadata):
+        raise InputError("no video")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of before"]
+
+
 def test_ids_of_voc_lose_the_suffix_of_an_image_alone():
     names = ["sub/a.b.JPG", "my.holiday_000000", "v1.2/scan"]
     assert [voc_id(name) for name in names] == ["sub/a.b", "my.holiday_000000", "v1.2/scan"]
@@ -148,8 +155,9 @@ def test_drawn_images_replace_links_instead_of_following_them(predictions, metad
     with DrawnImages(tmp_path, metadata) as writer:
         writer.add("b.png", predictions[1][1], np.zeros((8, 9, 3), np.uint8))
         writer.add("notes.txt", predictions[1][1], np.zeros((8, 9, 3), np.uint8))
+        writer.add(".png", predictions[1][1], np.zeros((8, 9, 3), np.uint8))
     assert other.read_bytes() == b"kept"
-    for name in ("b.png", "notes.txt"):
+    for name in ("b.png", "notes.txt", ".png"):
         with Image.open(tmp_path / "images" / name) as image:
             assert (image.format, image.size) == ("PNG", (9, 8))
 

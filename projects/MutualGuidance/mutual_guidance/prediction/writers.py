@@ -78,7 +78,7 @@ class CocoJson(Writer):
     """
     ``predictions.json``, a data set in COCO's format whose annotations have a ``score`` each. Ids
     count from 1, but categories have those of a COCO data set that the model was trained on. The
-    file gets its name when it is whole.
+    file gets its name when it is whole, and none where an error comes before the first image.
     """
 
     def __init__(self, folder: Path, metadata: Metadata) -> None:
@@ -127,7 +127,10 @@ class CocoJson(Writer):
             self._images.seek(0)
             shutil.copyfileobj(self._images, self._file)
             self._file.write("]}\n")
-        self._part.replace(self._path)
+        if error[0] is None or self._num_images:
+            self._part.replace(self._path)
+        else:
+            self._part.unlink()
 
 
 def _category_ids(metadata: Metadata) -> list[int]:
@@ -211,7 +214,7 @@ class DrawnImages(Writer):
 
     def add(self, name: str, instances: Instances, pixels: np.ndarray | None) -> None:
         drawn = io.BytesIO()
-        suffix = os.path.splitext(name)[1] if has_image_suffix(name) else ".png"
+        suffix = name[name.rindex(".") :] if has_image_suffix(name) else ".png"
         image_format = Image.registered_extensions()[suffix.lower()]
         draw_predictions(pixels, instances, self._metadata).save(drawn, image_format)
         path = self._folder / name
