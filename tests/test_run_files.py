@@ -98,6 +98,13 @@ def test_iterations_done_reads_the_end_alone(tmp_path):
     assert iterations_done(path) == 5000
 
 
+@pytest.mark.parametrize("name", ["a" * 251, "字" * 83])
+def test_a_name_as_long_as_names_may_be_is_written(tmp_path, name):
+    path = tmp_path / f"{name}.jpg"
+    replace_file(path, lambda f: f.write(b"whole"))
+    assert path.read_bytes() == b"whole"
+
+
 def test_results(tmp_path):
     path = tmp_path / "evaluation.json"
     results = {"x": {"bbox": {"AP": 20.5, "AP-ring": None}, "misalignment": {"found": 1}}}

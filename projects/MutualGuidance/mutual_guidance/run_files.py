@@ -28,7 +28,9 @@ def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> 
     Raises:
         OSError: it cannot be written; the error names the path.
     """
-    temporary = f"{os.fspath(path)}{_UNFINISHED}"
+    folder, name = os.path.split(os.fspath(path))
+    # Of a long name the end: 60 letters of 4 bytes, and ours, fit in the 255 that a name may have.
+    temporary = os.path.join(folder, f"{name[-60:]}{_UNFINISHED}")
     try:
         with open(temporary, "wb") as f:
             write(f)
@@ -42,11 +44,11 @@ def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> 
         if cause:  # that of a full disk names no file
             raise OSError(cause.errno, cause.strerror, os.fspath(path)) from error
         raise
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    descriptor = os.open(folder or ".", os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself
+        os.fsync(descriptor)  # the rename itself
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _error_of_the_system(error: BaseException | None) -> OSError | None:
