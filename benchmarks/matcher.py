@@ -144,11 +144,14 @@ def make_cases(options: argparse.Namespace) -> list[Case]:
 def main(args: list[str] | None = None) -> None:
     """Measure all cases and report."""
     options = parse_args(args)
+    options.output.mkdir(parents=True, exist_ok=True)
     results = []
     with tqdm(make_cases(options), unit="case") as progress:
         for case in progress:
             progress.set_postfix_str(f"{case.scenario}: {case.matcher}")
-            results.append(measure(case, options.timeout))
+            results.append(result := measure(case, options.timeout))
+            told = f"{result['median_ms']:.4g} ms" if result["status"] == "ok" else result["status"]
+            tqdm.write(f"{case.scenario}: {case.matcher}: {told}")
     add_ratios(results)
     write(results, options)
 
@@ -156,7 +159,6 @@ def main(args: list[str] | None = None) -> None:
 def write(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print the table; write it, the figures and the drawing."""
     table = format_table(results)
-    options.output.mkdir(parents=True, exist_ok=True)
     write_text(options.output / "table.md", table + "\n")
     report = {
         "machine": machine(options.device, options.threads),

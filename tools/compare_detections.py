@@ -33,6 +33,8 @@ from mutual_guidance.run_files import replace_file, write_text
 from mutual_guidance.visualization.detections import draw_comparison
 from mutual_guidance.visualization.report import run_labels
 
+ENTRIES_FILE = "comparison.json"
+
 
 def main() -> None:
     interrupted = "Interrupted: nothing is complete; the same command draws all pictures."
@@ -80,6 +82,8 @@ def compare(args: argparse.Namespace) -> None:
     for run, predictor in zip(args.runs, predictors, strict=True):
         if list(predictor.metadata.thing_classes) != list(classes):
             raise InputError(f"{run} was trained for other classes than those of {dataset}")
+    args.output.mkdir(parents=True, exist_ok=True)
+    forget_pictures(args.output)
     matches = {}  # by image id and label
     records = {record.image_id: record for record in load_records(dataset)}
     for label, predictor in zip(labels, predictors, strict=True):
@@ -88,9 +92,24 @@ def compare(args: argparse.Namespace) -> None:
             of_image = matches.setdefault(image_id, {})
             of_image[label] = match(detections_of(detections), ground_truths(records[image_id]))
     entries = draw(records, matches, MetadataCatalog.get(dataset).thing_classes, args)
-    path = args.output / "comparison.json"
+    path = args.output / ENTRIES_FILE
     write_text(path, json.dumps(entries, indent=2))
     print(f"{len(entries)} of {len(records)} images drawn: {path}")
+
+
+def forget_pictures(folder: Path) -> None:
+    """
+    Remove the pictures of an earlier comparison, which would stand between the new ones. Raises
+    InputError for a comparison.json that is another's.
+    """
+    path = folder / ENTRIES_FILE
+    try:
+        entries = json.loads(path.read_text()) if path.exists() else []
+        pictures = [folder / Path(entry["file"]).name for entry in entries]
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is of something else: choose another --output") from error
+    for picture in pictures:
+        picture.unlink(missing_ok=True)
 
 
 def detect(predictor: Predictor, dataset: str, label: str) -> Iterator[tuple[str | int, Instances]]:
@@ -108,7 +127,6 @@ def draw(
     gts = {image_id: ground_truths(records[image_id]) for image_id in matches}
     values = {i: disagreement(list(of_image.values()), gts[i]) for i, of_image in matches.items()}
     chosen = sorted(values, key=values.get, reverse=True)[: args.images]
-    args.output.mkdir(parents=True, exist_ok=True)
     entries = []
     for rank, image_id in enumerate(tqdm(chosen, desc="Drawing", unit="image")):
         source = records[image_id].file_name

@@ -38,7 +38,8 @@ def test_writes_table_json_and_drawing(
     matcher.main(["--repeats", "2", "--output", str(tmp_path), "--matchers", *matchers])
 
     table = (tmp_path / "table.md").read_text()
-    assert table in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert table in told and "voc: absent: not installed\n" in told.partition(table)[0]
     assert "| not installed |" in next(s for s in table.splitlines() if "absent" in s)
     report = json.loads((tmp_path / "results.json").read_text())
     rows = {(r["scenario"], r["matcher"]): r for r in report["results"]}
@@ -53,6 +54,16 @@ def test_writes_table_json_and_drawing(
     assert torch.__version__.startswith(report["machine"]["versions"]["torch"])
     assert report["scenarios"]["voc"]["num_objects"] == 5
     assert (tmp_path / "objects.png").stat().st_size > 0
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_folder_that_cannot_be_is_told_before_the_measurements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matcher, "measure", pytest.fail)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        matcher.main(["--output", str(tmp_path / "file")])
 
 
 @pytest.mark.usefixtures("tiny")

@@ -51,6 +51,17 @@ def test_worst_disagreements_first(compare, runs, tmp_path, capsys):
     assert [e["file"][:4] for e in entries] == ["000_", "001_"]
     assert all((tmp_path / "comparison" / e["file"]).stat().st_size > 5000 for e in entries)
     assert "2 of 3 images drawn" in capsys.readouterr().out
+    compare(*runs, "--images", 1)  # the second picture of before is gone
+    files = {path.name for path in (tmp_path / "comparison").iterdir()}
+    assert files == {"comparison.json", entries[0]["file"]}
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", "torn"])
+def test_a_comparison_of_something_else_is_left_alone(compare, runs, tmp_path, content):
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "comparison.json").write_text(content)
+    with pytest.raises(SystemExit, match=r"error: .*comparison\.json is of something else"):
+        compare(*runs)
 
 
 def test_a_model_agrees_with_its_copy(compare, runs, tmp_path):
