@@ -10,10 +10,10 @@ import hashlib
 import os
 import shutil
 import stat
-import sys
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -24,6 +24,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from mutual_guidance.arguments import Parser
+from mutual_guidance.errors import UserError, run_main
 
 TRIES = 5  # in a row that bring nothing new
 WAIT = 1.0  # seconds before the second try; doubles with every further one
@@ -31,7 +32,7 @@ TIMEOUT = 60.0  # seconds without an answer
 CHUNK = 2**20  # bytes
 
 
-class PrepareError(RuntimeError):
+class PrepareError(UserError):
     """A data set that cannot be had; the message says why and what to do."""
 
 
@@ -61,23 +62,25 @@ def main(doc: str, base: str, parts: Sequence[Part], argv: list[str] | None = No
     """The command line of a prepare_*.py; ``doc`` is its text, ``base`` the official server."""
     parser = Parser(doc)
     names = [part.folder for part in parts]
-    root = os.getenv("DETECTRON2_DATASETS", "datasets")
+    root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
     parser.add_argument("--root", type=Path, default=root, help="folder of the data sets")
     parser.add_argument(
         "--parts", nargs="+", metavar="PART", choices=names, default=names, help="folders to make"
     )
     parser.add_argument("--url-base", default=base, help="a mirror of the official server")
     args = parser.parse_args(argv)
-    try:
-        for part in parts:
-            if part.folder in args.parts:
-                made = prepare(part, args.root, args.url_base)
-                found = ", ".join(_words(what, n) for what, n in part.expected.items())
-                print(f"{args.root / part.folder}: {'made' if made else 'already there'}, {found}")
-    except (PrepareError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted: give the same command again to go on.")
+    if "://" not in args.url_base:
+        parser.error(f"--url-base {args.url_base} is no URL: begin it with https:// or http://")
+    chosen = [part for part in parts if part.folder in args.parts]
+    interrupted = "Interrupted: give the same command again to go on."
+    run_main(_prepare_all, chosen, args.root, args.url_base, interrupted=interrupted)
+
+
+def _prepare_all(parts: Sequence[Part], root: Path, base: str) -> None:
+    for part in parts:
+        made = prepare(part, root, base)
+        found = ", ".join(_words(what, n) for what, n in part.expected.items())
+        print(f"{root / part.folder}: {'made' if made else 'already there'}, {found}")
 
 
 def _words(what: str, found: int | str) -> str:
@@ -213,7 +216,7 @@ def unpack(archive: Path, folder: Path) -> None:
             _unpack_zip(archive, folder)
         else:
             _unpack_tar(archive, folder)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise PrepareError(f"{archive} cannot be unpacked: {error}") from error
 
 

@@ -2,6 +2,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.data.register import dataset_root
 from mutual_guidance.errors import DatasetError
 
 
@@ -151,6 +152,13 @@ def test_two_entries_of_one_name_are_refused(voc_entry):
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(DatasetError, match="did you mean .*voc_2007_test"):
         check_datasets(["voc_2007_tst"])
+
+
+def test_folders_of_a_home_are_found(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DETECTRON2_DATASETS", "~/data")  # which Detectron2 expands too
+    assert dataset_root("mine") == "/home/me/data/mine"
+    assert dataset_root("~/mine") == "/home/me/mine"
 
 
 def test_builtin_set_that_is_not_there(tmp_path, monkeypatch):

@@ -157,12 +157,17 @@ def tar_of(members):
     return buffer.getvalue()
 
 
-def zip_of(members):
+def zip_of(members, compression=zipfile.ZIP_STORED):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
+    with zipfile.ZipFile(buffer, "w", compression) as file:
         for name, content in members:
             file.writestr(name, content)
     return buffer.getvalue()
+
+
+def damaged(content):
+    """With what follows the header of the first member, of 35 bytes, flipped."""
+    return content[:35] + bytes(b ^ 255 for b in content[35:75]) + content[75:]
 
 
 def tar_link(name, target):
@@ -191,12 +196,13 @@ def zip_link(name):
         zip_of([(zip_link("link"), b"/etc")]),
         tar_of([("a.txt", CONTENT)])[:4000],
         zip_of([("a.txt", CONTENT)])[:4000],
+        damaged(zip_of([("a.txt", CONTENT)], zipfile.ZIP_DEFLATED)),
         b"<html>log in first</html>",
     ],
     ids=[
         "tar-parent", "tar-inner-parent", "tar-link-parent", "tar-link-absolute",
-        "tar-link-inside", "zip-parent",
-        "zip-absolute", "zip-backslash", "zip-link", "tar-torn", "zip-torn", "no-archive",
+        "tar-link-inside", "zip-parent", "zip-absolute",
+        "zip-backslash", "zip-link", "tar-torn", "zip-torn", "zip-damaged", "no-archive",
     ],
 )  # fmt: skip
 def test_bad_archives_are_refused(download, tmp_path, content):
@@ -223,11 +229,13 @@ def voc_files(split, ids):
     return files
 
 
-def test_voc_is_laid_out_and_counted(scripts, download, server, tmp_path, capsys):
+def test_voc_is_laid_out_and_counted(scripts, download, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DETECTRON2_DATASETS", "~")  # as Detectron2 takes it
     archives = [tar_of(voc_files("trainval", ["1", "2"])), tar_of(voc_files("test", ["3"]))]
     part = serve(server, scripts["prepare_voc"].PARTS[0], archives)
     part = part._replace(expected={"images": 3, "annotations": 3, "trainval": 2, "test": 1})
-    arguments = ["--root", str(tmp_path), "--url-base", f"{server.url}/"]
+    arguments = ["--url-base", f"{server.url}/"]
     download.main("", "http://unused", [part], arguments)
     assert "VOC2007: made, 3 images, 3 annotations" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["VOC2007"]
@@ -239,6 +247,12 @@ def test_voc_is_laid_out_and_counted(scripts, download, server, tmp_path, capsys
     (tmp_path / "VOC2007" / "JPEGImages" / "2.jpg").unlink()
     with pytest.raises(SystemExit, match=r"error: .*VOC2007 has 2 images instead of 3: move it"):
         download.main("", "http://unused", [part], arguments)
+
+
+def test_a_mirror_without_a_scheme_is_refused(download, capsys):
+    with pytest.raises(SystemExit):
+        download.main("", "http://unused", [], ["--url-base", "mirror.example"])
+    assert "mirror.example is no URL: begin it with https://" in capsys.readouterr().err
 
 
 def test_coco_is_laid_out_and_counted(scripts, server, download, tmp_path):

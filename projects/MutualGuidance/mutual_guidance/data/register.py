@@ -147,7 +147,7 @@ def records_of(name: str) -> list[Record] | None:
 def dataset_root(root: str) -> str:
     """Expand ~ and variables; relative folders are below $DETECTRON2_DATASETS."""
     root = os.path.expandvars(os.path.expanduser(root))
-    return os.path.join(os.getenv("DETECTRON2_DATASETS", "datasets"), root)
+    return os.path.join(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")), root)
 
 
 def _check_entry(entry: dict) -> None:
