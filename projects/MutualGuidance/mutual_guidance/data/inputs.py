@@ -17,7 +17,7 @@ _CAMERA = "camera:"
 _DEFAULT_FPS = 25.0
 # Their headers tell how long they are; the number of frames is guessed from that.
 _GUESSED_SUFFIXES = (".mkv", ".webm")
-# Of a video that must be readable. Headers may be wrong by a frame.
+# Of a video that must be readable.
 _WHOLE = 0.98
 # FFmpeg would write a line for every block of a torn frame.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -51,7 +51,7 @@ def find_images(inputs: Sequence[str]) -> Images:
     others: dict[str, None] = {}
     for pattern in map(os.path.expanduser, inputs):
         files = list(map(os.path.abspath, _expand(pattern)))
-        images = files if os.path.isfile(pattern) else list(filter(has_image_suffix, files))
+        images = [f for f in files if has_image_suffix(f) or f == os.path.abspath(pattern)]
         if not images:
             known = ", ".join(IMAGE_SUFFIXES)
             raise InputError(f"{pattern}: no image matches (known are {known})")
@@ -68,8 +68,8 @@ def _expand(pattern: str) -> list[str]:
         return [pattern]
     if os.path.isdir(pattern):
         return sorted(_files_below(pattern))
-    if os.path.islink(pattern):
-        raise InputError(f"{pattern}: a link to {os.readlink(pattern)}, which is not there")
+    if os.path.islink(pattern):  # that leads nowhere, of which reading tells
+        return [pattern]
     if not glob.has_magic(pattern):
         raise InputError(f"{pattern}: there is no such file or folder")
     return sorted(path for path in _glob(pattern) if not os.path.isdir(path))
@@ -188,7 +188,8 @@ class Video:
         share = self._frames_read / self.num_frames
         if self.path.lower().endswith(_GUESSED_SUFFIXES):
             share = max(share, self._seconds_read * self.fps / self.num_frames)
-        if share >= _WHOLE:
+        # Headers may be wrong by a frame.
+        if share >= _WHOLE or self._frames_read >= max(1, self.num_frames - 1):
             return ""
         return (
             f"{self._frames_read} of {self.num_frames} frames can be read: the file is torn, or "
