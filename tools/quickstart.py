@@ -11,6 +11,7 @@ command is given again.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from tabulate import tabulate
 
 from mutual_guidance.arguments import Parser
 from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.errors import run_main
 from mutual_guidance.run_files import CLASS_AP, RESULTS_FILE, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +40,7 @@ def main() -> None:
         default=["mutual_guidance"],
         help=f"one after the other, of {', '.join(STRATEGIES)}",
     )
-    strategies = parser.parse_args().strategies
+    strategies = dict.fromkeys(parser.parse_args().strategies)
     output = Path("output", "quickstart")
     run("datasets/draw_shapes.py")
     metrics = {strategy: train(strategy, output / strategy) for strategy in strategies}
@@ -70,6 +72,7 @@ def run(*command: str) -> None:
     """Run one of the project's scripts from its root; leave with its status where it fails."""
     env = {**os.environ, "DETECTRON2_DATASETS": "datasets"}
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # or it would train on, alone
     try:
         status = process.wait()
     except KeyboardInterrupt:  # which a training gets as well, and writes a checkpoint
@@ -88,7 +91,4 @@ def summary(metrics: dict[str, dict[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("Interrupted: give the same command again to go on.")
+    run_main(main, interrupted="Interrupted: give the same command again to go on.")

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import pytest
 
@@ -26,7 +28,7 @@ def quickstart(tmp_path, monkeypatch):
 
 def test_one_table_and_json_for_all_strategies(quickstart, tmp_path, monkeypatch, capsys):
     argv = ["quickstart.py", "--strategies", "static", "mutual_guidance"]
-    monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setattr("sys.argv", [*argv, "static"])  # which is trained once
     quickstart.main()
     results = json.loads((tmp_path / "output/quickstart/results.json").read_text())
     assert results == dict.fromkeys(argv[2:], {"AP": 1.0, "AP50": 2.0, "AP75": 3.0})
@@ -38,6 +40,27 @@ def test_one_table_and_json_for_all_strategies(quickstart, tmp_path, monkeypatch
     reported = quickstart.commands[-1]
     assert reported[:3] == ("tools/report.py", *runs)
     assert reported[-1] == "output/quickstart/report.html" and reported[-1] in table
+
+
+def test_a_training_ends_with_the_script(monkeypatch):
+    ended = []
+
+    class Process:
+        def wait(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return 143
+
+        def terminate(self):
+            ended.append(self)
+
+    monkeypatch.setattr("subprocess.Popen", lambda *args, **kwargs: Process())
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            load_script("tools/quickstart.py").run("train_net.py")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert len(ended) == 1
 
 
 def test_unknown_strategy_is_refused(quickstart, monkeypatch):
