@@ -70,6 +70,8 @@ def main(args: "list[str]") -> int:
     try:
         check_python()
         python = prepare()
+        if python == str(VENV / "bin" / "python"):
+            tell_other_python()
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -175,6 +177,16 @@ def check_python() -> None:
             f"Python {found} is too old: install Python 3.10 or newer and name it, "
             "as in `make env PYTHON=python3.11`."
         )
+
+
+def tell_other_python() -> None:
+    """Say where .venv is of another Python than the calling one, which PYTHON may have named."""
+    config = VENV / "pyvenv.cfg"
+    text = config.read_text() if config.is_file() else ""
+    found = re.search(r"^version = (\d+\.\d+)", text, re.M)
+    called = "{}.{}".format(*sys.version_info)
+    if found and found.group(1) != called:
+        say(f".venv is of Python {found.group(1)}: remove it to have one of Python {called}")
 
 
 def check_venv_modules() -> None:

@@ -193,6 +193,17 @@ def test_second_call_does_nothing(env, steps, monkeypatch) -> None:
     assert started == [(python, [python, "-m", "pytest"])]
 
 
+@pytest.mark.parametrize("version, is_told", [("3.9.1", True), (sys.version.split()[0], False)])
+def test_venv_of_another_python_is_used_and_told(
+    env, monkeypatch, capsys, version, is_told
+) -> None:
+    env.VENV.mkdir()
+    (env.VENV / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}\n")
+    monkeypatch.setattr(env, "prepare", lambda: str(env.VENV / "bin" / "python"))
+    assert env.main([]) == 0
+    assert (".venv is of Python 3.9: remove it to have one" in capsys.readouterr().out) is is_told
+
+
 @pytest.mark.parametrize("name", ["requirements.txt", "setup.cfg", "pyproject.toml"])
 def test_changed_input_is_noticed(env, steps, name) -> None:
     env.main([])
