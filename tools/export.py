@@ -29,7 +29,7 @@ from mutual_guidance.data import check_datasets
 from mutual_guidance.data.inputs import find_images
 from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.engine.setup import check_classes
-from mutual_guidance.errors import DatasetError, ExportError, run_main
+from mutual_guidance.errors import DatasetError, ExportError, InputError, run_main
 from mutual_guidance.export import (
     DetectorGraph,
     ExportedDetector,
@@ -82,8 +82,7 @@ def run(args: argparse.Namespace) -> None:
         raise ExportError("INPUT.FORMAT is L: a file takes images of three channels, RGB or BGR")
     check_size(model, size)
     if args.evaluate:
-        check_datasets(list(cfg.DATASETS.TEST))
-        check_classes(cfg)
+        check_test_sets(cfg)
     batch, what = verification_batch(predictor, images)
     suppression = Suppression.of_model(model, size)
     graph = DetectorGraph(model, suppression if args.nms else None)
@@ -104,6 +103,14 @@ def run(args: argparse.Namespace) -> None:
     if args.evaluate:
         exported = ExportedDetector(file, None if args.nms else suppression)
         print(ap_table({"PyTorch": model, args.output.name: exported}, cfg))
+
+
+def check_test_sets(cfg: CfgNode) -> None:
+    """Raise UserError unless the model can be evaluated on them."""
+    if not cfg.DATASETS.TEST:
+        raise InputError("--evaluate: DATASETS.TEST is empty: name a data set with --opts")
+    check_datasets(list(cfg.DATASETS.TEST))
+    check_classes(cfg)
 
 
 def describe(predictor: Predictor, suppression: Suppression) -> dict[str, object]:

@@ -160,6 +160,7 @@ def test_a_file_that_differs_is_not_kept(export, images, tmp_path, monkeypatch, 
         (["model.pb"], r"error: model\.pb: the name must end with \.onnx or \.pt2"),
         (["a.pt2", "--opts", "INPUT.SQUARE_SIZE", 0], r"error: INPUT\.SQUARE_SIZE is 0"),
         (["a.pt2", "--opts", "INPUT.SQUARE_SIZE", 68], "error: .* is 68: .* multiple of 8 pixels"),
+        (["a.pt2", "--evaluate", "--opts", "DATASETS.TEST", ()], r"error: .*TEST is empty: name"),
         (["a.pt2", "--images", "none.jpg"], r"error: none\.jpg: there is no such file"),
     ],
 )
