@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from mutual_guidance.arguments import Parser
+from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.data.images import read_image
 from mutual_guidance.data.inputs import find_images
 from mutual_guidance.engine import prepare
@@ -51,9 +51,15 @@ PREDICTION_LAYERS = ("cls_score", "bbox_pred", "ctrness")
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("configs", nargs="*", type=Path, help="instead of PascalVOC-Detection/*")
+    parser.add_argument(
+        "configs", nargs="*", type=Path,
+        help="instead of PascalVOC-Detection/*; data that a config registers is not read, and "
+        "counts as 80 classes",
+    )  # fmt: skip
     parser.add_argument("--images", nargs="+", help="to verify on, instead of random blobs")
-    parser.add_argument("--repeats", type=int, default=5, help="runs to take the median time of")
+    parser.add_argument(
+        "--repeats", type=at_least_one, default=5, help="runs to take the median time of"
+    )
     args = parser.parse_args()
     configs = args.configs or sorted((ROOT / "configs" / "PascalVOC-Detection").glob("*.yaml"))
     logging.disable(logging.WARNING)

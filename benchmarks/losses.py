@@ -24,7 +24,7 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from mutual_guidance.arguments import Parser, add_opts
+from mutual_guidance.arguments import Parser, add_opts, at_least_one
 from mutual_guidance.assignment import Assignment, GroundTruths
 from mutual_guidance.engine import Trainer, prepare
 from mutual_guidance.errors import run_main
@@ -38,9 +38,12 @@ HEADERS = ("losses", "time (ms)", "peak memory (MiB)", "in logits")
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="of a RetinaNet")
-    parser.add_argument("--images", type=int, default=32, help="of the batch")
-    parser.add_argument("--repeats", type=int, default=5, help="measured, for the median")
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE",
+        help="of a RetinaNet; data that it registers is not read, and counts as 80 classes",
+    )  # fmt: skip
+    parser.add_argument("--images", type=at_least_one, default=32, help="of the batch")
+    parser.add_argument("--repeats", type=at_least_one, default=5, help="measured, for the median")
     add_opts(parser)
     options = parser.parse_args()
     setup_logger(name="mutual_guidance")

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the modules 
 from benchmarks.measure import MIB, measure  # noqa: E402
 from benchmarks.peers import MATCHERS, OURS, Case  # noqa: E402
 from benchmarks.scenarios import SCENARIOS  # noqa: E402
-from mutual_guidance.arguments import Parser
+from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.errors import run_main
 from mutual_guidance.machine import processor
 from mutual_guidance.run_files import replace_file, write_text
@@ -119,7 +119,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(
             option, nargs="+", metavar="NAME", choices=known, default=known, help="which ones"
         )
-    parser.add_argument("--repeats", type=int, default=20, help="timed calls of a case")
+    parser.add_argument("--repeats", type=at_least_one, default=20, help="timed calls of a case")
     parser.add_argument("--seconds", type=float, default=60, help="no new repeat after so long")
     parser.add_argument("--timeout", type=float, default=600, help="seconds of a case, all told")
     parser.add_argument("--memory-budget", type=int, default=1024, help="of ours, in MiB")

@@ -24,9 +24,10 @@ from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
-from mutual_guidance.arguments import Parser
+from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.assignment.plain import STRATEGIES  # the paper's
 from mutual_guidance.engine import prepare
+from mutual_guidance.errors import run_main
 from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.run_files import write_text
 
@@ -47,9 +48,17 @@ Every detector trains with any strategy: `MODEL.MUTUAL_GUIDANCE.STRATEGY`.
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--time", type=int, metavar="IMAGES", help="time training steps instead")
-    parser.add_argument("--repeats", type=int, default=5, help="steps to take the median of")
-    parser.add_argument("configs", nargs="*", type=Path, help="with --time: these instead of all")
+    parser.add_argument(
+        "--time", type=at_least_one, metavar="IMAGES", help="time training steps instead"
+    )
+    parser.add_argument(
+        "--repeats", type=at_least_one, default=5, help="steps to take the median of"
+    )
+    parser.add_argument(
+        "configs", nargs="*", type=Path,
+        help="with --time: these instead of all; data that a config registers is not read, and "
+        "counts as 80 classes",
+    )  # fmt: skip
     args = parser.parse_args()
     if args.configs and not args.time:
         parser.error("the page lists all configs: name some with --time only")
@@ -164,4 +173,4 @@ def input_size(cfg: CfgNode) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -8,14 +8,27 @@ def zoo():
     return load_script("tools/model_zoo.py")
 
 
-def test_a_row(zoo):
+def test_a_row_is_the_pages(zoo):
     row = zoo.zoo_row(REPOSITORY / "configs" / "PascalVOC-Detection" / "fssd_R_18.yaml")
     link, size, parameters, giga, anchors, *paper, ours = row
     assert "fssd_R_18" in link and size == "320x320" and anchors == 12750
     assert parameters == pytest.approx(16.28, rel=0.01) and giga > 1
     assert paper == [50.3, 51.8, 51.0, 52.1] and ours is None
+    (line,) = (line for line in zoo.PAGE.read_text().splitlines() if link in line)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    numbers = [f"{parameters:.2f}", f"{giga:.1f}", str(anchors)]
+    assert cells == [link, size, *numbers, *map(str, paper), ""]
     assert zoo.paper_ap("configs/COCO-Detection/fssd_R_18.yaml") == [26.1, None, None, 27.0]
     assert zoo.paper_ap("configs/COCO-Detection/fcos_R_18.yaml") == [None] * 4
+
+
+@pytest.mark.parametrize("option", ["--time", "--repeats"])
+def test_no_images_and_no_steps_are_refused(zoo, option, monkeypatch, capsys):
+    monkeypatch.setattr(zoo, "write_text", pytest.fail)
+    monkeypatch.setattr("sys.argv", ["model_zoo.py", option, "0"])
+    with pytest.raises(SystemExit):
+        zoo.main()
+    assert f"{option}: must be 1 or more" in capsys.readouterr().err
 
 
 def test_the_page_lists_every_config(zoo):
