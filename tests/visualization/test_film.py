@@ -1,5 +1,6 @@
 import json
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image, ImageSequence
 
 from mutual_guidance.errors import OutputError
 from mutual_guidance.visualization import Film, canvas
+from mutual_guidance.visualization import film as film_module
 
 
 def picture(color, size=(8, 6)):
@@ -35,7 +37,7 @@ def test_the_same_picture_again_takes_its_place(tmp_path):
     assert [(r["image"], r["counts"]["static"]) for r in lines(film)] == [("dog", 2), ("cat", 3)]
     with Image.open(film.folder / "cat" / "0000019.png") as image:
         assert image.getpixel((0, 0)) == (0, 0, 255)
-    assert not list(film.folder.rglob("*.tmp"))
+    assert not list(film.folder.rglob("*.unfinished"))
 
 
 def test_forget_from(tmp_path):
@@ -71,6 +73,22 @@ def test_gif_has_a_frame_a_picture_by_iteration(tmp_path):
     with Image.open(path) as gif:
         frames = [f.convert("RGB").getpixel((3, 3)) for f in ImageSequence.Iterator(gif)]
     assert frames == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+def test_gif_holds_few_pictures_at_once(tmp_path, monkeypatch):
+    film, read, pictures, alive = Film(tmp_path), film_module._read, [], []
+    for iteration in range(9):
+        film.add("cat", iteration, picture("red"), {})
+
+    def counted(path):
+        image = read(path)
+        pictures.append(weakref.ref(image))
+        alive.append(sum(p() is not None for p in pictures))
+        return image
+
+    monkeypatch.setattr(film_module, "_read", counted)
+    film.write_gif("cat")
+    assert max(alive) <= 3
 
 
 def test_gif_keeps_the_colours_of_small_marks(tmp_path):

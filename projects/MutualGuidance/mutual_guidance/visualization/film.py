@@ -8,7 +8,7 @@ A folder of pictures over the iterations of a training:
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -74,19 +74,17 @@ class Film:
         )
         if len(records) < 2:
             return None
-        frames = [
-            Image.open(self.folder / r["file"], formats=("PNG",)).convert("RGB") for r in records
-        ]
-        if len({frame.size for frame in frames}) > 1:
+        pictures = [self.folder / r["file"] for r in records]
+        if len({_read(path).size for path in pictures}) > 1:
             raise OutputError(
                 f"{self.folder / image_name}: the pictures differ in size, so the config has "
                 "changed between them; draw into another folder"
             )
-        frames = _with_one_palette(frames)
-        durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_FRAME_MS]
-        rest = {"append_images": frames[1:], "duration": durations, "loop": 0}
+        frames = _with_one_palette(pictures)
+        durations = [_FRAME_MS] * (len(pictures) - 1) + [_LAST_FRAME_MS]
+        first, rest = next(frames), {"append_images": frames, "duration": durations, "loop": 0}
         path = self.folder / image_name / "film.gif"
-        replace_file(path, lambda f: frames[0].save(f, "GIF", save_all=True, **rest))
+        replace_file(path, lambda f: first.save(f, "GIF", save_all=True, **rest))
         return path
 
     def _write(self, records: Iterable[dict]) -> None:
@@ -116,13 +114,22 @@ def _record(line: str) -> dict | None:
         return None
 
 
-def _with_one_palette(frames: list[Image.Image]) -> list[Image.Image]:
-    """RGB to 256 colours, the same in all frames, so that what stands still takes no space."""
-    width, height = (max(1, side // 4) for side in frames[0].size)
-    samples = Image.new("RGB", (width, height * len(frames)))
-    for i, frame in enumerate(frames):
+def _read(path: Path) -> Image.Image:
+    with Image.open(path, formats=("PNG",)) as picture:
+        return picture.convert("RGB")
+
+
+def _with_one_palette(paths: list[Path]) -> Iterator[Image.Image]:
+    """
+    In 256 colours, the same in all frames, so that what stands still takes no space. One is read
+    after the other, since all of a long training might not fit into memory.
+    """
+    width, height = (max(1, side // 4) for side in _read(paths[0]).size)
+    samples = Image.new("RGB", (width, height * len(paths)))
+    for i, frame in enumerate(map(_read, paths)):
         samples.paste(frame.resize((width, height), Image.Resampling.NEAREST), (0, i * height))
     # The marks, of so few pixels that their colours would be merged with others, come on top.
     palette = samples.quantize(256 - len(canvas.MARKS))
     palette.putpalette(sum(canvas.MARKS, ()) + tuple(palette.getpalette()))
-    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    for frame in map(_read, paths):
+        yield frame.quantize(palette=palette, dither=Image.Dither.NONE)
