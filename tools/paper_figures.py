@@ -69,8 +69,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_model(of_object)
     of_object.add_argument("--image-id", help="default: the first image with an object")
     of_object.add_argument(
-        "--object", type=int, default=0, metavar="I", help="index in the image's annotation"
-    )
+        "--object", type=int, default=0, metavar="I",
+        help="index in the image's annotation, without its crowds",
+    )  # fmt: skip
     of_object.add_argument("--rows", type=at_least_one, default=13, help="anchors to show")
     for figure in (of_sigmas, of_object):
         output = Path("output/paper_figures")

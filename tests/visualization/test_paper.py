@@ -1,6 +1,14 @@
-import pytest
+import signal
 
-from mutual_guidance.visualization.paper import draw_amplification
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from matplotlib.figure import Figure
+
+from mutual_guidance.visualization.images import GroundTruthImage
+from mutual_guidance.visualization.paper import _draw_boxes, draw_amplification
+from mutual_guidance.visualization.qualities import CandidateRow
 
 
 def test_amplification():
@@ -10,3 +18,19 @@ def test_amplification():
     # IoU 0.25, the 51st of 201: itself at score 0, and 0.25 ** ((2 - 1) / 2) = 0.5 at score 1.
     assert curves["score 0"][50] == pytest.approx((0.25, 0.25))
     assert curves["score 1"][50] == pytest.approx((0.25, 0.5))
+
+
+def test_names_of_anchors_with_one_corner_stand_apart_on_narrow_images():
+    gts = Instances((300, 12), gt_boxes=Boxes(torch.tensor([[1.0, 1, 10, 200]])))
+    image = GroundTruthImage("a", np.zeros((300, 12, 3), np.uint8), {"instances": gts})
+    labels = ("positive", "negative", "negative")
+    rows = [CandidateRow([-5, -5, 20, 100], 0.5, 0.5, 0.5, 0.5, *labels)] * 2
+    axes = Figure().subplots()
+    previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it looks for ever"))
+    signal.alarm(10)
+    try:
+        _draw_boxes(axes, image, 0, rows)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+    assert [text.get_position() for text in axes.texts] == [(0, 0), (1, 0)]

@@ -112,7 +112,7 @@ def _draw_boxes(
         _add_box(axes, row.box, color)
         x, y = (round(max(corner, 0)) for corner in row.box[:2])
         while (x, y) in places:  # beside the name of an anchor with the same corner
-            x += image.pixels.shape[1] // 20
+            x += max(1, image.pixels.shape[1] // 20)
         places.add((x, y))
         style = {"facecolor": color, "edgecolor": "none", "pad": 1}
         axes.text(x, y, _name(i), color="black", fontsize=8, bbox=style)
