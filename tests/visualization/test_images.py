@@ -71,6 +71,18 @@ def test_with_names_of_files(dataset, monkeypatch):
     assert with_ids([dataset], ["b", "0"]) == records[::-1]
 
 
+@pytest.mark.parametrize("wanted", ["7", "a"])
+def test_what_two_images_are_called_is_refused(wanted, dataset, monkeypatch):
+    (record,) = first_annotated([dataset], 1)
+    other = {**record, "file_name": "elsewhere/a.jpg", "image_id": "7"}
+    monkeypatch.setattr(images, "_records", lambda names: [{**record, "image_id": "7"}, other])
+    with pytest.raises(DatasetError, match=r"means several images, .*a\.jpg and elsewhere/a\.jpg"):
+        with_ids([dataset], [wanted])
+    # Of two data sets the same file is one image.
+    monkeypatch.setattr(images, "_records", lambda names: [record, record])
+    assert with_ids([dataset], ["a"]) == [record]
+
+
 @pytest.mark.parametrize("image_format", ["RGB", "BGR"])
 def test_load_image_resizes_image_and_boxes(dataset, image_format):
     cfg = load_config(CONFIG, ["INPUT.SQUARE_SIZE", 128, "INPUT.FORMAT", image_format])

@@ -44,23 +44,33 @@ def with_ids(dataset_names: Sequence[str], image_ids: Sequence[str]) -> list[dic
     The records with these image ids, or with files of these names without their suffix.
 
     Raises:
-        DatasetError: there is none, it has no object, or two files are of one name.
+        DatasetError: there is none, it has no object, or two files are of one id or name.
     """
-    by_name = {printable(_stem(r)): r for r in _records(dataset_names)}
-    records = by_name | {str(r["image_id"]): r for r in _records(dataset_names)}
-    names = ", ".join(dataset_names)
-    for image_id in image_ids:
-        if image_id not in records:
-            near = difflib.get_close_matches(image_id, records) or list(records)[:3]
-            raise DatasetError(
-                f"no image {image_id!r} in {names}; there are, for example, {', '.join(near)}"
-            )
-        if not _objects(records[image_id]):
-            raise DatasetError(f"image {image_id!r} of {names} has no object: nothing is assigned")
-    chosen = [records[image_id] for image_id in image_ids]
+    records, names = list(_records(dataset_names)), ", ".join(dataset_names)
+    chosen = [_with_id(records, image_id, names) for image_id in image_ids]
     if len({_stem(record) for record in chosen}) < len(chosen):
         raise DatasetError(f"images {', '.join(image_ids)}: two of them have the same file name")
     return chosen
+
+
+def _with_id(records: Sequence[dict], image_id: str, names: str) -> dict:
+    of_id = {r["file_name"]: r for r in records if str(r["image_id"]) == image_id}
+    found = of_id or {r["file_name"]: r for r in records if printable(_stem(r)) == image_id}
+    if not found:
+        known = dict.fromkeys(k for r in records for k in (printable(_stem(r)), str(r["image_id"])))
+        near = difflib.get_close_matches(image_id, known) or list(known)[:3]
+        raise DatasetError(
+            f"no image {image_id!r} in {names}; there are, for example, {', '.join(near)}"
+        )
+    if len(found) > 1:
+        raise DatasetError(
+            f"{image_id!r} means several images, {' and '.join(list(found)[:2])}: give the id of "
+            "one, or DATASETS.TRAIN one data set"
+        )
+    (record,) = found.values()
+    if not _objects(record):
+        raise DatasetError(f"image {image_id!r} of {names} has no object: nothing is assigned")
+    return record
 
 
 def load_image(cfg: CfgNode, record: dict) -> GroundTruthImage:
