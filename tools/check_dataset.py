@@ -45,6 +45,7 @@ from mutual_guidance.evaluation.ground_truth import load_records
 from mutual_guidance.modeling.meta_arch import Guided
 from mutual_guidance.run_files import replace_file
 from mutual_guidance.visualization.dataset import draw_annotated, draw_statistics
+from mutual_guidance.visualization.report.files import thinned
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 NUM_DRAWN = 9
@@ -93,7 +94,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         type=at_least_one,
         default=1,
         metavar="N",
-        help="processes that the training will have",
+        help="with a CONFIG: processes that the training will have",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("output/check_dataset"), help="folder of the pictures"
@@ -154,8 +155,7 @@ def judgement(ious: dict[str, Tensor], objects: Objects, cfg: CfgNode) -> str:
 def spread(records: Sequence[Record]) -> list[Record]:
     """Some records with an object, from the first to the last."""
     annotated = [r for r in records if not r.objects["crowd"].all()]
-    step = max(1, len(annotated) // NUM_DRAWN)
-    return annotated[::step][:NUM_DRAWN]
+    return thinned(annotated, NUM_DRAWN)
 
 
 def anchors_of(cfg: CfgNode) -> DefaultAnchorGenerator | None:

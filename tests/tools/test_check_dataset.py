@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mutual_guidance.data import Record
 from tests.conftest import REPOSITORY, VOCWriter, load_script
 
 CONFIG = """
@@ -68,6 +69,13 @@ def test_crowds_are_told_apart(tool, tmp_path, capsys):
     tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path / "pictures")])
     line = "crowded: 1 objects in 1 images, 0 of them without any; crowd regions, which no detector"
     assert f"{line} learns: 2\n" in capsys.readouterr().out
+
+
+def test_images_are_drawn_from_the_first_to_the_last(tool):
+    objects = {"crowd": np.array([False])}
+    records = [Record(str(i), i, 1, 1, objects) for i in range(17)]
+    drawn = [r.image_id for r in tool.spread(records)]
+    assert drawn == [0, 2, 4, 6, 8, 10, 12, 14, 16]
 
 
 def test_a_full_disk_is_one_sentence(tool, tmp_path, monkeypatch):

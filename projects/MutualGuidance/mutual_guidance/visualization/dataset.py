@@ -83,9 +83,10 @@ def _draw_counts(axes: Axes, per_image: Tensor) -> None:
 def _draw_sizes(axes: Axes, sides: Tensor, anchor_sides: Tensor) -> None:
     """Widths and heights (M, 2) of the objects and of the anchors at a cell, on log axes."""
     axes.hexbin(*sides.t().numpy(), gridsize=40, xscale="log", yscale="log", mincnt=1, bins="log")
-    axes.plot(*anchor_sides.t().numpy(), "x", color="tab:red", label="anchors")
     axes.set(xlabel="width (px)", ylabel="height (px)")
-    axes.legend()
+    if len(anchor_sides):
+        axes.plot(*anchor_sides.t().numpy(), "x", color="tab:red", label="anchors")
+        axes.legend()
 
 
 def _draw_ratios(axes: Axes, sides: Tensor, anchor_sides: Tensor) -> None:
@@ -93,16 +94,19 @@ def _draw_ratios(axes: Axes, sides: Tensor, anchor_sides: Tensor) -> None:
     axes.hist((sides[:, 1] / sides[:, 0]).log2().numpy(), bins=50)
     for ratio in (anchor_sides[:, 1] / anchor_sides[:, 0]).log2().round(decimals=3).unique():
         axes.axvline(ratio.item(), color="tab:red", linestyle="--")
-    axes.set(xlabel="aspect ratio, log2(height / width); dashed: anchors", ylabel="objects")
+    dashed = "; dashed: anchors" if len(anchor_sides) else ""
+    axes.set(xlabel=f"aspect ratio, log2(height / width){dashed}", ylabel="objects")
 
 
 def _draw_ious(axes: Axes, ious: dict[str, Tensor]) -> None:
     """Share of the objects whose best anchor is below an IoU, of each set of anchors."""
+    if not ious:
+        axes.axis("off")
+        return
     for name, values in ious.items():
         shares = torch.linspace(0, 100, len(values))
         axes.plot(values.sort().values.numpy(), shares.numpy(), label=f"anchors: {name}")
     for threshold in THRESHOLDS:
         axes.axvline(threshold, color="tab:gray", linestyle=":")
     axes.set(xlabel="IoU of the best anchor", ylabel="objects below it (%)", xlim=(0, 1))
-    if ious:
-        axes.legend()
+    axes.legend()
