@@ -48,6 +48,13 @@ def test_what_is_missing_is_told(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_model_without_inputs_is_told(tmp_path, capsys):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(SystemExit, match="2"):
+        parse(str(tmp_path))
+    assert f"{tmp_path} is a model: name inputs behind it" in capsys.readouterr().err
+
+
 def test_help_has_the_example_and_the_defaults(capsys):
     with pytest.raises(SystemExit, match="0"):
         parse("--help")

@@ -1,6 +1,7 @@
 """The words that the command lines have in common: one for each thing, in every tool."""
 
 import argparse
+import os
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -72,6 +73,9 @@ def check_model(
     if args.run and named:
         parser.error("give RUN, or --config-file and --weights, not both")
     if not args.run and not (args.config_file and args.weights):
+        for name in getattr(args, behind, ()):
+            if os.path.isfile(os.path.join(name, "config.yaml")):
+                parser.error(f"{name} is a model: name {behind} behind it")
         parser.error("which model? Give RUN, or --config-file FILE and --weights FILE")
 
 
