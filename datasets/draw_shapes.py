@@ -17,7 +17,6 @@ from __future__ import annotations
 import colorsys
 import json
 import shutil
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +27,7 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from mutual_guidance.arguments import Parser
+from mutual_guidance.errors import InputError, run_main
 
 OBJECT_SIDE = (0.2, 0.56)  # longer side of the unclipped box, as a share of the image's
 MIN_VISIBLE = 0.55  # share of its own pixels that every object keeps
@@ -472,10 +472,10 @@ def draw_dataset(
 
     Raises:
         FileExistsError: ``root`` holds something that this script did not make.
-        ValueError: a parameter is out of range.
+        InputError: a parameter is out of range.
     """
     if min(train, test, seed) < 0 or size < MIN_IMAGE_SIDE:
-        raise ValueError(
+        raise InputError(
             f"train, test and seed must be 0 or more and size at least {MIN_IMAGE_SIDE}, "
             f"got train={train}, test={test}, seed={seed}, size={size}"
         )
@@ -497,8 +497,7 @@ def draw_dataset(
     return True
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("datasets/Shapes"), help="output folder")
     parser.add_argument("--train", type=int, default=600, help="number of training images")
@@ -506,17 +505,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=160, help="side of the images, pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     args = parser.parse_args(argv)
-    try:
-        drawn = draw_dataset(args.root, args.train, args.test, args.size, args.seed)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted: give the same command again to draw it", file=sys.stderr)
-        return 130
+    interrupted = "Interrupted: give the same command again to draw it"
+    parameters = (args.root, args.train, args.test, args.size, args.seed)
+    drawn = run_main(draw_dataset, *parameters, interrupted=interrupted)
     print(f"{args.root}: {'drawn' if drawn else 'already there'}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

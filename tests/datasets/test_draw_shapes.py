@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mutual_guidance.errors import InputError
 from tests.conftest import REPOSITORY, load_script
 
 SCRIPT = REPOSITORY / "datasets" / "draw_shapes.py"
@@ -255,9 +256,12 @@ def test_faults_of_the_command_are_one_sentence(tmp_path, monkeypatch, capsys):
 
     arguments = ["--root", str(tmp_path / "Shapes"), "--train", "1", "--test", "0"]
     monkeypatch.setattr(shapes, "draw_sample", raise_(OSError("no space left")))
-    assert shapes.main(arguments) == 1 and capsys.readouterr().err == "error: no space left\n"
+    with pytest.raises(SystemExit, match="^error: no space left$"):
+        shapes.main(arguments)
     monkeypatch.setattr(shapes, "draw_sample", raise_(KeyboardInterrupt()))
-    assert shapes.main(arguments) == 130 and "Interrupted: give the" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="130"):
+        shapes.main(arguments)
+    assert "Interrupted: give the" in capsys.readouterr().err
 
 
 def test_interrupted_redraw_keeps_the_old_set(tmp_path, monkeypatch):
@@ -275,7 +279,7 @@ def test_interrupted_redraw_keeps_the_old_set(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("marker", [None, "{}", '{"made_by": "someone else"}', "not JSON"])
-def test_foreign_folder_is_refused(tmp_path, marker, capsys):
+def test_foreign_folder_is_refused(tmp_path, marker):
     root = tmp_path / "holiday"
     root.mkdir()
     (root / "photo.jpg").write_bytes(b"irreplaceable")
@@ -284,8 +288,8 @@ def test_foreign_folder_is_refused(tmp_path, marker, capsys):
     before = files_of(root)
     with pytest.raises(FileExistsError, match="holiday exists but was not made by draw_shapes.py"):
         draw_small(root)
-    assert shapes.main(["--root", str(root), "--train", "1", "--test", "0"]) == 1
-    assert "holiday exists but was not made by" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="error: .*holiday exists but was not made by"):
+        shapes.main(["--root", str(root), "--train", "1", "--test", "0"])
     assert files_of(root) == before
 
 
@@ -302,12 +306,13 @@ def test_empty_folder_is_used(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"train": -1}, {"test": -1}, {"size": 63}, {"seed": -1}])
 def test_parameters_out_of_range(tmp_path, wrong):
-    with pytest.raises(ValueError, match="must be 0 or more and size at least 64"):
+    with pytest.raises(InputError, match="must be 0 or more and size at least 64"):
         shapes.draw_dataset(tmp_path / "Shapes", **wrong)
 
 
 def test_command_line(tmp_path, capsys):
     argv = ["--root", str(tmp_path / "Shapes"), "--train", "1", "--test", "1", "--size", "64"]
-    assert shapes.main(argv) == 0 and shapes.main(argv) == 0
+    shapes.main(argv)
+    shapes.main(argv)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("Shapes: drawn") and lines[1].endswith("Shapes: already there")
