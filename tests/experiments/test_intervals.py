@@ -121,6 +121,14 @@ def test_a_row_without_the_classes_that_are_asked_for_has_the_mean_of_its_own(pl
     assert rows[1]["bootstrap"]["in_mean"] == CLASSES
 
 
+def test_damaged_detections_are_as_good_as_lost(plans, tmp_path):
+    records, _ = finish(tmp_path, plans, plans)
+    next(tmp_path.glob("out/**/static/**/detections/*.npz")).write_bytes(b"")
+    rows = summarize(records, {})
+    Intervals(tmp_path, plans, []).add(rows)
+    assert rows[1]["unmatched"] == 1
+
+
 @pytest.mark.parametrize("lost", ["detections/*.npz", "record.json"])
 def test_a_run_that_is_not_there_leaves_its_row_without(plans, tmp_path, lost):
     records, _ = finish(tmp_path, plans, plans)

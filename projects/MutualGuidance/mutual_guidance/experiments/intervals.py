@@ -101,13 +101,16 @@ def _is_drawn_from(dataset: str) -> bool:
 
 
 def _match(folder: Path, dataset: str, path: Path) -> None:
-    """Of a run, where there are intervals over images and it has left what it found."""
+    """Of a run, where there are intervals over images and it has left what it found, whole."""
     source = detections_file(folder)
     if source is None or not _is_drawn_from(dataset):
         return
-    detections = read_detections(source)
     records = load_records(dataset)
-    found = [detections[str(record.image_id)] for record in records]
+    try:
+        detections = read_detections(source)
+        found = [detections[str(record.image_id)] for record in records]
+    except (KeyError, ValueError):  # damaged, or of other images
+        return
     classes = MetadataCatalog.get(dataset).thing_classes
     truths = [ground_truths(record) for record in records]
     write_matches(path, classes, match(truths, found, len(classes)))
