@@ -1,5 +1,6 @@
 """Training steps on a pretended GPU, beside the same ones on the CPU."""
 
+import copy
 import itertools
 
 import pytest
@@ -146,6 +147,32 @@ def test_mixed_precision(precision, gpu):
         assert losses[name] == pytest.approx(values, rel=0.02)
     # Clipped after the scale of the loss is taken out again.
     assert max(p.grad.abs().max().item() for p in step.model.parameters()) <= 1.0001e-3
+
+
+def test_momentum_fits_the_weights_whatever_the_run_was_on():
+    cfg = tiny_config("retinanet_R_18", "SOLVER.AMP.ENABLED", False, "SOLVER.BASE_LR", 1e-4)
+    step = make_step(cfg, [batch_of(2), batch_of(1)])
+    with EventStorage():
+        step.iter = 0
+        step.run_step()
+    weights, saved = copy.deepcopy(step.model.state_dict()), copy.deepcopy(step.state_dict())
+    on_a_gpu = copy.deepcopy(saved)  # in channels-last
+    for of_weight in on_a_gpu["optimizer"]["state"].values():
+        buffer = of_weight["momentum_buffer"]
+        if buffer.dim() == 4:
+            of_weight["momentum_buffer"] = buffer.to(memory_format=torch.channels_last)
+    for group in on_a_gpu["optimizer"]["param_groups"]:
+        group.update(foreach=False, fused=True)
+    ends = []
+    for kept in (saved, on_a_gpu):
+        resumed = make_step(cfg, [batch_of(1)])
+        resumed.model.load_state_dict(weights)
+        resumed.load_state_dict(kept)
+        with EventStorage(1):
+            resumed.iter = 1
+            resumed.run_step()
+        ends.append(state(resumed.model))
+    assert all(map(torch.equal, *ends))
 
 
 @pytest.mark.parametrize("precision", [None, "float16"])

@@ -101,6 +101,15 @@ class _FiniteLosses:
 
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
+        # The run may have been on another device or in another memory layout, and PyTorch's fused
+        # SGD takes the buffers' as it comes.
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        how = {key: self.optimizer.defaults[key] for key in ("foreach", "fused")}
+        for group in self.optimizer.param_groups:
+            group.update(how)
         self._prepare_optimizer()
 
     def reset_data_loader(self, data_loader_builder) -> None:
