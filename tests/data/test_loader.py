@@ -46,9 +46,12 @@ def test_the_number_of_workers_changes_nothing(cfg, workers):
     assert same(take(cfg, 2, first=3), whole[3:])
 
 
-def test_a_worker_is_ended_by_its_parent_alone(cfg):
+@pytest.mark.parametrize("start", ["fork", "forkserver"])  # Python 3.14's
+def test_a_worker_is_ended_by_the_process_of_its_loader_alone(cfg, start):
     cfg.DATALOADER.NUM_WORKERS = 1
-    batches = iter(build_train_loader(cfg, 7))
+    loader = build_train_loader(cfg, 7)
+    loader.multiprocessing_context = start
+    batches = iter(loader)
     next(batches)
     (worker,) = batches._workers
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # of a terminal, of a scheduler

@@ -10,6 +10,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -103,20 +104,21 @@ def _let_workers_outlive_signals(loader: DataLoader) -> None:
     Let the workers end with the loader, not with a signal to their whole process group: the main
     process still needs their batches to finish the iteration.
     """
-    loader.worker_init_fn = _start_worker
+    # Its parent may be a server that forks the workers.
+    loader.worker_init_fn = partial(_start_worker, os.getpid())
 
 
-def _start_worker(worker_id: int) -> None:
+def _start_worker(loader_pid: int, worker_id: int) -> None:
     """As Detectron2's, in a worker that only the process of its loader can end."""
     worker_init_reset_seed(worker_id)
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-    threading.Thread(target=_end_by_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_by, args=(loader_pid,), daemon=True).start()
 
 
-def _end_by_parent(parent: int) -> None:
-    while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != parent:
+def _end_by(pid: int) -> None:
+    while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != pid:
         pass
     os._exit(0)
 
