@@ -17,6 +17,7 @@ from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import Trainer, hooks
 from mutual_guidance.engine.hooks import (
     AssignmentPictures,
+    DataWait,
     FirstProgress,
     KeepBest,
     ThinCheckpoints,
@@ -32,6 +33,17 @@ CONFIGS = {
         "INPUT.SQUARE_SIZE", 0, "INPUT.MIN_SIZE_TRAIN", "(64, 72)", "INPUT.MIN_SIZE_TEST", 64,
     ],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("waited", "told"), [(0.3, 0), (0.6, 1)])
+def test_a_training_that_waits_for_images_is_told_once(waited, told, storage, caplog):
+    hook = DataWait(4)
+    hook.trainer = SimpleNamespace(start_iter=10, storage=storage)
+    for hook.trainer.iter in range(10, 200):
+        storage.put_scalars(data_time=waited, time=1.0)
+        hook.after_step()
+    assert len(caplog.records) == told
+    assert not told or "Of the 1 s of an iteration 0.6 are spent waiting" in caplog.text
 
 
 @pytest.fixture

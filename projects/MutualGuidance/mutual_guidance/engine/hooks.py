@@ -28,6 +28,8 @@ from ..visualization import (
 logger = logging.getLogger(__name__)
 
 _NUM_IMAGES = 4
+# Iterations after which the shares of their time are known.
+_SETTLED = 60
 
 
 class FirstProgress(HookBase):
@@ -46,6 +48,29 @@ class FirstProgress(HookBase):
             f"iter: {self.trainer.iter}  total_loss: {loss:.4g}  time: {seconds:.1f} s, of which "
             f"some is the start; {left} to go"
         )
+
+
+class DataWait(HookBase):
+    """Tell once where half of the time or more goes to waiting for images."""
+
+    def __init__(self, num_workers: int) -> None:
+        """
+        Args:
+            num_workers: of the loader of each process.
+        """
+        self._num_workers = num_workers
+
+    def after_step(self) -> None:
+        if self.trainer.iter != self.trainer.start_iter + _SETTLED:
+            return
+        histories = self.trainer.storage.histories()
+        waited, total = (histories[name].median(_SETTLED // 2) for name in ("data_time", "time"))
+        if waited > total / 2:
+            logger.warning(
+                f"Of the {total:.2g} s of an iteration {waited:.2g} are spent waiting for images: "
+                f"raise DATALOADER.NUM_WORKERS {self._num_workers} (of each process; this machine "
+                f"has {os.cpu_count()} cores)"
+            )
 
 
 class ThinCheckpoints(HookBase):

@@ -33,7 +33,7 @@ from ..run_files import CLASS_AP, EMA_RESULTS_FILE, RESULTS_FILE, write_text
 from . import full_disk
 from .console import summary
 from .ema import EMAHook, build_ema
-from .hooks import AssignmentPictures, FirstProgress, KeepBest, ThinCheckpoints
+from .hooks import AssignmentPictures, DataWait, FirstProgress, KeepBest, ThinCheckpoints
 from .precise_bn import Repeated, StoppablePreciseBN
 from .step import build_step
 from .watchdog import SignsOfLife, sign_of_life, watched
@@ -91,7 +91,7 @@ class Trainer(DefaultTrainer):
     def _own_hooks(self) -> list:
         """Of the main process; after Detectron2's that evaluate and write checkpoints."""
         cfg = self.cfg
-        hooks = [FirstProgress()]
+        hooks = [FirstProgress(), DataWait(cfg.DATALOADER.NUM_WORKERS)]
         if cfg.SOLVER.CHECKPOINT_KEEP > 0:
             hooks.append(ThinCheckpoints(cfg))
         if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0 and cfg.DATASETS.TEST:
