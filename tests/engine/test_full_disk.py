@@ -55,6 +55,11 @@ def test_only_a_full_disk_needs_room():
         raise OSError(errno.EACCES, "Permission denied")
 
 
+def test_descriptors_are_no_matter_of_the_folder():
+    with pytest.raises(OutputError, match=r"too many open files: raise the limit"), told("run"):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kib", [2, 12, 120])  # config.yaml, then logs and results, a checkpoint
 def test_a_training_meets_a_full_disk(voc, tmp_path, kib):

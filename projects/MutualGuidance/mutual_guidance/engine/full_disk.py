@@ -17,13 +17,18 @@ def told(folder: str) -> Iterator[None]:
     Let whatever cannot write to the folder of a run end in one sentence.
 
     Raises:
-        OutputError: of an OSError.
+        OutputError: of an OSError, be it that the process has no more descriptors of files.
     """
     hook = threading.excepthook
     threading.excepthook = _quiet_hook
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise OutputError(
+                "too many open files: raise the limit (ulimit -n) or lower DATALOADER.NUM_WORKERS, "
+                "then go on with --resume"
+            ) from error
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "make room, then go on" if is_full else "mend that, then go on"
         raise OutputError(
