@@ -273,6 +273,7 @@ def pretend_gpu(capability: tuple[int, int] = (8, 0)) -> Iterator[PretendGPU]:
         "current_device": lambda: 0,
         "current_stream": lambda *_: None,
         "get_device_name": lambda *_: "a pretended GPU",
+        "get_arch_list": lambda: ["sm_75", "sm_80", "sm_90a", "compute_90"],
         "get_device_capability": lambda *_: capability,
         "is_bf16_supported": lambda *_: capability >= (8, 0),
         "max_memory_allocated": lambda *_: 0,

@@ -25,8 +25,9 @@ from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.data.shared import once_a_machine
 from mutual_guidance.engine import Interrupted, Trainer
+from mutual_guidance.engine.device import resolve_device
 from mutual_guidance.engine.launch import _end_together, launch
-from mutual_guidance.engine.setup import resolve_classes, resolve_device
+from mutual_guidance.engine.setup import resolve_classes
 from mutual_guidance.evaluation import PascalVOCEvaluator
 from tests.conftest import VOCWriter
 from tests.runs import CONFIG, own_set, results, train_net

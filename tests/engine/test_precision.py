@@ -6,7 +6,7 @@ from torch.nn.functional import conv2d
 
 from mutual_guidance.config import load_config
 from mutual_guidance.engine import precision as module
-from mutual_guidance.engine.setup import resolve_device
+from mutual_guidance.engine.device import resolve_device
 from mutual_guidance.errors import ConfigError
 from tests.pretend_gpu import pretend_gpu
 from tests.runs import CONFIG
@@ -16,6 +16,7 @@ def resolved(*opts):
     """AMP.ENABLED, AMP.PRECISION where it counts, and CHANNELS_LAST, of the quickstart's config."""
     cfg = load_config(CONFIG, opts)
     resolve_device(cfg)
+    module.resolve_precision(cfg)
     amp = cfg.SOLVER.AMP
     return amp.ENABLED, amp.PRECISION if amp.ENABLED else "float32", cfg.MODEL.CHANNELS_LAST
 

@@ -10,15 +10,9 @@ from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import prepare, setup
 from mutual_guidance.engine.checks import check_batch, check_values, check_weights
-from mutual_guidance.engine.precision import slow_precision
-from mutual_guidance.engine.setup import (
-    resolve_classes,
-    resolve_device,
-    resolve_schedule,
-)
+from mutual_guidance.engine.setup import resolve_classes, resolve_schedule
 from mutual_guidance.errors import ConfigError, DatasetError
 from tests.conftest import REPOSITORY
-from tests.pretend_gpu import pretend_gpu
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 
@@ -83,34 +77,6 @@ def test_steps_that_would_not_be_reached_move_with_the_epochs(voc, voc_entry, st
     assert tuple(cfg.SOLVER.STEPS) == expected
     resolve_schedule(cfg)
     assert tuple(cfg.SOLVER.STEPS) == expected
-
-
-def test_device(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    cfg = load_config(CONFIG, [])
-    resolve_device(cfg)
-    assert cfg.MODEL.DEVICE == "cpu"
-    cfg.MODEL.DEVICE = "cuda"
-    with pytest.raises(ConfigError, match="finds no such GPU"):
-        resolve_device(cfg)
-
-
-@pytest.mark.parametrize("device", ["cuda:1", "cuda:x"])
-def test_a_gpu_that_is_not_there(device):
-    cfg = load_config(CONFIG, ["MODEL.DEVICE", device, "SOLVER.AMP.PRECISION", "bfloat16"])
-    with pretend_gpu((7, 5)):
-        assert not slow_precision(cfg)
-        with pytest.raises(ConfigError, match=f"is '{device}', but PyTorch finds no such GPU"):
-            resolve_device(cfg)
-
-
-def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
-    with pretend_gpu((9, 0)):
-        resolve_device(load_config(CONFIG))
-        with pytest.raises(ConfigError, match="MODEL.DEVICE is 'cpu', but each of several"):
-            resolve_device(load_config(CONFIG, ["MODEL.DEVICE", "cpu"]))
-    resolve_device(load_config(CONFIG, ["MODEL.DEVICE", "cpu"]))
 
 
 def test_a_tool_takes_the_config_of_a_run_on_a_gpu(voc, voc_entry, monkeypatch, tmp_path):

@@ -20,7 +20,8 @@ from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import Interrupted, Trainer
 from mutual_guidance.engine.checks import check_values
-from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_device, resolve_schedule
+from mutual_guidance.engine.device import resolve_device
+from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_schedule
 from mutual_guidance.engine.step import load_batch
 from mutual_guidance.errors import CheckpointError, NonFiniteLoss
 from mutual_guidance.evaluation import PascalVOCEvaluator

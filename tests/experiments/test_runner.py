@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mutual_guidance.errors import ExperimentError
-from mutual_guidance.experiments import records
+from mutual_guidance.experiments import records, runner
 from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import Plan
 from mutual_guidance.experiments.records import (
@@ -295,12 +295,12 @@ def test_the_record_names_the_commits_that_the_run_went_on_with(tmp_path, monkey
 
 def test_slots_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(runner, "num_gpus", lambda: 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert slots(None) == [{"OMP_NUM_THREADS": "16"}]
     assert slots(3) == [{"OMP_NUM_THREADS": "5"}] * 3
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(runner, "num_gpus", lambda: 2)
     assert [s["CUDA_VISIBLE_DEVICES"] for s in slots(None)] == ["0", "1"]
     assert [s["CUDA_VISIBLE_DEVICES"] for s in slots(3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")

@@ -13,6 +13,13 @@ def processor() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
+def num_gpus() -> int:
+    """How many GPUs PyTorch can use; the driver may count some that are too new or old for it."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def device_name(device: str) -> str:
     """Name of the GPU or the processor that ``device``, as MODEL.DEVICE has it, is."""
     if not device.startswith("cuda"):

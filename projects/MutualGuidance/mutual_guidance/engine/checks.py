@@ -3,6 +3,7 @@
 import difflib
 import os
 import traceback
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
@@ -11,6 +12,7 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils.file_io import PathManager
 from torchvision.models import list_models
 
+from ..data.shared import once_a_machine
 from ..errors import ConfigError, UserError
 from ..modeling.backbone.layers import Pyramid
 from ..modeling.meta_arch import Guided
@@ -204,7 +206,7 @@ def check_weights(cfg: CfgNode, needed: str) -> None:
     if needed == "any" or not weights:
         return
     if "://" in weights:
-        _fetch_weights(weights)
+        once_a_machine(partial(_fetch_weights, weights))
     elif not os.path.isfile(weights.partition("?")[0]):  # ?matching_heuristics=True may follow
         raise ConfigError(f"MODEL.WEIGHTS: there is no file {weights}{nearest_path(weights)}")
 

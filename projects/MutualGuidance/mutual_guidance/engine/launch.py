@@ -23,6 +23,7 @@ from torch.multiprocessing import start_processes
 from ..data.shared import machine_group
 from ..errors import ConfigError, UserError, run_main
 from ..interrupt import STOP_SIGNALS, Interrupted
+from ..machine import num_gpus
 
 Main = Callable[[argparse.Namespace], object]
 
@@ -63,10 +64,10 @@ def launch(main: Main, args: argparse.Namespace) -> None:
         run_main(main, args)
 
 
-def _check_gpus(num_gpus: int) -> None:
-    found = torch.cuda.device_count()
-    if found and num_gpus > found:
-        raise ConfigError(f"{num_gpus} processes need a GPU each: PyTorch finds {found} here")
+def _check_gpus(needed: int) -> None:
+    found = num_gpus()
+    if found and needed > found:
+        raise ConfigError(f"{needed} processes need a GPU each: PyTorch finds {found} here")
 
 
 def _run_processes(main: Main, args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from ..errors import ConfigError
 from ..machine import device_name
+from .device import chosen_device, has_gpu
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -98,21 +99,6 @@ class RoundedConvolutions(TorchFunctionMode):
 
 def _rounded(value: Any) -> Any:
     return value.bfloat16().float() if torch.is_tensor(value) else value
-
-
-def chosen_device(cfg: CfgNode) -> str:
-    """MODEL.DEVICE, or what "auto" is here."""
-    if cfg.MODEL.DEVICE != "auto":
-        return cfg.MODEL.DEVICE
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def has_gpu(device: str) -> bool:
-    """Whether ``device``, as MODEL.DEVICE has it, is a GPU that PyTorch finds."""
-    name, _, index = device.partition(":")
-    index = index or "0"
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return name == "cuda" and index.isdecimal() and int(index) < found
 
 
 def best_precision(device: str) -> str:

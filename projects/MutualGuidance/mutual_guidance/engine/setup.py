@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 
-import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import default_setup
@@ -20,8 +19,9 @@ from ..run_files import checkpoint_files, replace_file
 from . import full_disk
 from .checks import check_batch, check_values, check_weights
 from .console import setup_logs
+from .device import resolve_device
 from .output import check_output, check_shared_memory
-from .precision import check_precision, chosen_device, has_gpu, resolve_precision, slow_precision
+from .precision import check_precision, resolve_precision, slow_precision
 from .resume import keep_to_run
 
 _ANYWHERE = ("MODEL.DEVICE", "auto", "SOLVER.AMP.ENABLED", False)
@@ -112,6 +112,7 @@ def prepare(
     check_values(cfg, is_training)
     check_weights(cfg, weights)
     resolve_device(cfg)
+    resolve_precision(cfg)
     register_datasets(cfg.DATASETS.REGISTER)
     needs_classes = bool(data) or weights == "trained"
     if data and not cfg.DATASETS[data[0]]:
@@ -153,29 +154,6 @@ def _kept(path: str | None) -> Iterator[None]:
     yield
     if comm.is_main_process():
         replace_file(path, lambda f: f.write(content))
-
-
-def resolve_device(cfg: CfgNode) -> None:
-    """
-    MODEL.DEVICE "auto" to what there is, then the precision to what that does well.
-
-    Raises:
-        ConfigError: for a GPU that is not there.
-    """
-    device = cfg.MODEL.DEVICE
-    cfg.MODEL.DEVICE = chosen_device(cfg)
-    if device == "auto" and cfg.MODEL.DEVICE == "cpu":
-        logger.info("No GPU found: running on the CPU")
-    elif device.startswith("cuda") and not has_gpu(device):
-        raise ConfigError(
-            f"MODEL.DEVICE is {device!r}, but PyTorch finds no such GPU; use auto or cpu"
-        )
-    if cfg.MODEL.DEVICE != "cuda" and comm.get_world_size() > 1 and torch.cuda.is_available():
-        raise ConfigError(
-            f"MODEL.DEVICE is {device!r}, but each of several processes takes a GPU of its own: "
-            "use auto, and choose GPUs by CUDA_VISIBLE_DEVICES (set to nothing, it leaves the CPU)"
-        )
-    resolve_precision(cfg)
 
 
 def known_classes(cfg: CfgNode) -> list[str]:

@@ -14,14 +14,9 @@ from detectron2.data import MetadataCatalog
 from ..config import load_config
 from ..data import check_datasets, register_datasets
 from ..engine.checks import check_values, check_weights
-from ..engine.precision import (
-    best_precision,
-    check_precision,
-    chosen_device,
-    has_gpu,
-    slow_precision,
-)
-from ..engine.setup import known_classes, resolve_classes, resolve_device, resolve_schedule
+from ..engine.device import chosen_device, has_gpu, resolve_device
+from ..engine.precision import best_precision, check_precision, slow_precision
+from ..engine.setup import known_classes, resolve_classes, resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
 from ..evaluation.misalignment import MEASURES, STAGES
 from ..run_files import CLASS_AP, checkpoint_files, flatten

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from ..errors import ExperimentError
+from ..machine import num_gpus
 from .grid import Cell
 from .plan import Plan
 from .records import (
@@ -50,7 +50,7 @@ def slots(jobs: int | None) -> list[dict[str, str]]:
     """
     devices = os.getenv("CUDA_VISIBLE_DEVICES", "").split(",")
     if not all(devices):
-        devices = [str(i) for i in range(torch.cuda.device_count())]
+        devices = [str(i) for i in range(num_gpus())]
     jobs = jobs or max(1, len(devices))
     share = max(1, len(os.sched_getaffinity(0)) // jobs)
     most = os.getenv("OMP_NUM_THREADS", "").split(",")[0]  # of the first level of nesting
