@@ -155,6 +155,9 @@ def test_iterations_of_a_file_win_over_epochs_of_its_base(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(f"_BASE_: {CONFIG}\nSOLVER: {{MAX_ITER: 7}}\n")
     assert load_config(path).SOLVER.EPOCHS == 0.0
+    above = tmp_path / "above.yaml"
+    above.write_text(f"_BASE_: [{CONFIG}, mine.yaml]\nOUTPUT_DIR: out\n")
+    assert load_config(above).SOLVER.EPOCHS == 0.0
     path.write_text(f"_BASE_: {CONFIG}\nSOLVER: {{MAX_ITER: 7, EPOCHS: 2.0}}\n")
     assert load_config(path).SOLVER.EPOCHS == 2.0
 

@@ -83,6 +83,12 @@ def test_what_is_no_array_of_numbers_is_refused(tmp_path, value, reason, capsys)
     assert not capsys.readouterr().out
 
 
+@pytest.mark.parametrize("data", [{}, {"blobs": {}}, {"model": {}}])
+def test_a_file_without_weights_is_refused(tmp_path, data):
+    with pytest.raises(CheckpointError, match="is not of Detectron2's model zoo: no weights in it"):
+        load(tmp_path, pickle.dumps(data))
+
+
 def test_the_layout_of_a_dtype_is_not_the_strangers(tmp_path):
     array = Reduced(RECONSTRUCT, (NDARRAY, (0,), b"b"), (1, (2,), FIELDS, False, b"\x41" * 8))
     loaded = load(tmp_path, pickle.dumps({"model": {"a": array}}, 2))["model"]["a"]

@@ -43,11 +43,12 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch):
 def test_a_gpu_that_pytorch_cannot_use_is_told(cuda, why, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.version.cuda", cuda)
-    monkeypatch.setattr(module, "_NVIDIA_DRIVER", str(tmp_path))
+    monkeypatch.setattr(module, "_NVIDIA_DEVICE", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     resolve_device(load_config(CONFIG))
     assert "there is a GPU, but not for this PyTorch" in caplog.text and why in caplog.text
     caplog.clear()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     resolve_device(load_config(CONFIG))
     assert "there is a GPU" not in caplog.text
 

@@ -4,11 +4,10 @@ import os
 import re
 from collections.abc import Callable, Sequence
 
-import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from .documents import check_bases
+from .documents import check_bases, nearest_key
 from .errors import ConfigError
 from .typed import did_you_mean, fit_pairs, fit_values, nearest_keys, nearest_path, pairs_of
 
@@ -178,9 +177,7 @@ def _merge_file(cfg: CN, path: str) -> None:
     """
     check_bases(os.path.normpath(path))
     loaded = CN(CN.load_yaml_with_base(path))
-    with open(path, encoding="utf-8") as f:
-        own = (yaml.safe_load(f) or {}).get("SOLVER") or {}
-    if "MAX_ITER" in own and "EPOCHS" not in own:
+    if nearest_key(os.path.normpath(path), "SOLVER", ("EPOCHS", "MAX_ITER")) == "MAX_ITER":
         loaded.SOLVER.EPOCHS = 0.0  # a file wins over those that it is based on
     if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
         raise ValueError(f"VERSION must be {cfg.VERSION}, Detectron2's, got {loaded.VERSION}")

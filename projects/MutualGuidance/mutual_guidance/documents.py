@@ -1,6 +1,7 @@
 """YAML and JSON of strangers: of files only, and refused where a few bytes of it mean very many."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -69,10 +70,30 @@ def check_bases(path: str, derived: tuple[str, ...] = ()) -> None:
         from .typed import nearest_path  # which waits for PyTorch
 
         raise ValueError(f"_BASE_ of {derived[-1]}: there is no file {path}{nearest_path(path)}")
-    content = read_yaml(path)
+    for below in _bases(path, read_yaml(path)):
+        check_bases(below, (*derived, path))
+
+
+def _bases(path: str, content: Any) -> list[str]:
     bases = content.get("_BASE_", []) if isinstance(content, dict) else []
+    below = []
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or "://" in base:
             raise ValueError(f"_BASE_ {base} of {path} is no file: download it, and name that")
-        below = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        check_bases(os.path.normpath(below), (*derived, path))
+        name = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        below.append(os.path.normpath(name))
+    return below
+
+
+def nearest_key(path: str, node: str, keys: Sequence[str]) -> str | None:
+    """
+    The first of some keys of a node that a checked config has, or else the base that wins over its
+    others; None where none has any.
+    """
+    content = read_yaml(path)
+    own = content.get(node) if isinstance(content, dict) else None
+    found = [key for key in keys if isinstance(own, dict) and key in own]
+    if found:
+        return found[0]
+    of_bases = (nearest_key(base, node, keys) for base in reversed(_bases(path, content)))
+    return next(filter(None, of_bases), None)

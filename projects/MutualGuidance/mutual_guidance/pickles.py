@@ -184,6 +184,8 @@ def load_pickled_arrays(path: str) -> dict[str, Any]:
 
 
 def _arrays(values: dict) -> dict[str, np.ndarray]:
+    if not values:
+        raise pickle.UnpicklingError("no weights in it")
     return {name: _unwrapped(name, value) for name, value in values.items()}
 
 

@@ -24,6 +24,7 @@ from .precision import PRECISIONS
 _HEADS = ("per_level", "shared")
 _FLIPS = ("horizontal", "vertical", "none")
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
+_OF_RESNET = [f"build_{kind}_resnet_backbone" for kind in ("fssd", "top_down")]
 _OF_VGG = [f"build_{kind}_vgg_backbone" for kind in ("fssd", "top_down", "rfb")]
 _SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
@@ -45,10 +46,6 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
     for key in ("ALPHA", "GAMMA", "BETA"):
         value = cfg.MODEL.RETINANET[f"BALANCED_L1_{key}"]
         _check_above(f"MODEL.RETINANET.BALANCED_L1_{key}", value, 0)
-    for head in ("RETINANET", "FCOS"):
-        topk = cfg.MODEL[head].TOPK_CANDIDATES_TEST
-        _check_least(f"MODEL.{head}.TOPK_CANDIDATES_TEST", topk, 1)
-    _check_least("TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE, 1)
     _check_choice("MODEL.MUTUAL_GUIDANCE.HEAD", guidance.HEAD, _HEADS)
     _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, ("auto", *PRECISIONS))
     _check_least("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", guidance.STATIC_ITERS, 0)
@@ -57,7 +54,9 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
         _check_choice(what, cfg.INPUT.FORMAT, ("BGR", "RGB"))
     if cfg.TEST.PRECISE_BN.ENABLED:
         _check_least("TEST.PRECISE_BN.NUM_ITER", cfg.TEST.PRECISE_BN.NUM_ITER, 1)
-    check_detector(cfg)
+    detector = check_detector(cfg)
+    if detector is not None and for_training:
+        _check_all_is_used(cfg, detector)
 
 
 def _check_solver(solver: CfgNode) -> None:
@@ -123,11 +122,13 @@ def check_batch(cfg: CfgNode, num_processes: int) -> None:
         )
 
 
-def check_detector(cfg: CfgNode) -> None:
+def check_detector(cfg: CfgNode) -> Guided | None:
     """
-    Raise ConfigError for a detector that cannot be built or, with TEST.MISALIGNMENT, measured.
+    Returns:
+        One of the project's own, built without memory for its weights; None for any other.
 
-    The project's own are built, without memory for their weights.
+    Raises:
+        ConfigError: it cannot be built or, with TEST.MISALIGNMENT, measured.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     detectors = dict(iter(META_ARCH_REGISTRY))
@@ -140,7 +141,8 @@ def check_detector(cfg: CfgNode) -> None:
             f"TEST.MISALIGNMENT measures {', '.join(dense)}, not {name}: set it to False"
         )
     if not issubclass(detectors[name], Guided):
-        return
+        return None
+    _check_limits(cfg)
     labels = cfg.MODEL.RETINANET.IOU_LABELS
     if detectors[name].candidate_kind == "boxes" and labels not in ([0, -1, 1], (0, -1, 1)):
         raise ConfigError(
@@ -153,11 +155,20 @@ def check_detector(cfg: CfgNode) -> None:
             detector = detectors[name](cfg)
     except Exception as error:  # Detectron2's parts fail in many ways
         raise ConfigError(f"MODEL: {name} cannot be built: {_reason(error)}") from error
-    _check_pyramid(cfg, detector)
+    _check_channels(cfg, detector)
+    return detector
 
 
-def _check_pyramid(cfg: CfgNode, detector: Guided) -> None:
-    """Raise ConfigError for levels that the head cannot take or leaves out."""
+def _check_limits(cfg: CfgNode) -> None:
+    """Raise ConfigError for limits below 1, which in other detectors mean that there is none."""
+    for head in ("RETINANET", "FCOS"):
+        topk = cfg.MODEL[head].TOPK_CANDIDATES_TEST
+        _check_least(f"MODEL.{head}.TOPK_CANDIDATES_TEST", topk, 1)
+    _check_least("TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE, 1)
+
+
+def _check_channels(cfg: CfgNode, detector: Guided) -> None:
+    """Raise ConfigError for a head or a trunk that its input does not fit."""
     levels, used = detector.backbone.output_shape(), detector.head_in_features
     shared = cfg.MODEL.MUTUAL_GUIDANCE.HEAD == "shared"
     if shared and len({levels[name].channels for name in used}) > 1:
@@ -165,19 +176,26 @@ def _check_pyramid(cfg: CfgNode, detector: Guided) -> None:
             "MODEL.MUTUAL_GUIDANCE.HEAD shared needs the same channels at every level, which this "
             "pyramid has not: set it to per_level"
         )
+    if cfg.MODEL.BACKBONE.NAME in _OF_VGG and len(cfg.MODEL.PIXEL_MEAN) != 3:
+        raise ConfigError("VGG-16 takes three channels: give MODEL.PIXEL_MEAN three numbers")
+
+
+def _check_all_is_used(cfg: CfgNode, detector: Guided) -> None:
+    """
+    Raise ConfigError for coarse levels that no head looks at, for whose gradients several processes
+    would wait in vain.
+    """
     if not isinstance(detector.backbone, Pyramid):
         return
-    # Several processes would wait in vain for the gradients of weights that nothing uses.
-    unused = ", ".join(name for name in levels if name not in used)
+    levels, used = list(detector.backbone.output_shape()), list(detector.head_in_features)
+    unused = levels[levels.index(used[-1]) + 1 :]
     if unused:
         raise ConfigError(
-            f"MODEL: the head's IN_FEATURES leave out {unused} of the pyramid: set "
-            f"MODEL.PYRAMID.NUM_LEVELS to {len(used)}, or give the head all levels"
+            f"MODEL: the head's IN_FEATURES leave out {', '.join(unused)} of the pyramid: set "
+            f"MODEL.PYRAMID.NUM_LEVELS to {len(levels) - len(unused)}, or add them"
         )
-    if cfg.MODEL.BACKBONE.NAME in _OF_VGG:
-        if len(cfg.MODEL.PIXEL_MEAN) != 3:
-            raise ConfigError("VGG-16 takes three channels: give MODEL.PIXEL_MEAN three numbers")
-    elif (last := cfg.MODEL.RESNETS.OUT_FEATURES[-1]) not in cfg.MODEL.PYRAMID.IN_FEATURES:
+    last = max(cfg.MODEL.RESNETS.OUT_FEATURES)
+    if cfg.MODEL.BACKBONE.NAME in _OF_RESNET and last not in cfg.MODEL.PYRAMID.IN_FEATURES:
         raise ConfigError(
             f"MODEL.PYRAMID.IN_FEATURES leave out {last} of MODEL.RESNETS.OUT_FEATURES: remove it "
             "there"

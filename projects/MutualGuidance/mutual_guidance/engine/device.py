@@ -11,7 +11,8 @@ from detectron2.utils import comm
 from ..errors import ConfigError
 from ..machine import num_gpus
 
-_NVIDIA_DRIVER = "/proc/driver/nvidia/version"
+# Of a container, too, only where it has a GPU.
+_NVIDIA_DEVICE = "/dev/nvidiactl"
 logger = logging.getLogger(__name__)
 
 
@@ -54,7 +55,7 @@ def resolve_device(cfg: CfgNode) -> None:
 
 
 def _tell_no_gpu() -> None:
-    if not os.path.exists(_NVIDIA_DRIVER) or os.getenv("CUDA_VISIBLE_DEVICES") == "":
+    if not os.path.exists(_NVIDIA_DEVICE) or "CUDA_VISIBLE_DEVICES" in os.environ:
         logger.info("No GPU found: running on the CPU")
         return
     cuda = torch.version.cuda

@@ -51,7 +51,7 @@ class FirstProgress(HookBase):
 
 
 class DataWait(HookBase):
-    """Tell once where half of the time or more goes to waiting for images."""
+    """Tell once where more than half of the time goes to waiting for images."""
 
     def __init__(self, num_workers: int) -> None:
         """

@@ -107,7 +107,8 @@ class _FiniteLosses:
             for name, value in state.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
                     state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        how = {key: self.optimizer.defaults[key] for key in ("foreach", "fused")}
+        kinds = self.optimizer.defaults
+        how = {key: kinds[key] for key in ("foreach", "fused") if key in kinds}
         for group in self.optimizer.param_groups:
             group.update(how)
         self._prepare_optimizer()
