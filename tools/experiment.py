@@ -15,6 +15,10 @@ import shlex
 import sys
 from pathlib import Path
 
+# Before Detectron2 reads it: the runs work in another folder.
+if datasets := os.getenv("DETECTRON2_DATASETS"):
+    os.environ["DETECTRON2_DATASETS"] = os.path.abspath(os.path.expanduser(datasets))
+
 from tabulate import tabulate
 
 from mutual_guidance.arguments import Parser, at_least_one
@@ -73,13 +77,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def enter_root(args: argparse.Namespace) -> None:
-    """Work where the runs do, in the project's root; given paths mean what they meant."""
+    """Work where the runs do, in the project's root; given paths mean what they did before."""
     for name in ("experiment", "spread_of"):
         if path := getattr(args, name):
             path = Path(os.path.abspath(path))
             setattr(args, name, path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
-    if datasets := os.getenv("DETECTRON2_DATASETS"):
-        os.environ["DETECTRON2_DATASETS"] = os.path.abspath(os.path.expanduser(datasets))
     os.chdir(ROOT)
 
 
@@ -94,7 +96,10 @@ def main() -> None:
         )
     plans = make_plans(ROOT, experiment.cells, experiment.questions)
     environments = slots(args.jobs)
-    left = unfinished(experiment, plans)
+    folder = ROOT / OUTPUT / experiment.name
+    if folder.exists() and not args.dry_run:
+        check_output(str(folder), is_new_run=False)  # before anything in it changes
+    left = unfinished(experiment, plans, args.dry_run)
     for warning in warnings(experiment, left, args.experiment):
         print(f"warning: {warning}", file=sys.stderr)
     if not args.dry_run:
@@ -105,11 +110,12 @@ def main() -> None:
         print(f"\n{power_line(experiment, args.spread_of)}")
 
 
-def unfinished(experiment: Experiment, plans: dict[Cell, Plan]) -> dict[Cell, Plan]:
+def unfinished(experiment: Experiment, plans: dict[Cell, Plan], is_dry: bool) -> dict[Cell, Plan]:
     """The plans of what is left to do, each fit to be done, once kept runs have been put back."""
     configs = {cell: plan.config for cell, plan in plans.items()}
     restore(ROOT, ROOT / KEPT / f"{experiment.name}.json", configs)
-    train_spent_starts(ROOT, configs)
+    if not is_dry:
+        train_spent_starts(ROOT, configs)
     check_folders(ROOT, configs)
     left = {cell: plan for cell, plan in plans.items() if not is_finished(ROOT, cell)}
     unfit = [f"{cell.folder}: {plan.unfit}" for cell, plan in left.items() if plan.unfit]

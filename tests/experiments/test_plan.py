@@ -19,10 +19,10 @@ def plan_of(voc, voc_entry, tmp_path):
     voc.add("a", [("red", (3, 5, 24, 40))])
     data = {f"DATASETS.{part}": [voc_entry["name"]] for part in ("TRAIN", "TEST")}
 
-    def make(overrides=(), variant=None):
+    def make(overrides=(), variant=None, strategies=("static",)):
         content = {
             "configs": ["configs/Shapes/retinanet_R_18.yaml"],
-            "strategies": ["static"],
+            "strategies": list(strategies),
             "seeds": [1],
             "overrides": {**data, "DATASETS.REGISTER": [voc_entry], **dict(overrides)},
             "variants": [{"name": "v", "overrides": variant}] if variant else [],
@@ -57,6 +57,14 @@ def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry, monkeypatch):
     ):
         (plan,) = plan_of(overrides).values()
         assert reason in plan.unfit
+
+
+def test_a_strategy_that_would_never_begin_is_unfit_and_no_other(plan_of):
+    overrides = {"SOLVER.MAX_ITER": 9, "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS": 9}
+    always = {"MODEL.MUTUAL_GUIDANCE.STATIC_ITERS": 0}
+    plans = plan_of(overrides, always, ["static", "mutual_guidance"])
+    unfit = {(cell.variant, cell.strategy) for cell, plan in plans.items() if plan.unfit}
+    assert unfit == {("", "mutual_guidance")}
 
 
 def test_runs_of_two_precisions_do_not_go_together(plan_of, monkeypatch):

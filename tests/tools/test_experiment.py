@@ -270,9 +270,10 @@ def test_a_committed_plan_is_that_from_any_folder(tool, monkeypatch, capsys):
     assert Path.cwd() == REPOSITORY
 
 
-def test_paths_mean_what_they_did_where_the_command_was_given(tool, tmp_path, monkeypatch):
+def test_paths_mean_what_they_did_where_the_command_was_given(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY / "experiments")
     monkeypatch.setenv("DETECTRON2_DATASETS", "../data")
+    tool = load_script("tools/experiment.py")
     results = tmp_path / "results.json"
     args = argparse.Namespace(experiment=Path("bccd.yaml"), spread_of=results)
     tool.enter_root(args)

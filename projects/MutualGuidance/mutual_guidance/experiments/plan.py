@@ -69,7 +69,9 @@ def make_plans(
         _check_names(cfg.DATASETS.REGISTER, entries, cell)
         config = {key: value for key, value in flatten(cfg).items() if key not in _FROM_DATA}
         config = {**json.loads(json.dumps(config)), **_auto_precision(cfg)}
-        key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER, cfg.MODEL.DEVICE))
+        guidance = cfg.MODEL.MUTUAL_GUIDANCE
+        begins = guidance.STRATEGY, guidance.STATIC_ITERS
+        key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER, cfg.MODEL.DEVICE, begins))
         if key not in by_data:
             by_data[key] = _plan(cfg)
         asked = questions if questions and cell.strategy != BASELINE else {}
@@ -190,17 +192,14 @@ def _plan(cfg: CfgNode) -> Plan:
         check_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
         resolve_schedule(cfg)
         resolve_classes(cfg)
+        check_precision(cfg)
+        resolve_device(cfg)
     except DatasetError as error:
         missing = f"{error}\nHow to get the data sets of this project: datasets/README.md"
     except ConfigError as error:
         unfit = str(error)
     finally:
         logging.disable(logging.NOTSET)
-    try:
-        check_precision(cfg)
-        resolve_device(cfg)
-    except ConfigError as error:
-        unfit = unfit or str(error)
     iterations = 0 if missing and epochs else solver.MAX_ITER
     slow, device = slow_precision(cfg), cfg.MODEL.DEVICE
     return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing, unfit, slow, device)

@@ -19,6 +19,7 @@ from ..run_files import (
     DETECTIONS_FOLDER,
     METRICS_FILE,
     RESULTS_FILE,
+    checkpoint_files,
     iterations_done,
     read_metrics,
     read_results,
@@ -175,8 +176,9 @@ def write_finished(root: Path, cell: Cell, record: dict, launched: dict, matches
 
 def train_spent_starts(root: Path, configs: Configs) -> None:
     """Make starts unfinished whose weights are gone, but which an unfinished run needs."""
-    needed = {cell.start for cell in configs if cell.start and not is_finished(root, cell)}
-    for start in needed:
+    begun = {cell for cell in configs if checkpoint_files(root / cell.folder)}
+    left = [cell for cell in configs if not is_finished(root, cell) and cell not in begun]
+    for start in {cell.start for cell in left if cell.start}:
         if not (root / start.folder / _FINAL_FILE).is_file():
             (root / start.folder / _RECORD_FILE).unlink(missing_ok=True)
 
