@@ -83,7 +83,7 @@ def compare(args: argparse.Namespace) -> None:
         if list(predictor.metadata.thing_classes) != list(classes):
             raise InputError(f"{run} was trained for other classes than those of {dataset}")
     args.output.mkdir(parents=True, exist_ok=True)
-    forget_pictures(args.output)
+    old = earlier_pictures(args.output)
     matches = {}  # by image id and label
     records = {record.image_id: record for record in load_records(dataset)}
     for label, predictor in zip(labels, predictors, strict=True):
@@ -91,25 +91,25 @@ def compare(args: argparse.Namespace) -> None:
             detections = detections[detections.scores >= args.min_score]
             of_image = matches.setdefault(image_id, {})
             of_image[label] = match(detections_of(detections), ground_truths(records[image_id]))
+    for picture in old:
+        picture.unlink(missing_ok=True)
     entries = draw(records, matches, MetadataCatalog.get(dataset).thing_classes, args)
     path = args.output / ENTRIES_FILE
     write_text(path, json.dumps(entries, indent=2))
     print(f"{len(entries)} of {len(records)} images drawn: {path}")
 
 
-def forget_pictures(folder: Path) -> None:
+def earlier_pictures(folder: Path) -> list[Path]:
     """
-    Remove the pictures of an earlier comparison, which would stand between the new ones. Raises
+    Those of an earlier comparison, which would stand between the new ones, and its list. Raises
     InputError for a comparison.json that is another's.
     """
     path = folder / ENTRIES_FILE
     try:
         entries = json.loads(path.read_text()) if path.exists() else []
-        pictures = [folder / Path(entry["file"]).name for entry in entries]
+        return [path, *(folder / Path(entry["file"]).name for entry in entries)]
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path} is of something else: choose another --output") from error
-    for picture in pictures:
-        picture.unlink(missing_ok=True)
 
 
 def detect(predictor: Predictor, dataset: str, label: str) -> Iterator[tuple[str | int, Instances]]:

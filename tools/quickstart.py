@@ -72,12 +72,15 @@ def run(*command: str) -> None:
     """Run one of the project's scripts from its root; leave with its status where it fails."""
     env = {**os.environ, "DETECTRON2_DATASETS": "datasets"}
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # or it would train on, alone
+    # Or it would train on, alone.
+    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         status = process.wait()
     except KeyboardInterrupt:  # which a training gets as well, and writes a checkpoint
         process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     if status:
         sys.exit(status)
 

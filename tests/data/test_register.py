@@ -1,3 +1,5 @@
+import cv2
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -182,3 +184,15 @@ def test_set_without_any_object_is_refused(voc, voc_entry):
     register_datasets([voc_entry])
     with pytest.raises(DatasetError, match="no usable object: nothing to learn"):
         check_datasets([voc_entry["name"]])
+
+
+def test_images_of_detectron2s_sets_that_lack_annotations_beside_others_are_named(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    image = {"file_name": str(tmp_path / "a.png"), "width": 8, "height": 8}
+    records = [{**image, "image_id": 1, "annotations": []}, {**image, "image_id": 2}]
+    name = f"mixed_{tmp_path.name}"
+    DatasetCatalog.register(name, lambda: records)
+    with pytest.raises(DatasetError, match=r"a\.png has no `annotations`, but other images have"):
+        check_datasets([name])
+    records[1]["annotations"] = []
+    check_datasets([name])

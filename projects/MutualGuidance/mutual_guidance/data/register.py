@@ -327,6 +327,12 @@ def _check_builtin(name: str) -> list[Fault]:
             f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "
             f"that holds the data sets (now {os.getenv('DETECTRON2_DATASETS', 'datasets')!r})"
         ) from error
+    if records and "annotations" in records[0]:
+        for lacking in (r["file_name"] for r in records if "annotations" not in r):
+            raise DatasetError(
+                f"data set {name}: {lacking} has no `annotations`, but other images have: give it "
+                "an empty list, which makes it background"
+            )
     return once_a_machine(partial(_image_faults, name, records))
 
 

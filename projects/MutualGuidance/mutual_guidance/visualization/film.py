@@ -75,7 +75,7 @@ class Film:
         if len(records) < 2:
             return None
         pictures = [self.folder / r["file"] for r in records]
-        if len({_read(path).size for path in pictures}) > 1:
+        if len(set(map(_size, pictures))) > 1:
             raise OutputError(
                 f"{self.folder / image_name}: the pictures differ in size, so the config has "
                 "changed between them; draw into another folder"
@@ -114,6 +114,11 @@ def _record(line: str) -> dict | None:
         return None
 
 
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path, formats=("PNG",)) as picture:
+        return picture.size
+
+
 def _read(path: Path) -> Image.Image:
     with Image.open(path, formats=("PNG",)) as picture:
         return picture.convert("RGB")
@@ -122,9 +127,9 @@ def _read(path: Path) -> Image.Image:
 def _with_one_palette(paths: list[Path]) -> Iterator[Image.Image]:
     """
     In 256 colours, the same in all frames, so that what stands still takes no space. One is read
-    after the other, since all of a long training might not fit into memory.
+    after the other, since those of a long training take four times as much memory in RGB.
     """
-    width, height = (max(1, side // 4) for side in _read(paths[0]).size)
+    width, height = (max(1, side // 4) for side in _size(paths[0]))
     samples = Image.new("RGB", (width, height * len(paths)))
     for i, frame in enumerate(map(_read, paths)):
         samples.paste(frame.resize((width, height), Image.Resampling.NEAREST), (0, i * height))
