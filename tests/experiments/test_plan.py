@@ -59,6 +59,13 @@ def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry, monkeypatch):
         assert reason in plan.unfit
 
 
+def test_a_device_that_is_not_there_is_told_without_the_data(plan_of, voc, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (voc.root / "ImageSets" / "Main" / "train.txt").unlink()
+    (plan,) = plan_of({"MODEL.DEVICE": "cuda"}).values()
+    assert plan.missing and "PyTorch finds no such GPU" in plan.unfit
+
+
 def test_a_strategy_that_would_never_begin_is_unfit_and_no_other(plan_of):
     overrides = {"SOLVER.MAX_ITER": 9, "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS": 9}
     always = {"MODEL.MUTUAL_GUIDANCE.STATIC_ITERS": 0}

@@ -262,6 +262,7 @@ def rename_torchvision(state_dict: dict[str, Tensor], model: nn.Module) -> dict[
 
 
 def _check_strides(trunk: ResNet) -> None:
+    """Raise CheckpointError where the 1x1 convolutions have the strides, as in MSRA's."""
     blocks = (m for m in trunk.modules() if isinstance(m, BottleneckBlock))
     if any(block.conv1.stride != (1, 1) for block in blocks):
         raise CheckpointError(

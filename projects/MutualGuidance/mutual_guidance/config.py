@@ -175,9 +175,10 @@ def _merge_file(cfg: CN, path: str) -> None:
     Raises:
         OSError, KeyError, ValueError, yaml.YAMLError: it cannot be read or does not fit.
     """
-    check_bases(os.path.normpath(path))
+    path = os.path.normpath(path)
+    check_bases(path)
     loaded = CN(CN.load_yaml_with_base(path))
-    if nearest_key(os.path.normpath(path), "SOLVER", ("EPOCHS", "MAX_ITER")) == "MAX_ITER":
+    if nearest_key(path, "SOLVER", ("EPOCHS", "MAX_ITER")) == "MAX_ITER":
         loaded.SOLVER.EPOCHS = 0.0  # a file wins over those that it is based on
     if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
         raise ValueError(f"VERSION must be {cfg.VERSION}, Detectron2's, got {loaded.VERSION}")

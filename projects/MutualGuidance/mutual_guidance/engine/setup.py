@@ -243,7 +243,7 @@ def _have_checkpoints_on_the_way(solver: CfgNode) -> None:
 
 
 def _scale_learning_rate(solver: CfgNode) -> None:
-    """From that of the reference batch to that of the batch."""
+    """Scale it from the reference batch to the batch."""
     reference = solver.REFERENCE_IMS_PER_BATCH
     if reference > 0 and reference != solver.IMS_PER_BATCH:
         scaled = solver.BASE_LR * solver.IMS_PER_BATCH / reference
@@ -256,7 +256,7 @@ def _scale_learning_rate(solver: CfgNode) -> None:
 
 
 def _shorten_warmup(solver: CfgNode) -> None:
-    """To its share of the training."""
+    """Shorten it to its share of the training."""
     # Detectron2 divides by the iterations that are left after the warm-up.
     longest = min(int(solver.MAX_WARMUP_SHARE * solver.MAX_ITER), solver.MAX_ITER - 1)
     if longest < solver.WARMUP_ITERS:

@@ -184,22 +184,37 @@ def _load(root: Path, cell: Cell) -> CfgNode:
 
 
 def _plan(cfg: CfgNode) -> Plan:
-    solver = cfg.SOLVER
-    epochs, missing, unfit = max(solver.EPOCHS, 0.0), "", ""
+    solver, epochs = cfg.SOLVER, max(cfg.SOLVER.EPOCHS, 0.0)
     logging.disable(logging.WARNING)  # train_net.py logs the same once more
     try:
-        register_datasets(cfg.DATASETS.REGISTER)
-        check_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
-        resolve_schedule(cfg)
-        resolve_classes(cfg)
-        check_precision(cfg)
-        resolve_device(cfg)
-    except DatasetError as error:
-        missing = f"{error}\nHow to get the data sets of this project: datasets/README.md"
-    except ConfigError as error:
-        unfit = str(error)
+        missing, unfit = _data_faults(cfg)
+        unfit = unfit or _device_fault(cfg)
     finally:
         logging.disable(logging.NOTSET)
     iterations = 0 if missing and epochs else solver.MAX_ITER
     slow, device = slow_precision(cfg), cfg.MODEL.DEVICE
     return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing, unfit, slow, device)
+
+
+def _data_faults(cfg: CfgNode) -> tuple[str, str]:
+    """Why the data cannot be used, and why it cannot be trained on; the schedule is resolved."""
+    try:
+        register_datasets(cfg.DATASETS.REGISTER)
+        check_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+        resolve_schedule(cfg)
+        resolve_classes(cfg)
+    except DatasetError as error:
+        return f"{error}\nHow to get the data sets of this project: datasets/README.md", ""
+    except ConfigError as error:
+        return "", str(error)
+    return "", ""
+
+
+def _device_fault(cfg: CfgNode) -> str:
+    """Why it cannot be trained on the device, which is resolved."""
+    try:
+        check_precision(cfg)
+        resolve_device(cfg)
+    except ConfigError as error:
+        return str(error)
+    return ""
