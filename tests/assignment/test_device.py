@@ -8,7 +8,7 @@ from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths, 
 from tests.pretend_gpu import DEVICE
 
 from .scenes import random_boxes
-from .test_matcher import EXTENT, fcos_points, grid_anchors
+from .test_matcher import EXTENT, fcos_points, some_anchors
 
 # Of a call of one chunk by a strategy of the paper: on a GPU each has to be launched.
 MOST_OPERATORS = 200
@@ -27,10 +27,10 @@ def crowded_batch(num_candidates, num_images=4, num_classes=3):
 def test_logits_may_have_any_layout():
     boxes, classes, pred_boxes, logits = crowded_batch(64)
     matcher = AnchorMatcher()
-    expected = matcher(grid_anchors(), boxes, classes, pred_boxes, logits)
+    expected = matcher(some_anchors(), boxes, classes, pred_boxes, logits)
     transposed = logits.transpose(1, 2).contiguous().transpose(1, 2)
     assert not transposed.is_contiguous()
-    labels = matcher(grid_anchors(), boxes, classes, pred_boxes, transposed)
+    labels = matcher(some_anchors(), boxes, classes, pred_boxes, transposed)
     assert all(map(torch.equal, labels, expected))
 
 
@@ -52,10 +52,10 @@ def test_no_tensor_is_padded_to_the_most_crowded_image():
     sizes = [256] + [1] * 63
     gt_boxes = [random_boxes(generator, m, EXTENT, 3, 8) for m in sizes]
     gt_classes = [torch.zeros(m, dtype=torch.int64) for m in sizes]
-    pred = grid_anchors().expand(64, 64, 4)
+    pred = some_anchors().expand(64, 64, 4)
     with Largest() as largest:
         AnchorMatcher("localize_to_classify", num_classes=1)(
-            grid_anchors(), gt_boxes, gt_classes, pred
+            some_anchors(), gt_boxes, gt_classes, pred
         )
     rows = sum(sizes) * 64 * 4 * 4  # bytes of four float32 coordinates a cell
     assert largest.bytes <= rows < 64 * 256 * 64 * 4
@@ -67,7 +67,7 @@ def test_no_tensor_is_padded_to_the_most_crowded_image():
 def test_labels_and_targets_on_a_pretended_gpu_are_the_cpus(strategy, kind, memory_budget, gpu):
     anchors = kind == "anchors"
     matcher = (AnchorMatcher if anchors else PointMatcher)(strategy, memory_budget=memory_budget)
-    geometry = (grid_anchors(),) if anchors else fcos_points()
+    geometry = (some_anchors(),) if anchors else fcos_points()
     sizes = [30, 20, 14] if anchors else [64, 16, 4]  # the host would wait to count them
     boxes, classes, *predictions = crowded_batch(len(geometry[0]))
 
@@ -95,9 +95,9 @@ def test_labels_and_targets_on_a_pretended_gpu_are_the_cpus(strategy, kind, memo
 def test_a_gpu_gives_the_labels_of_the_cpu_and_waits_once(strategy):
     gt_boxes, gt_classes, pred, logits = crowded_batch(64)
     matcher = AnchorMatcher(strategy)
-    expected = matcher(grid_anchors(), gt_boxes, gt_classes, pred, logits)
+    expected = matcher(some_anchors(), gt_boxes, gt_classes, pred, logits)
     on_gpu = (
-        grid_anchors().cuda(),
+        some_anchors().cuda(),
         [b.cuda() for b in gt_boxes],
         [c.cuda() for c in gt_classes],
         pred.cuda(),

@@ -11,8 +11,8 @@ from .scenes import STRATEGY_NAMES, random_boxes, scenes
 EXTENT = 32
 
 
-def grid_anchors():
-    """12 square-ish anchors an 8 px cell of a 32 px image, and some repeated ones."""
+def some_anchors():
+    """60 random boxes in a 32 px image, and four of them again."""
     generator = torch.Generator().manual_seed(7)
     boxes = random_boxes(generator, 60, EXTENT, 4, 20)
     return torch.cat((boxes, boxes[:4]))
@@ -54,7 +54,7 @@ def expected_of(scene, match):
     num_positives=st.sampled_from(("static", "dynamic_k")),
 )
 def test_anchor_matcher_equals_reference(scene, strategy, num_positives):
-    anchors = grid_anchors()
+    anchors = some_anchors()
     matcher = AnchorMatcher(strategy, 2.0, iou_thresholds=(0.4, 0.5), num_positives=num_positives)
     got = matcher(anchors, scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
     args = (strategy, 2.0, (0.4, 0.5), num_positives == "dynamic_k", anchors.tolist())
@@ -64,7 +64,7 @@ def test_anchor_matcher_equals_reference(scene, strategy, num_positives):
 @settings(max_examples=20, deadline=None)
 @given(scene=scenes(3, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
 def test_more_objects_than_anchors(scene, strategy):
-    anchors = grid_anchors()[:3]
+    anchors = some_anchors()[:3]
     got = AnchorMatcher(strategy=strategy, sigma=1.5, iou_thresholds=(0.2, 0.3))(
         anchors, scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits
     )
@@ -119,8 +119,8 @@ def test_with_strategy_equals_a_matcher_of_that_strategy(scene, names):
 def test_chunked_equals_unchunked_bit_for_bit(scene, strategy, num_positives):
     args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
     numbers = {"num_positives": num_positives}
-    whole = AnchorMatcher(strategy, **numbers)(grid_anchors(), *args)
-    row_by_row = AnchorMatcher(strategy, memory_budget=1, **numbers)(grid_anchors(), *args)
+    whole = AnchorMatcher(strategy, **numbers)(some_anchors(), *args)
+    row_by_row = AnchorMatcher(strategy, memory_budget=1, **numbers)(some_anchors(), *args)
     for a, b in zip(whole, row_by_row, strict=True):
         assert torch.equal(a, b)
 
@@ -233,7 +233,7 @@ def test_dynamic_k_sums_fifteen_and_takes_at_least_one():
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
 def test_half_precision_equals_its_cast(dtype, strategy):
     generator = torch.Generator().manual_seed(3)
-    anchors = grid_anchors()
+    anchors = some_anchors()
     gt_boxes = [random_boxes(generator, 5, EXTENT, 4, 16) for _ in range(2)]
     gt_classes = [torch.randint(4, (5,), generator=generator) for _ in range(2)]
     pred = (torch.rand(2, 64, 4, generator=generator) * 16).cumsum(2).to(dtype)
@@ -246,7 +246,7 @@ def test_half_precision_equals_its_cast(dtype, strategy):
 
 
 def test_predictions_that_are_not_finite():
-    anchors = grid_anchors()
+    anchors = some_anchors()
     gt_boxes, gt_classes = [anchors[:2] + 0.5], [torch.tensor([0, 0])]
     pred = anchors.clone()[None]
     pred[0, 10:] = float("nan")
@@ -259,7 +259,7 @@ def test_predictions_that_are_not_finite():
 
 def test_number_of_positives_is_the_static_rules():
     generator = torch.Generator().manual_seed(5)
-    anchors = grid_anchors()
+    anchors = some_anchors()
     gt_boxes = [random_boxes(generator, 4, EXTENT, 6, 20)]
     gt_classes = [torch.zeros(4, dtype=torch.int64)]
     # All boxes fit all ground truths a little, so that no quality is 0.
@@ -292,7 +292,7 @@ def test_refuses_bad_parameters(kwargs, message):
 
 
 def call(gt_boxes, gt_classes, pred_boxes=None, pred_logits=None, **kwargs):
-    return AnchorMatcher(**kwargs)(grid_anchors(), gt_boxes, gt_classes, pred_boxes, pred_logits)
+    return AnchorMatcher(**kwargs)(some_anchors(), gt_boxes, gt_classes, pred_boxes, pred_logits)
 
 
 def test_refuses_degenerate_boxes_and_names_them():
@@ -325,7 +325,7 @@ def test_refuses_what_does_not_fit_together():
     with pytest.raises(ValueError, match=r"be \(N, R, 2\), .* without background, .* \(1, 64, 3\)"):
         call(boxes, classes, torch.zeros(1, 64, 4), torch.zeros(1, 64, 3), num_classes=2)
     with pytest.raises(ValueError, match=r"level_sizes must be 64 in sum, got \[32, 16\]"):
-        AnchorMatcher("atss", num_classes=1)(grid_anchors(), boxes, classes, level_sizes=[32, 16])
+        AnchorMatcher("atss", num_classes=1)(some_anchors(), boxes, classes, level_sizes=[32, 16])
 
 
 def test_needs_no_predictions_that_no_task_ranks_by():

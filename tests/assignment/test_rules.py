@@ -5,15 +5,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths, PointMatcher
-from mutual_guidance.assignment.strategies import QUALITIES, Quality, Strategy
+from mutual_guidance.assignment import (
+    COUNTS,
+    QUALITIES,
+    STRATEGIES,
+    AnchorMatcher,
+    GroundTruths,
+    PointMatcher,
+    Quality,
+    Strategy,
+)
 
 from . import rules
 from .scenes import random_boxes, scenes
-from .test_matcher import EXTENT, fcos_points, grid_anchors
+from .test_matcher import EXTENT, fcos_points, some_anchors
 
 RULES = ("atss", "task_aligned", "simota")
-LEVELS = [30, 20, 14]  # of grid_anchors()
+LEVELS = [30, 20, 14]  # of some_anchors()
 
 
 def owners_of(name, scene, i, centres, shapes, level_sizes, strides):
@@ -44,7 +52,7 @@ def assert_labels(labels, scene, name, *geometry):
 @settings(max_examples=60, deadline=None)
 @given(scene=scenes(64, EXTENT), name=st.sampled_from(RULES))
 def test_anchors_equal_the_loops(scene, name):
-    anchors = grid_anchors()
+    anchors = some_anchors()
     matcher = AnchorMatcher(name)
     args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
     labels = matcher(anchors, *args, LEVELS)
@@ -67,8 +75,8 @@ def test_points_equal_the_loops(scene, name):
 @given(scene=scenes(64, EXTENT), name=st.sampled_from(RULES))
 def test_chunks_change_nothing(scene, name):
     args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
-    whole = AnchorMatcher(name)(grid_anchors(), *args)
-    row_by_row = AnchorMatcher(name, memory_budget=1)(grid_anchors(), *args)
+    whole = AnchorMatcher(name)(some_anchors(), *args)
+    row_by_row = AnchorMatcher(name, memory_budget=1)(some_anchors(), *args)
     assert all(torch.equal(a, b) for a, b in zip(whole, row_by_row, strict=True))
 
 
@@ -102,6 +110,13 @@ def test_a_row_of_unknown_names_is_refused(monkeypatch, row, message):
         AnchorMatcher("mine")
 
 
+def test_a_count_by_an_unknown_quality_is_refused(monkeypatch):
+    monkeypatch.setitem(COUNTS, "mine", COUNTS["dynamic_k"]._replace(counted=("regresed",)))
+    monkeypatch.setitem(STRATEGIES, "mine", Strategy("static", "static", "mine"))
+    with pytest.raises(ValueError, match="strategy 'mine': unknown quality 'regresed'"):
+        AnchorMatcher("mine")
+
+
 def one_object(quality, monkeypatch):
     """Which of three anchors on an object are positive by a quality of one's own."""
     monkeypatch.setitem(QUALITIES, "mine", quality)
@@ -111,8 +126,8 @@ def one_object(quality, monkeypatch):
     return matcher(anchors, [anchors[:1]], [torch.tensor([1])]).cls_gt_inds[0].tolist()
 
 
-@pytest.mark.parametrize("none", [0.0, -0.0, -1.0, -float("inf")])
-def test_a_quality_of_0_or_less_is_never_positive(monkeypatch, none):
+@pytest.mark.parametrize("none", [0.0, -0.0, -1.0, -float("inf"), float("nan")])
+def test_a_quality_of_0_or_less_or_nan_is_never_positive(monkeypatch, none):
     values = torch.tensor([none, 0.5, none])
     quality = Quality((), lambda pairs: values[pairs.inds])
     assert one_object(quality, monkeypatch) == [-1, 0, -1]
@@ -176,7 +191,7 @@ def test_score_targets_are_normalised_over_each_object_of_the_batch():
 
 
 def test_batch_without_objects_has_no_targets():
-    anchors = grid_anchors()
+    anchors = some_anchors()
     matcher = AnchorMatcher("task_aligned")
     truth = GroundTruths.cat([anchors[:0]], [torch.zeros(0)])
     predicted = matcher.candidates(anchors), truth, anchors[None], torch.zeros(1, 64, 2)
@@ -194,7 +209,7 @@ def test_one_candidate_a_level_has_no_deviation():
     assert labels.loc_mask.tolist() == [[True]]
 
 
-def test_boxes_far_larger_than_the_points_squares():
+def test_atss_on_points_of_boxes_about_as_large_as_the_finest_squares():
     points, strides, levels = fcos_points()
     boxes = [random_boxes(torch.Generator().manual_seed(0), 3, 4, 28, 30)]
     labels = PointMatcher("atss", num_classes=1)(

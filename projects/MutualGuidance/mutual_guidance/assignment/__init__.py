@@ -1,6 +1,6 @@
 """
 Label assignment of Mutual Guidance (Zhang et al., ACCV 2020), in plain PyTorch. To learn the method
-from code, read ``plain.py`` first: it is all of it in loops, on two pages.
+from code, read ``plain.py`` first: the paper's method for anchors, in loops, on two pages.
 
 A detector with anchors has to be told, at every step of its training, which anchors stand for which
 ground truth. The static rule looks at their IoU alone, once and for both tasks: 0.5 or more is
@@ -55,9 +55,9 @@ Nothing here imports more than PyTorch: the package can be used in any PyTorch d
 
 from .assign import Assignment
 from .matcher import AnchorMatcher, PointMatcher
-from .pairs import GroundTruths
+from .pairs import GroundTruths, PairValues
 from .quality import amplify, centerness, matched_pairwise_iou
-from .strategies import COUNTS, POOLS, QUALITIES, STRATEGIES
+from .strategies import COUNTS, POOLS, QUALITIES, STRATEGIES, Count, Quality, Strategy
 
 __all__ = [
     "COUNTS",
@@ -66,8 +66,12 @@ __all__ = [
     "STRATEGIES",
     "AnchorMatcher",
     "Assignment",
+    "Count",
     "GroundTruths",
+    "PairValues",
     "PointMatcher",
+    "Quality",
+    "Strategy",
     "amplify",
     "centerness",
     "matched_pairwise_iou",

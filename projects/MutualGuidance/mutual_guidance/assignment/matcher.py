@@ -205,11 +205,13 @@ class AnchorMatcher(_Matcher):
             num_classes: K, without background; only needed where ``pred_logits`` is None.
             memory_budget: bytes of working memory beyond inputs, outputs and 40 bytes an anchor
                 of the batch; the ground truths are taken in as many chunks as that needs.
+                ``simota`` takes the logits of one image in float32 beside it.
             num_positives: "static", as above and in the paper, or "dynamic_k".
 
         Raises:
-            ValueError: unknown strategy or ``num_positives``, sigma not above 1 or infinite,
-                thresholds out of number, order or range.
+            ValueError: unknown strategy or ``num_positives``, ``dynamic_k`` with a strategy that
+                counts its positives itself, sigma not above 1 or infinite, thresholds out of
+                number, order or range.
         """
         super().__init__(strategy, sigma, num_classes, memory_budget, num_positives)
         if len(iou_thresholds) != 2:
@@ -287,8 +289,8 @@ class PointMatcher(_Matcher):
                 :class:`AnchorMatcher`.
 
         Raises:
-            ValueError: unknown strategy or ``num_positives``, sigma not above 1 or infinite,
-                radius not above 0.
+            ValueError: unknown strategy or ``num_positives``, ``dynamic_k`` with a strategy that
+                counts its positives itself, sigma not above 1 or infinite, radius not above 0.
         """
         super().__init__(strategy, sigma, num_classes, memory_budget, num_positives)
         if not center_sampling_radius > 0:
@@ -312,11 +314,14 @@ class PointMatcher(_Matcher):
         gt_classes: Sequence[Tensor],
         pred_boxes: Tensor | None = None,
         pred_logits: Tensor | None = None,
+        level_sizes: Sequence[int] = (),
     ) -> Assignment:
         """
         Args:
-            points: (R, 2) in pixels.
+            points: (R, 2) in pixels, level after level, the finest first.
             strides: (R,) in pixels. levels: (R,) integers, ascending with the stride.
+            level_sizes: points of each level, for ``atss``, which else waits for the device to
+                count them.
             gt_boxes, gt_classes, pred_boxes, pred_logits: see :meth:`AnchorMatcher.__call__`.
 
         Returns:
@@ -326,5 +331,5 @@ class PointMatcher(_Matcher):
             ValueError: see :meth:`AnchorMatcher.__call__`.
         """
         truth = GroundTruths.cat(gt_boxes, gt_classes)
-        candidates = self.candidates(points, strides, levels)
+        candidates = self.candidates(points, strides, levels, level_sizes)
         return self.match(candidates, truth, pred_boxes, pred_logits)

@@ -243,6 +243,7 @@ class PairFinder:
         sizes[rows] = counts
         values = PairValues(self.batch, gts, inds)
         qualities = torch.stack([of(values).float() for of in self.qualities])
+        qualities.nan_to_num_(nan=0.0)  # whose bits would order above those of any number
         return Pairs(gts, sizes, inds, values.cells, pack(qualities, gts))
 
     def _faults(self, num_classes: int) -> Tensor:

@@ -30,7 +30,8 @@ class Quality(NamedTuple):
     """By what the candidates of a ground truth can rank."""
 
     needs: tuple[str, ...]  # of "pred_boxes" and "pred_logits"
-    # (P,) float32 in [0, 1], of a strategy with an owner any from 0 on; 0 is never positive.
+    # (P,) float32 in [0, 1], of a strategy with an owner any from 0 on; 0 and NaN are never
+    # positive.
     of: Callable[[PairValues], Tensor]
 
 
@@ -61,7 +62,7 @@ def low_cost(pairs: PairValues) -> Tensor:
     cost = entropy - _SIMOTA_IOU_WEIGHT * (pairs.iou.double() + 1e-8).log()
     candidates, boxes, inds = pairs.batch.candidates, pairs.gt_boxes, pairs.inds
     central = candidates.near_centre(boxes, inds, _SIMOTA_RADIUS)
-    return (1 / (1 + cost.clamp(min=0)) + central).nan_to_num(nan=0.0).float()
+    return (1 / (1 + cost.clamp(min=0)) + central).float()
 
 
 QUALITIES: dict[str, Quality] = {
@@ -287,6 +288,8 @@ def strategy_row(name: str) -> Strategy:
         raise ValueError(f"unknown strategy {name!r}; choose one of {', '.join(STRATEGIES)}")
     row = STRATEGIES[name]
     ranks = [row.classification, row.localisation, row.target, *filter(None, [row.owner])]
+    if row.count in COUNTS:
+        ranks += COUNTS[row.count].counted
     for kind, table, used in (
         ("quality", QUALITIES, ranks),
         ("count", COUNTS, [row.count]),
