@@ -30,18 +30,19 @@ class OwnRetinaNet(Guided, RetinaNet):
 
     @classmethod
     def build_matcher(cls, cfg):
-        return AnchorMatcher(**matcher_keys(cfg))
+        return AnchorMatcher(iou_thresholds=cfg.MODEL.RETINANET.IOU_THRESHOLDS, **matcher_keys(cfg))
 
     @classmethod
     def from_config(cls, cfg):
-        return {**super().from_config(cfg), "matcher": cls.build_matcher(cfg)}
+        return {**super().from_config(cfg), **cls.guided_args(cfg)}
 
     def candidates(self, anchors):
         return self.matcher.candidates(Boxes.cat(anchors).tensor, list(map(len, anchors)))
 
     def guided_losses(self, dense, truth, assignment):
         # Detectron2's losses of both tasks with the labels of each, of which one counts. Its moving
-        # average of the number of positives moves twice an iteration by that.
+        # average of the number of positives moves twice an iteration by that. (CLS_TARGET is
+        # for losses of classification by self.cls_loss.)
         loc_labels = torch.where(assignment.loc_mask, 0, self.num_classes)
         anchors, logits, deltas = dense.anchors, [dense.logits], [dense.deltas]
         targets = list(truth.boxes_at(assignment.loc_gt_inds))

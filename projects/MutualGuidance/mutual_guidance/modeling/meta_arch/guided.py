@@ -21,6 +21,7 @@ from ..losses import focal_loss, quality_focal_loss
 from .curves import log_assignment
 
 _CLS_TARGETS = ("label", "quality")
+_HEADS = ("per_level", "shared")
 
 
 class DensePredictions(NamedTuple):
@@ -43,8 +44,9 @@ class Guided:
     To stand before Detectron2's RetinaNet or FCOS in a class's bases: candidates are labelled for
     each task apart, by the predictions of the very step. Inference is Detectron2's.
 
-    A detector supplies ``from_config``, :meth:`build_matcher`, :meth:`candidates` and
-    :meth:`guided_losses`; one whose head predicts otherwise, :meth:`dense` and :meth:`scores`.
+    A detector supplies ``from_config`` with :meth:`guided_args` in it, :meth:`build_matcher`,
+    :meth:`candidates` and :meth:`guided_losses`; one whose head predicts otherwise, :meth:`dense`
+    and :meth:`scores`.
     """
 
     candidate_kind: str  # "boxes" or "points"
@@ -83,6 +85,16 @@ class Guided:
         self.cls_target = cls_target
         self.matcher = matcher
         self.static_iters = static_iters
+
+    @classmethod
+    def guided_args(cls, cfg) -> dict[str, object]:
+        """The arguments of this class that a config has, for ``from_config``."""
+        guidance = cfg.MODEL.MUTUAL_GUIDANCE
+        return {
+            "matcher": cls.build_matcher(cfg),
+            "static_iters": guidance.STATIC_ITERS,
+            "cls_target": guidance.CLS_TARGET,
+        }
 
     @classmethod
     def build_matcher(cls, cfg) -> AnchorMatcher | PointMatcher:
@@ -197,6 +209,15 @@ def grid_anchors(generator: DefaultAnchorGenerator, features: list[Tensor]) -> l
         shifts = torch.stack((x, y, x, y), dim=-1)[:, :, None]  # (Hi, Wi, 1, 4)
         anchors.append(Boxes((shifts + cell).reshape(-1, 4)))
     return anchors
+
+
+def has_per_level_head(cfg) -> bool:
+    """Whether each level is to have towers of its own. Raises ValueError for an unknown HEAD."""
+    head = cfg.MODEL.MUTUAL_GUIDANCE.HEAD
+    if head not in _HEADS:
+        known = ", ".join(_HEADS)
+        raise ValueError(f"MODEL.MUTUAL_GUIDANCE.HEAD must be one of {known}, got {head!r}")
+    return head == "per_level"
 
 
 def matcher_keys(cfg) -> dict[str, object]:

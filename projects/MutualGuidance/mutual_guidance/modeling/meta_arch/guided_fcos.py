@@ -17,7 +17,7 @@ from ...assignment.quality import side_distances
 from ..head import PerLevelFCOSHead
 from ..losses import iou_loss
 from .common import loss_normalizers, matched_boxes, sum_of
-from .guided import DensePredictions, Guided, decode_boxes, matcher_keys
+from .guided import DensePredictions, Guided, decode_boxes, has_per_level_head, matcher_keys
 
 
 @META_ARCH_REGISTRY.register()
@@ -33,10 +33,10 @@ class GuidedFCOS(Guided, FCOS):
 
     @classmethod
     def from_config(cls, cfg) -> dict:
-        fcos, guidance = cfg.MODEL.FCOS, cfg.MODEL.MUTUAL_GUIDANCE
+        fcos = cfg.MODEL.FCOS
         backbone = build_backbone(cfg)
         shapes = [backbone.output_shape()[f] for f in fcos.IN_FEATURES]
-        if guidance.HEAD == "per_level":
+        if has_per_level_head(cfg):
             head = PerLevelFCOSHead(shapes, fcos.NUM_CLASSES, fcos.PRIOR_PROB)
         else:
             head = FCOSHead(
@@ -50,9 +50,7 @@ class GuidedFCOS(Guided, FCOS):
             "backbone": backbone,
             "head": head,
             "head_in_features": fcos.IN_FEATURES,
-            "matcher": cls.build_matcher(cfg),
-            "static_iters": guidance.STATIC_ITERS,
-            "cls_target": guidance.CLS_TARGET,
+            **cls.guided_args(cfg),
             "num_classes": fcos.NUM_CLASSES,
             "center_sampling_radius": fcos.CENTER_SAMPLING_RADIUS,
             "focal_loss_alpha": fcos.FOCAL_LOSS_ALPHA,

@@ -17,7 +17,7 @@ from ...assignment.candidates import Anchors
 from ..head import PerLevelHead
 from ..losses import balanced_l1_loss, iou_loss
 from .common import box_targets, loss_normalizers, matched_boxes, sum_of
-from .guided import DensePredictions, Guided, decode_boxes, matcher_keys
+from .guided import DensePredictions, Guided, decode_boxes, has_per_level_head, matcher_keys
 
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou", "balanced_l1")
 
@@ -51,8 +51,8 @@ class GuidedRetinaNet(Guided, RetinaNet):
     @classmethod
     def from_config(cls, cfg) -> dict:
         ret = super().from_config(cfg)
-        guidance, retinanet = cfg.MODEL.MUTUAL_GUIDANCE, cfg.MODEL.RETINANET
-        if guidance.HEAD == "per_level":
+        retinanet = cfg.MODEL.RETINANET
+        if has_per_level_head(cfg):
             shapes = ret["backbone"].output_shape()
             ret["head"] = PerLevelHead(
                 [shapes[f] for f in retinanet.IN_FEATURES],
@@ -60,15 +60,12 @@ class GuidedRetinaNet(Guided, RetinaNet):
                 ret["anchor_generator"].num_anchors[0],
                 retinanet.PRIOR_PROB,
             )
-        ret["matcher"] = cls.build_matcher(cfg)
-        ret["static_iters"] = guidance.STATIC_ITERS
-        ret["cls_target"] = guidance.CLS_TARGET
         ret["balanced_l1"] = {
             "alpha": retinanet.BALANCED_L1_ALPHA,
             "gamma": retinanet.BALANCED_L1_GAMMA,
             "beta": retinanet.BALANCED_L1_BETA,
         }
-        return ret
+        return {**ret, **cls.guided_args(cfg)}
 
     @classmethod
     def build_matcher(cls, cfg) -> AnchorMatcher:
