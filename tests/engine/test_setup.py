@@ -165,6 +165,11 @@ def test_wrong_values_are_refused(key, value, message):
         check_values(load_config(CONFIG, [key, value]))
 
 
+def test_augmented_testing_is_refused_where_it_would_be_tested():
+    with pytest.raises(ConfigError, match="TEST.AUG.ENABLED has no effect"):
+        check_values(load_config(CONFIG, ["TEST.AUG.ENABLED", True]), for_training=False)
+
+
 GREY = ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", [1.0], "MODEL.PIXEL_STD", [1.0]]
 
 
@@ -186,6 +191,13 @@ def test_a_strategy_that_would_never_begin():
     with pytest.raises(ConfigError, match="STATIC_ITERS 100 leaves none of the 100 iterations to"):
         resolve_schedule(load_config(CONFIG, opts))
     resolve_schedule(load_config(CONFIG, [*opts, "MODEL.MUTUAL_GUIDANCE.STRATEGY", "static"]))
+
+
+def test_a_strategy_that_begins_at_an_iteration_does_not_go_with_a_scaled_schedule():
+    opts = ["SOLVER.MAX_ITER", 200, "SOLVER.REFERENCE_WORLD_SIZE", 8]
+    resolve_schedule(load_config(CONFIG, opts))
+    with pytest.raises(ConfigError, match="WORLD_SIZE 8 scales SOLVER.MAX_ITER for 1 processes"):
+        resolve_schedule(load_config(CONFIG, [*opts, "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 100]))
 
 
 def test_a_batch_that_the_processes_do_not_divide(monkeypatch, tmp_path):

@@ -21,7 +21,6 @@ from ..typed import did_you_mean, nearest_path
 from .lists import check_lists
 from .precision import PRECISIONS
 
-_HEADS = ("per_level", "shared")
 _FLIPS = ("horizontal", "vertical", "none")
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 _OF_RESNET = [f"build_{kind}_resnet_backbone" for kind in ("fssd", "top_down")]
@@ -38,6 +37,7 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
         _check_without_effect(cfg)
         _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, _FLIPS)
         _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB", "L"))
+    _check_off("TEST.AUG.ENABLED", cfg.TEST.AUG.ENABLED)
     _check_least("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0)
     _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, _SAMPLERS)
     _check_least("INPUT.SQUARE_SIZE", cfg.INPUT.SQUARE_SIZE, 0)
@@ -46,7 +46,6 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
     for key in ("ALPHA", "GAMMA", "BETA"):
         value = cfg.MODEL.RETINANET[f"BALANCED_L1_{key}"]
         _check_above(f"MODEL.RETINANET.BALANCED_L1_{key}", value, 0)
-    _check_choice("MODEL.MUTUAL_GUIDANCE.HEAD", guidance.HEAD, _HEADS)
     _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, ("auto", *PRECISIONS))
     _check_least("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", guidance.STATIC_ITERS, 0)
     if cfg.INPUT.SQUARE_SIZE and cfg.INPUT.SSD_AUGMENTATION:
@@ -83,18 +82,18 @@ def _check_solver(solver: CfgNode) -> None:
 
 
 def _check_without_effect(cfg: CfgNode) -> None:
-    """Raise ConfigError for keys of Detectron2 that nothing would heed."""
-    for key, value in (
-        ("INPUT.CROP.ENABLED", cfg.INPUT.CROP.ENABLED),
-        ("TEST.AUG.ENABLED", cfg.TEST.AUG.ENABLED),
-    ):
-        if value:
-            raise ConfigError(f"{key} has no effect on the detectors of this project: set it False")
+    """Raise ConfigError for keys of Detectron2 that no training would heed."""
+    _check_off("INPUT.CROP.ENABLED", cfg.INPUT.CROP.ENABLED)
     backbone = cfg.MODEL.BACKBONE
     if backbone.NAME in _OF_VGG and backbone.FREEZE_AT:
         raise ConfigError(
             f"MODEL.BACKBONE.FREEZE_AT {backbone.FREEZE_AT} has no effect on VGG-16: set it to 0"
         )
+
+
+def _check_off(key: str, value: bool) -> None:
+    if value:
+        raise ConfigError(f"{key} has no effect on the detectors of this project: set it False")
 
 
 def _check_choice(key: str, value: object, choices) -> None:

@@ -276,6 +276,12 @@ def resolve_schedule(cfg: CfgNode) -> None:
         ConfigError: what ends or begins at some iteration or rate does not fit them.
     """
     solver, guidance = cfg.SOLVER, cfg.MODEL.MUTUAL_GUIDANCE
+    if guidance.STATIC_ITERS and solver.REFERENCE_WORLD_SIZE not in (0, comm.get_world_size()):
+        raise ConfigError(
+            f"SOLVER.REFERENCE_WORLD_SIZE {solver.REFERENCE_WORLD_SIZE} scales SOLVER.MAX_ITER for "
+            f"{comm.get_world_size()} processes, but not MODEL.MUTUAL_GUIDANCE.STATIC_ITERS: set "
+            "REFERENCE_WORLD_SIZE 0, and the batch and the schedule for this number of processes"
+        )
     _scale_learning_rate(solver)
     if solver.EPOCHS > 0:
         num_images = len(
