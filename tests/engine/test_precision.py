@@ -1,5 +1,7 @@
 """The precision that a device gets."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn.functional import conv2d
@@ -38,6 +40,18 @@ def test_auto_on_a_cpu(has_bfloat16, expected, monkeypatch, caplog):
 def test_auto_on_a_gpu(capability, precision):
     with pretend_gpu(capability):
         assert resolved() == (True, precision, True)
+
+
+@pytest.mark.parametrize(
+    "capability, others, precision",
+    [((8, 0), "float16", "float16"), ((7, 5), "bfloat16", "float16"), (None, "float32", "float32")],
+)
+def test_auto_is_one_precision_for_all_processes(capability, others, precision, monkeypatch):
+    monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(module.comm, "all_gather", lambda own: [own, others])
+    with pretend_gpu(capability) if capability else nullcontext():
+        on_device = () if capability else ("MODEL.DEVICE", "cpu")
+        assert resolved(*on_device)[1] == precision
 
 
 def test_what_is_named_stays():

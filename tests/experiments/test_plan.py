@@ -11,6 +11,7 @@ from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import make_plans
 from mutual_guidance.experiments.records import difference, launch
 from tests.conftest import REPOSITORY
+from tests.pretend_gpu import pretend_gpu
 
 
 @pytest.fixture
@@ -72,6 +73,17 @@ def test_a_strategy_that_would_never_begin_is_unfit_and_no_other(plan_of):
     plans = plan_of(overrides, always, ["static", "mutual_guidance"])
     unfit = {(cell.variant, cell.strategy) for cell, plan in plans.items() if plan.unfit}
     assert unfit == {("", "mutual_guidance")}
+
+
+def test_gpus_of_two_precisions_are_not_shared_out(plan_of, monkeypatch):
+    with pretend_gpu():
+        plan_of({"SOLVER.AMP.ENABLED": True})
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+        monkeypatch.setattr(
+            "torch.cuda.get_device_capability", lambda gpu: (7, 5) if gpu == "cuda:1" else (8, 0)
+        )
+        with pytest.raises(ExperimentError, match="auto is bfloat16 on some and float16 on others"):
+            plan_of({"SOLVER.AMP.ENABLED": True})
 
 
 def test_runs_of_two_precisions_do_not_go_together(plan_of, monkeypatch):

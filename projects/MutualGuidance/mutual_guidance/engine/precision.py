@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
@@ -27,7 +28,10 @@ def resolve_precision(cfg: CfgNode) -> None:
     amp = cfg.SOLVER.AMP
     if not amp.ENABLED or amp.PRECISION != "auto":
         return
-    precision = best_precision(cfg.MODEL.DEVICE)
+    found = set(comm.all_gather(best_precision(cfg.MODEL.DEVICE)))
+    if len(found) > 1:  # all processes of a training need the same
+        found = {"float16" if cfg.MODEL.DEVICE.startswith("cuda") else "float32"}
+    (precision,) = found
     amp.ENABLED = cfg.MODEL.CHANNELS_LAST = precision in PRECISIONS
     if amp.ENABLED:
         amp.PRECISION = precision

@@ -19,6 +19,7 @@ from ..engine.precision import best_precision, check_precision, slow_precision
 from ..engine.setup import known_classes, resolve_classes, resolve_schedule
 from ..errors import ConfigError, DatasetError, ExperimentError
 from ..evaluation.misalignment import MEASURES, STAGES
+from ..machine import num_gpus
 from ..run_files import CLASS_AP, checkpoint_files, flatten
 from .grid import Cell
 from .records import is_finished, metrics_so_far, read_record
@@ -98,7 +99,15 @@ def _auto_precision(cfg: CfgNode) -> dict[str, str]:
     amp, device = cfg.SOLVER.AMP, chosen_device(cfg)
     if not amp.ENABLED or amp.PRECISION != "auto" or not (device == "cpu" or has_gpu(device)):
         return {}
-    return {"SOLVER.AMP.PRECISION auto": best_precision(device)}
+    gpus = [f"cuda:{i}" for i in range(num_gpus())] if device == "cuda" else [device]
+    found = sorted({best_precision(gpu) for gpu in gpus})
+    if len(found) > 1:
+        raise ExperimentError(
+            f"SOLVER.AMP.PRECISION auto is {' on some and '.join(found)} on others of the GPUs "
+            "here, and runs of two precisions are not to be compared: name one of them, or choose "
+            "GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    return {"SOLVER.AMP.PRECISION auto": found[0]}
 
 
 def _weights_fault(cfg: CfgNode, cell: Cell) -> str:
