@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.engine.hooks import PreciseBN
+from detectron2.utils import comm
 from torch import nn
 
 from mutual_guidance.engine.precise_bn import Repeated, StoppablePreciseBN
@@ -34,3 +35,21 @@ def test_a_model_that_a_signal_has_left_works_on():
     assert torch.allclose(model[0].running_mean, 0.1 * batches[0].mean(0))
     hook.update_stats()
     assert torch.allclose(model[0].running_mean, batches.mean((0, 1))) and not hook.state_dict()
+
+
+def test_processes_pool_their_statistics(monkeypatch):
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    own, others = torch.randn(2, 8, 2, generator=torch.Generator().manual_seed(0)) + torch.tensor(
+        [[[1.0]], [[4.0]]]
+    )
+    whole = torch.cat((own, others))
+    mean = whole.mean(0)
+    of_other = iter([others.mean(0), others.var(0, correction=0) + (others.mean(0) - mean) ** 2])
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(comm, "all_gather", lambda value: [value])
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: value.add_(next(of_other)))
+    hook = StoppablePreciseBN(PreciseBN(1, model, Repeated(lambda: [own], 1), 1))
+    hook.trainer = SimpleNamespace(model=model)
+    hook.update_stats()
+    assert torch.allclose(model[0].running_mean, mean)
+    assert torch.allclose(model[0].running_var, whole.var(0, correction=0))

@@ -1,10 +1,13 @@
-"""Detectron2's PreciseBN, over the same batches each time, and ended by signals."""
+"""Detectron2's PreciseBN, over the same batches each time, of all processes, ended by signals."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import torch
 from detectron2.engine.hooks import PreciseBN
+from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
 
 from ..interrupt import Interrupted, stop_if_asked
 from .watchdog import sign_of_life
@@ -34,6 +37,8 @@ class StoppablePreciseBN(PreciseBN):
         self._due = True
         try:
             super().update_stats()
+            if comm.get_world_size() > 1:
+                _pool([layer for layer, *_ in layers])
         except Interrupted:
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
@@ -48,6 +53,22 @@ class StoppablePreciseBN(PreciseBN):
 
     def load_state_dict(self, state: dict[str, bool]) -> None:
         self._due = state["due"]
+
+
+def _pool(layers: Sequence[nn.BatchNorm2d]) -> None:
+    """Give every process the statistics over the images of all, of which each has as many."""
+    sizes = [len(layer.running_mean) for layer in layers]
+    means = torch.cat([layer.running_mean for layer in layers])
+    variances = torch.cat([layer.running_var for layer in layers])
+    mean = means.clone()
+    torch.distributed.all_reduce(mean)
+    mean /= comm.get_world_size()
+    variances += (means - mean).square()
+    torch.distributed.all_reduce(variances)
+    variances /= comm.get_world_size()
+    for layer, m, v in zip(layers, mean.split(sizes), variances.split(sizes), strict=True):
+        layer.running_mean.copy_(m)
+        layer.running_var.copy_(v)
 
 
 class Repeated:
