@@ -175,6 +175,17 @@ def test_momentum_fits_the_weights_whatever_the_run_was_on():
     assert all(map(torch.equal, *ends))
 
 
+def test_a_run_in_bfloat16_of_the_cpu_goes_on_on_a_gpu(gpu):
+    opts = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16")
+    cfg = config("Shapes/retinanet_R_18", *opts)
+    saved = make_step(cfg, [batch_of(2)]).state_dict()
+    step = make_step(config("Shapes/retinanet_R_18", *opts, "MODEL.DEVICE", "cuda:0"), [])
+    assert step.state_dict().keys() <= saved.keys()
+    step.load_state_dict(saved)
+    scaled = (*opts[:3], "float16", "MODEL.DEVICE", "cuda:0")
+    assert "grad_scaler" in make_step(config("Shapes/retinanet_R_18", *scaled), []).state_dict()
+
+
 @pytest.mark.parametrize("precision", [None, "float16"])
 def test_a_loss_that_is_not_finite_is_named_a_step_later(precision, gpu, tmp_path):
     opts = ["MODEL.DEVICE", "cuda:0", "OUTPUT_DIR", str(tmp_path)]

@@ -153,7 +153,16 @@ class Step(_FiniteLosses, SimpleTrainer):
 
 
 class AMPStep(_FiniteLosses, AMPTrainer):
-    """Detectron2's AMPTrainer."""
+    """Detectron2's AMPTrainer, whose state has a scaler only where one scales."""
+
+    def state_dict(self) -> dict:
+        state = super().state_dict()
+        if not self.grad_scaler.is_enabled():  # a run of the CPU, which has none, may go on here
+            del state["grad_scaler"]
+        return state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict({"grad_scaler": {}, **state_dict})
 
     def after_backward(self) -> None:
         super().after_backward()
