@@ -45,6 +45,8 @@ def run_case(case: Case) -> dict[str, Any]:
     """
     if case.threads is not None:
         torch.set_num_threads(case.threads)
+    if case.device.startswith("cuda:"):
+        torch.cuda.set_device(case.device)  # what is waited for and measured below
     scenario, matcher = SCENARIOS[case.scenario], MATCHERS[case.matcher]
     needed, available = matcher.needed_bytes(scenario), available_bytes(case.device)
     if needed > available:

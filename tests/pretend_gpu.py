@@ -277,6 +277,7 @@ def pretend_gpu(capability: tuple[int, int] = (8, 0)) -> Iterator[PretendGPU]:
         "get_device_capability": lambda *_: capability,
         "is_bf16_supported": lambda *_: capability >= (8, 0),
         "max_memory_allocated": lambda *_: 0,
+        "set_device": lambda *_: None,
         "synchronize": lambda *_: device.wait("synchronize"),
         "Event": PretendEvent,
     }

@@ -28,6 +28,15 @@ def test_a_gpu_that_is_not_there(device):
             resolve_device(cfg)
 
 
+def test_a_named_gpu_becomes_the_current_one(monkeypatch):
+    current = []
+    with pretend_gpu():
+        monkeypatch.setattr("torch.cuda.set_device", current.append)
+        for device in ("cuda:0", "cuda", "cpu"):
+            resolve_device(load_config(CONFIG, ["MODEL.DEVICE", device]))
+    assert current == ["cuda:0"]
+
+
 def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
     with pretend_gpu((9, 0)):

@@ -52,6 +52,8 @@ def resolve_device(cfg: CfgNode) -> None:
         )
     if cfg.MODEL.DEVICE.startswith("cuda"):
         _check_capability(cfg.MODEL.DEVICE)
+    if cfg.MODEL.DEVICE.startswith("cuda:"):
+        torch.cuda.set_device(cfg.MODEL.DEVICE)  # whose memory and waits PyTorch means by default
 
 
 def _tell_no_gpu() -> None:
