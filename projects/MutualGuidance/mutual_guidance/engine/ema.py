@@ -18,10 +18,11 @@ class _Average(AveragedModel):
         states = [
             *zip(*(chain(m.parameters(), m.buffers()) for m in (self.module, model)), strict=True)
         ]
-        for are_floats in (True, False):
-            pairs = [pair for pair in states if pair[0].is_floating_point() == are_floats]
-            if pairs:
-                self.multi_avg_fn(*map(list, zip(*pairs, strict=True)), self.n_averaged)
+        floats = [pair for pair in states if pair[0].is_floating_point()]
+        self.multi_avg_fn(*map(list, zip(*floats, strict=True)), self.n_averaged)
+        for average, value in states:
+            if not average.is_floating_point():  # BatchNorm's counters, which have no average
+                average.copy_(value)
         self.n_averaged += 1
 
 
