@@ -48,8 +48,9 @@ def main(args: argparse.Namespace) -> dict | None:
         cfg = setup(args)
     if args.eval_only:
         return evaluate(cfg, args.resume)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    with told_once():
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
     try:
         return trainer.train()
     except Interrupted as stop:

@@ -108,7 +108,8 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # SOLVER.WARMUP_ITERS is shortened to this share of the training, if it is longer.
     cfg.SOLVER.MAX_WARMUP_SHARE = 0.1
     # After so many seconds without an iteration or an evaluated image, which must be more than
-    # COCO's metrics take, a process ends the run: something hangs. 0 is without limit.
+    # COCO's metrics take, a process ends the run: something hangs. 0 is without limit. (Of several
+    # processes none waits for the others' metrics for more than Detectron2's 30 minutes.)
     cfg.SOLVER.HANG_SECONDS = 1800.0
     # With SOLVER.AMP.ENABLED: float16 (on a GPU), bfloat16, or "auto": what the device does well,
     # float32 perhaps, and MODEL.CHANNELS_LAST with it. Assignment stays in float32.

@@ -5,6 +5,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from ..checkpoint import Checkpointer
+from .launch import told_once
 from .trainer import Trainer
 
 
@@ -21,7 +22,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict:
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     checkpointer.needs_all_weights = True
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    with told_once():
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
