@@ -187,6 +187,23 @@ def test_the_mean_is_over_the_classes_that_are_named():
     assert got["AP"] == pytest.approx((got["AP-red"] + got["AP-blue"]) / 2)
 
 
+def test_a_class_without_objects_has_no_p():
+    nothing = np.full(3, np.nan)
+    assert set(compare({"x": nothing}, {"x": nothing})["x"].values()) == {None}
+
+
+def test_what_a_fold_without_objects_finds_is_false_in_all_of_them():
+    box = np.array([[0.0, 0, 9, 9]])
+    there = GroundTruths(box, np.array([0]), np.array([True]), np.array([False]))
+    nothing = GroundTruths(box[:0], *(np.array([], dtype=kind) for kind in (int, bool, bool)))
+    folds = [
+        match([truth], [Detections(box, np.array([score]), np.array([0]))], 1)
+        for truth, score in ((there, 0.5), (nothing, 0.9))
+    ]
+    ap = metrics(pool(folds), np.ones((1, 2)), ["a"], ["a"])["AP"]
+    assert ap == pytest.approx(50)
+
+
 def test_equal_strategies_do_not_differ():
     rng = np.random.default_rng(0)
     truths = some_truths(rng, 9)

@@ -31,8 +31,8 @@ CELLS = [*cells(PLACE), *cells(VARIANT)[1::2]]
 PLACES = [cell.place for cell in CELLS]
 
 
-def row(bootstrap, metrics):
-    return {**PLACE, "metrics": metrics, "bootstrap": {"metrics": bootstrap}}
+def row(bootstrap, metrics, seeds=(1, 2)):
+    return {**PLACE, "metrics": metrics, "bootstrap": {"metrics": bootstrap, "seeds": [*seeds]}}
 
 
 def interval(low, high, p=0.5):
@@ -63,6 +63,11 @@ def test_the_rule(low, high, expected):
 def test_nothing_is_said_before_all_runs_have_finished():
     rows = [row({"AP": interval(1.0, 2.0)}, {})]
     assert answer(QUESTIONS, rows, CELLS, PLACES[:3]) == {"state": "running: 3 of 4 runs"}
+
+
+def test_one_seed_decides_nothing():
+    got = answer(QUESTIONS, [row({"AP": interval(1.0, 2.0)}, {}, seeds=[1])], CELLS, PLACES)
+    assert got["state"] == "undecided" and "one seed" in got["primary"]["interval"]
 
 
 def test_a_secondary_comparison_may_come_later():

@@ -76,10 +76,10 @@ def test_a_strategy_that_would_never_begin_is_unfit_and_no_other(plan_of):
 
 
 def test_gpus_of_two_precisions_are_not_shared_out(plan_of, monkeypatch):
-    with pretend_gpu():
+    with pretend_gpu(), monkeypatch.context() as patched:
         plan_of({"SOLVER.AMP.ENABLED": True})
-        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-        monkeypatch.setattr(
+        patched.setattr("torch.cuda.device_count", lambda: 2)
+        patched.setattr(
             "torch.cuda.get_device_capability", lambda gpu: (7, 5) if gpu == "cuda:1" else (8, 0)
         )
         with pytest.raises(ExperimentError, match="auto is bfloat16 on some and float16 on others"):

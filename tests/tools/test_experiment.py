@@ -324,3 +324,12 @@ def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(
     planned.write_text(planned.read_text().replace("paper_gain: 3.5", "paper_gain: 9.5"))
     with pytest.raises(ExperimentError, match=r"mutual_guidance/seed_1 holds .* with decision"):
         call(tool, monkeypatch, capsys, planned, "--dry-run")
+
+
+def test_a_mean_over_some_classes_needs_intervals_over_images(tool, planned, monkeypatch, capsys):
+    content = yaml.safe_load(planned.read_text())
+    content["primary"].update(classes=["red"], metric="AP")
+    planned.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr("mutual_guidance.experiments.plan.is_drawn_from", lambda dataset: False)
+    with pytest.raises(ExperimentError, match="AP of test_.* is over all classes: name all"):
+        call(tool, monkeypatch, capsys, planned)

@@ -146,7 +146,7 @@ def _summarize(values: np.ndarray, baselines: np.ndarray) -> dict[str, float | N
         "difference": value - baseline,
         "low": low,
         "high": high,
-        "p": min(1.0, 2 * beyond / (len(differences) + 1)),
+        "p": min(1.0, 2 * beyond / (len(differences) + 1)) if len(differences) else np.nan,
     }
     if baseline and np.isfinite(relative).all():
         relative_low, relative_high = np.percentile(relative, _LEVELS)

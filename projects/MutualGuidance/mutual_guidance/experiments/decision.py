@@ -95,9 +95,11 @@ def _compare(
     """
     (row,) = (row for row in rows if all(row[key] == question[key] for key in PLACE))
     metric, place = question["metric"], _asked(question)
-    bootstrap = row.get("bootstrap", {}).get("metrics", {})
-    if metric in bootstrap:
-        return {**place, **bootstrap[metric], "interval": "bootstrap"}
+    bootstrap = row.get("bootstrap", {"metrics": {}})
+    if metric in bootstrap["metrics"]:
+        if len(bootstrap["seeds"]) < 2:
+            return _nothing(question, "none: one seed tells nothing of other trainings")
+        return {**place, **bootstrap["metrics"][metric], "interval": "bootstrap"}
     if row.get("unmatched") and metric.startswith("AP"):
         return _nothing(question, f"none: {row['unmatched']} runs without their detections")
     summary = row["metrics"].get(metric, {})

@@ -12,7 +12,7 @@ from ..evaluation.ground_truth import ground_truths, load_records
 from .bootstrap import DRAWS, compare, metrics, resample
 from .grid import Cell, compared_cells
 from .matches import Matches, match, pool, read_matches, write_matches
-from .plan import Plan
+from .plan import Plan, is_drawn_from
 from .records import MATCHES_FILE, detections_file, is_finished, read_record
 
 
@@ -46,7 +46,7 @@ class Intervals:
             if not runs or not all(is_finished(self._root, cell) for cell in runs):
                 continue
             if not matched.issuperset(runs):
-                if all(_is_drawn_from(self._test_set(cell)) for cell in runs):
+                if all(is_drawn_from(self._test_set(cell)) for cell in runs):
                     row["unmatched"] = len(runs - matched)
                 continue
             of_guided, of_static = self._draw(guided), self._draw(static)
@@ -94,16 +94,10 @@ class Intervals:
         }
 
 
-def _is_drawn_from(dataset: str) -> bool:
-    """Say whether the data set is evaluated as VOC's, with the area under the curve."""
-    metadata = MetadataCatalog.get(dataset)
-    return metadata.get("evaluator_type") == "pascal_voc" and metadata.get("year") != 2007
-
-
 def _match(folder: Path, dataset: str, path: Path) -> None:
     """Of a run, where there are intervals over images and it has left what it found, whole."""
     source = detections_file(folder)
-    if source is None or not _is_drawn_from(dataset):
+    if source is None or not is_drawn_from(dataset):
         return
     records = load_records(dataset)
     try:

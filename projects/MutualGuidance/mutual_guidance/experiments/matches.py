@@ -62,7 +62,8 @@ def _match_class(
 def _best(
     images: np.ndarray, scores: np.ndarray, matched: np.ndarray, num_gts: np.ndarray
 ) -> Matches:
-    order = np.argsort(-scores.astype(int), kind="stable")[: MOST_PER_OBJECT * num_gts.sum()]
+    most = MOST_PER_OBJECT * max(1, num_gts.sum())  # images of a fold without any, too, have false
+    order = np.argsort(-scores.astype(int), kind="stable")[:most]
     return Matches(images[order], scores[order], matched[order], num_gts)
 
 

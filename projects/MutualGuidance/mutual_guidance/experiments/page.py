@@ -19,7 +19,7 @@ def decisions(experiments: Iterable[Experiment], results: Mapping[str, dict]) ->
         experiments: those with a plan. results: the JSON of those that have begun, by name.
     """
     rows = [_decision(e, results.get(e.name)) for e in experiments]
-    rows.sort(key=lambda row: not row[3])  # without a difference
+    rows.sort(key=lambda row: not row[3])  # those that nothing was found of
     headers = ("claim", "experiment", "verdict", "difference", "the paper's", "plan")
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
@@ -28,13 +28,12 @@ def _decision(experiment: Experiment, result: dict | None) -> list[str]:
     # What was asked of the runs, once there are some.
     questions = result["questions"] if result else experiment.questions
     given = result["answer"] if result else answer(questions, [], experiment.cells, [])
-    primary = given.get("primary", {})
     commits = result["plan_commits"] if result else []
     return [
         questions["primary"]["claim"],
         experiment.name,
         f"**{given['state']}**",
-        f"{primary['metric']} {of_bootstrap(primary)}" if primary else "",
+        _found(given),
         f"+{questions['decision']['paper_gain']:g} %",
         ", ".join(c if c == UNCOMMITTED else f"`{c}`" for c in commits),
     ]
@@ -43,9 +42,16 @@ def _decision(experiment: Experiment, result: dict | None) -> list[str]:
 def verdict_section(result: Mapping[str, Any]) -> str:
     """Of an experiment with a plan: its claim, what became of it, and its comparisons."""
     given, claim = result["answer"], result["questions"]["primary"]["claim"]
+    verdict = f"{claim}: **{given['state']}**. {_found(given)}".rstrip()
+    return "\n\n".join([verdict, *_answers(result)])
+
+
+def _found(given: Mapping[str, Any]) -> str:
+    """The difference of an answer's primary comparison, or why there is none, or ""."""
     primary = given.get("primary")
-    difference = f" {primary['metric']} {of_bootstrap(primary)}" if primary else ""
-    return "\n\n".join([f"{claim}: **{given['state']}**.{difference}", *_answers(result)])
+    if primary is None:
+        return ""
+    return f"{primary['metric']} {of_bootstrap(primary) or primary['interval']}"
 
 
 def _answers(result: Mapping[str, Any]) -> list[str]:
@@ -64,9 +70,10 @@ def planned_section(result: dict, pictures: str) -> str:
 
 
 _COMPARISONS_LEGEND = (
-    "The first line decides. bootstrap: the interval over images and seeds below; t: over pairs of "
-    "runs. p (Holm): corrected for the number of the other lines, those not run yet included; one "
-    "above 0.05 is no finding."
+    "The first line decides. bootstrap: the interval over images and seeds below, and AP of the "
+    "detections of all folds in one ranking, not the mean of the runs' AP; t: over pairs of runs. "
+    "p (Holm): corrected for the number of the other lines, those not run yet included; one above "
+    "0.05 is no finding."
 )
 
 

@@ -59,8 +59,8 @@ def make_plans(
     are compared with the baseline: they cannot change any more once one of these has run.
 
     Raises:
-        ExperimentError: a config or an override does not fit, or a data set's name has two
-            meanings.
+        ExperimentError: a config or an override does not fit, a data set's name has two meanings,
+            or an automatic precision is not the same on all GPUs here.
     """
     plans: dict[Cell, Plan] = {}
     by_data: dict[str, Plan] = {}
@@ -148,6 +148,19 @@ def _check_questions(questions: Mapping[str, Any], cell: Cell, cfg: CfgNode) -> 
             f"there are AP, AP50, AP75, {CLASS_AP}CLASS and misalignment/ with "
             f"{', '.join(_MISALIGNMENT)}"
         )
+    means = [m for m in metrics if m.startswith("AP") and not m.startswith(CLASS_AP)]
+    is_some = set(questions["primary"]["classes"]) < set(known)
+    if kind and means and is_some and not is_drawn_from(cfg.DATASETS.TEST[0]):
+        raise ExperimentError(
+            f"primary and secondary: {means[0]} of {cfg.DATASETS.TEST[0]} is over all classes: "
+            f"name all of them ({', '.join(known)}), or ask for {CLASS_AP}CLASS"
+        )
+
+
+def is_drawn_from(dataset: str) -> bool:
+    """Say whether the data set is evaluated as VOC's, with the area under the curve."""
+    metadata = MetadataCatalog.get(dataset)
+    return metadata.get("evaluator_type") == "pascal_voc" and metadata.get("year") != 2007
 
 
 def fetch_weights(root: Path, plans: dict[Cell, Plan]) -> None:

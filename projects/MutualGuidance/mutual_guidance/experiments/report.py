@@ -42,9 +42,16 @@ _MISALIGNMENT_LEGEND = (
     "Scores of another loss are not comparable: NMS sees other candidates then."
 )
 _LABELS_LEGEND = (
-    "Labels between the last two evaluations (docs/visualize.md): of the anchors that are positive "
-    "for classification (cls) or localisation (loc) by the strategy or by the static one, the "
-    "share that is so by both; the IoU of the positives' regressed boxes; and positives an object."
+    "Labels between two evaluations, the last two that have some between them "
+    "(docs/visualize.md): of the anchors that are positive for classification (cls) or "
+    "localisation (loc) by the strategy or by the static one, the share that is so by both; the "
+    "IoU of the positives' regressed boxes; and positives an object."
+)
+
+_FEW_SEEDS = 5
+_NARROW = (
+    " Of so few seeds the interval is too narrow, and a p too small, where trainings differ more "
+    "than images do (docs/experiments.md): believe what the t-interval says as well."
 )
 
 
@@ -241,12 +248,13 @@ def _bootstrap_legend(rows: list[dict]) -> str:
     }
     draws = rows[0]["bootstrap"]["draws"]
     rounding = max(row["bootstrap"]["rounding"] for row in rows)
+    is_narrow = min(len(row["bootstrap"]["seeds"]) for row in rows) < _FEW_SEEDS
     return (
         f"Δ from `static` with the test images of all folds together, and its 95 % interval over "
-        f"{draws:,} draws of images and seeds, the same for both strategies: what other images of "
-        f"this kind and other trainings would show. In percent: of `static`'s. Drawn from "
-        f"{'; '.join(sorted(texts))}. A run's AP of the kept matches is within {rounding:.2f} of "
-        "what it printed."
+        f"{draws:,} draws of images and seeds, the same for both strategies: what other test "
+        "images of this kind and other seeds would show, trained on the same images. In percent: "
+        f"of `static`'s. Drawn from {'; '.join(sorted(texts))}. A run's AP of the kept matches is "
+        f"within {rounding:.2f} of what it printed.{_NARROW if is_narrow else ''}"
     )
 
 
