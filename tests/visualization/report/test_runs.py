@@ -7,7 +7,7 @@ from mutual_guidance.errors import InputError
 from mutual_guidance.visualization import Film
 from mutual_guidance.visualization.report import read_run, run_labels
 from mutual_guidance.visualization.report.files import thinned
-from mutual_guidance.visualization.report.runs import MAX_FRAMES
+from mutual_guidance.visualization.report.runs import MAX_FILMS, MAX_FRAMES
 
 from .conftest import NASTY
 
@@ -103,6 +103,15 @@ def test_a_torn_line_of_counts_costs_its_picture(run_folder):
     run = read_run(run_folder, "a")
     assert [f.caption for f in run.films["000001"]] == ["only static 7"]
     assert run.troubles == [("assignments", f"{path}: 3 torn lines are left out")]
+
+
+def test_of_many_films_the_first_are_shown(run_folder):
+    film = Film(run_folder / "visualization" / "assignments")
+    for i in range(MAX_FILMS + 1):
+        film.add(f"1{i:05d}", 40, Image.new("RGB", (60, 40)), {"only_static": 7})
+    run = read_run(run_folder, "a")
+    ((tab, sentence),) = run.troubles
+    assert len(run.films) == MAX_FILMS and "images the first 8 are shown" in sentence
 
 
 def test_pictures_that_the_film_has_forgotten_are_not_shown(run_folder):

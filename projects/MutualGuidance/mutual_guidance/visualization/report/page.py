@@ -143,8 +143,8 @@ def configuration(runs: list[Run]) -> Table:
 
 def curves(runs: list[Run]) -> dict[str, list[Curve]]:
     """
-    By group, what was logged more than once, but the AP of single classes and times. What was
-    logged only once, as an evaluation at the end, is no curve.
+    By group, what was logged more than once, but the AP of single classes, times and the share of
+    objects with a prediction. What was logged only once, as an evaluation at the end, is no curve.
     """
     logged = {n for run in runs for n, values in run.curves.items() if len(values) > 1}
     drawn: dict[str, list[Curve]] = {group: [] for group in GROUPS}

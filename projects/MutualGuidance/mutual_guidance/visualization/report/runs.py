@@ -31,7 +31,7 @@ T = TypeVar("T")
 Troubles = list[tuple[str, str]]  # tab of the page and sentence
 
 # Pictures of one image over time that a page holds at most.
-MAX_FRAMES = 12
+MAX_FILMS, MAX_FRAMES = 8, 12
 LOG_FILE = "log.txt"
 
 
@@ -143,7 +143,11 @@ def _read_films_of(run: Run, folder: Path) -> None:
         run.troubles.append(("assignments", f"{path}: {torn} torn lines are left out"))
     if path.is_file() and not captions:
         run.troubles.append(("assignments", f"{path} names no picture; {remedy}"))
-    for image in sorted(path for path in folder.glob("*") if path.is_dir()):
+    images = sorted(path for path in folder.glob("*") if path.is_dir())
+    if len(images) > MAX_FILMS:
+        sentence = f"{folder}: of {len(images)} images the first {MAX_FILMS} are shown"
+        run.troubles.append(("assignments", sentence))
+    for image in images[:MAX_FILMS]:
         drawn = {path: captions.get(f"{image.name}/{path.name}") for path in image.glob("*.png")}
         paths = sorted(p for p, text in drawn.items() if text is not None and p.stem.isdecimal())
         frames = []
