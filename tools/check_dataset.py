@@ -38,6 +38,7 @@ from mutual_guidance.data.anchor_fit import (
     suggest_anchors,
     suggest_sizes,
 )
+from mutual_guidance.data.register import FAULTS_FILE
 from mutual_guidance.engine import prepare
 from mutual_guidance.engine.checks import check_batch, check_weights
 from mutual_guidance.errors import DatasetError, run_main
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 def check(args: argparse.Namespace) -> None:
     """Check the data sets, then print and draw what is in each."""
     args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / FAULTS_FILE).unlink(missing_ok=True)  # they may have been mended since
     if args.data.endswith((".yaml", ".yml")):
         data = ("TRAIN", "TEST")
         cfg = prepare(args.data, data=data, for_training=True, folder=str(args.output))

@@ -281,3 +281,9 @@ def test_real_coco_images(real_data):
     data = load_coco(str(root / "annotations" / "instances_val2017.json"), str(root / "val2017"))
     assert len(data.records) == 50 and {f.effect for f in data.faults} <= {TOLD}
     assert sum(int(r.objects["crowd"].sum()) for r in data.records) == 5
+
+
+def test_a_class_that_is_there_without_an_object_is_not_misspelt(content, tmp_path):
+    content["categories"] = [{"id": 3, "name": "defect_1"}, {"id": 7, "name": "defect_2"}]
+    _, faults = load(content, tmp_path, ["defect_1"])
+    assert [fault.effect for fault in faults] == [IGNORED]

@@ -186,3 +186,16 @@ def test_finder_lists_every_suffix(tmp_path):
     assert find("a") == [str(tmp_path / "a.PNG"), str(tmp_path / "a.jpg")]
     assert find("b.c") == [str(tmp_path / "b.c.tif")]
     assert find("s/d") == [str(tmp_path / "s/d.webp")] and find("e") == find("none/x") == []
+
+
+def test_a_photo_with_another_in_its_file_is_not_decoded(tmp_path, monkeypatch, pixels):
+    photo = Image.fromarray(pixels)
+    photo.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[photo])
+    monkeypatch.setattr("mutual_guidance.data.images._decode", lambda _: 1 / 0)
+    assert image_size(str(tmp_path / "a.jpg")) == photo.size
+
+
+def test_a_missing_file_of_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.bmp").touch()
+    assert why_missing("a.jpg") == "image is missing, but is there as .bmp"

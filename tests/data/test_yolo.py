@@ -391,3 +391,27 @@ def test_evaluation_equals_that_of_the_same_data_in_cocos_json(yolo, tmp_path):
     assert metrics == pytest.approx(same, abs=0, rel=0, nan_ok=True)
     assert 5 < metrics["AP"] < 95
     assert MetadataCatalog.get("yolo_own").thing_classes == CLASSES
+
+
+def test_a_file_of_names_that_is_named_must_be_there(yolo):
+    yolo.add("a", "0 0.5 0.5 0.5 0.5")
+    entry = {
+        "name": "yolo_typo", "format": "yolo", "root": str(yolo.root), "data": "none.yaml",
+        "images": "images/train", "classes": ["green", "red"],
+    }  # fmt: skip
+    register_datasets([entry])
+    with pytest.raises(DatasetError, match=r"none\.yaml is missing"):
+        check_datasets(["yolo_typo"])
+
+
+def test_names_that_look_alike_are_told(yolo):
+    yolo.add("a", "0 0.5 0.5 0.5 0.5")
+    names = ["Red", "red"]
+    _, faults = load_yolo(str(yolo.root), ["images/train"], YOLONames("data.yaml", names), names)
+    assert "'Red', 'red'" in [fault.detail for fault in faults]
+
+
+def test_names_in_another_encoding(yolo):
+    (yolo.root / "data.yaml").write_bytes("names: [Café]".encode("cp1252"))
+    with pytest.raises(DatasetError, match=r"data.yaml is not text in UTF-8 \(byte 11\)"):
+        read_names(str(yolo.root / "data.yaml"))

@@ -44,7 +44,9 @@ def test_objects_are_counted_at_the_size_of_the_detectors_input(tool, tmp_path, 
     drawn = tmp_path / "pictures" / "checked_images.png"
     assert drawn.stat().st_size > 5_000
 
+    (tmp_path / "dataset_faults.txt").write_text("of an earlier check")
     tool.main(["checked", "--config-file", str(tmp_path / "own.yaml"), "--output", str(tmp_path)])
+    assert not (tmp_path / "dataset_faults.txt").exists()
     assert capsys.readouterr().out.count("2 objects in 2 images") == 1
 
 

@@ -118,7 +118,8 @@ class ClassPicker:
         empty = [name for name in self.classes if not self._taken[name]]
         known = set(all_names()) if empty and self._left_out else set()
         for name in empty:
-            faults.append(self._of_empty(file, name, known - set(self.classes)))
+            others = set() if name in known else known - set(self.classes)
+            faults.append(self._of_empty(file, name, others))
         near = {bare(name): name for name in self.classes}
         for name in self._left_out:
             if bare(name) in near:

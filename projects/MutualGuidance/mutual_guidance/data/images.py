@@ -29,7 +29,8 @@ _UPRIGHT_BY = {
     8: Image.Transpose.ROTATE_90,
 }
 _TURNED_BY_90_DEGREES = (5, 6, 7, 8)
-_END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+# MPO is a JPEG with more pictures behind the first, as phones write.
+_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 # Grey of more than 8 bits, which Pillow would not scale but clip to 8. (Of colours it keeps the
@@ -198,7 +199,7 @@ def why_missing(path: str) -> str:
         return "image is a folder"
     if os.path.islink(path):
         return f"image is a link to {os.readlink(path)}, which is not there"
-    folder, name = os.path.split(path)
+    folder, name = os.path.split(os.path.abspath(path))
     if "\\" in name:
         return "image is missing: its name has a backslash; folders are separated by /"
     if not os.path.isdir(folder):

@@ -258,7 +258,7 @@ def _load_coco(entry: dict) -> Loaded:
 def _load_yolo(entry: dict) -> Loaded:
     metadata = MetadataCatalog.get(entry["name"])
     root, path = metadata.dirname, os.path.join(metadata.dirname, entry.get("data", DATA_FILE))
-    if "classes" in entry and not os.path.isfile(path):
+    if "classes" in entry and "data" not in entry and not os.path.isfile(path):
         names = YOLONames("classes", metadata.thing_classes)
     else:
         names = read_names(path)

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DatasetError
-from .classes import ClassPicker
+from .classes import ClassPicker, confusable
 from .faults import Fault, repeated
 from .files import parse_number, read_text, walk_files
 from .images import IMAGE_SUFFIXES, has_image_suffix, image_size
@@ -61,6 +61,7 @@ def load_yolo(
         objects, object_faults = pack_objects(found, width, height, label)
         faults += label_faults + object_faults
         records.append(Record(path, index, width, height, objects))
+    faults += confusable(names.classes, names.file)
     faults += picker.faults(names.file, lambda: names.classes)
     return records, faults
 

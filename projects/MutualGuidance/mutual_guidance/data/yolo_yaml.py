@@ -91,7 +91,13 @@ def _read(path: str) -> dict[str, Any]:
             f"{path} is missing: check root (relative ones are below DETECTRON2_DATASETS), or give "
             "classes and images in its place"
         ) from error
-    except (ValueError, RecursionError, OSError, yaml.YAMLError) as error:
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} is not text in UTF-8 (byte {error.start}): save it so"
+        ) from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1})" if mark else ""
         raise DatasetError(f"{path} is not YAML of plain values{place}") from error
