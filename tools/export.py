@@ -20,6 +20,7 @@ import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
@@ -98,6 +99,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"Verified on {len(batch)} {what}:\n{parity_table(parity)}")
         if not parity.is_close():
             raise ExportError("the file differs from the model and was not kept")
+        if args.nms and not any_detection(graph, batch):
+            print(
+                "Nothing was compared: the model finds nothing in them; give --images with objects"
+            )
         os.replace(path, args.output)
     print(f"Written: {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)")
     if args.evaluate:
@@ -131,7 +136,7 @@ def verification_batch(predictor: Predictor, images: list[str]) -> tuple[torch.T
         size = predictor.cfg.INPUT.SQUARE_SIZE
         blobs = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, size // 8, size // 8, 3))
         images = [blob.astype(np.uint8) for blob in blobs]
-        what = "images of random blobs, since there is no data set and no --images"
+        what = "images of random blobs, since there is no data set that can be used and no --images"
     return torch.stack([predictor.preprocess(x)["image"] for x in images]), what
 
 
@@ -143,8 +148,14 @@ def test_images(cfg: CfgNode) -> list[str]:
         check_datasets(cfg.DATASETS.TEST[:1])
     except DatasetError:
         return []
-    loader = Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
-    return [x["file_name"] for x in list(loader.dataset)[:NUM_IMAGES]]
+    return [x["file_name"] for x in DatasetCatalog.get(cfg.DATASETS.TEST[0])[:NUM_IMAGES]]
+
+
+@torch.no_grad()
+def any_detection(graph: DetectorGraph, batch: torch.Tensor) -> bool:
+    """Whether the graph, with its suppression, finds anything."""
+    _, _, classes = graph(batch)
+    return bool((classes >= 0).any())
 
 
 def parity_table(parity: Parity) -> str:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from mutual_guidance.engine import Predictor
+from mutual_guidance.engine.predictor import files_of_run, inference_config
 from tests.conftest import REPOSITORY, load_script, python_of
 
 
@@ -116,7 +117,7 @@ def test_the_javascript_of_the_docs(export, images, tmp_path, tiny_run, monkeypa
 
 def test_a_torch_file_without_a_data_set(export, tmp_path, capsys):
     export(tmp_path / "model.pt2", "--opts", "DATASETS.REGISTER", [])
-    assert "random blobs, since there is no data set and no --images" in capsys.readouterr().out
+    assert "random blobs, since there is no data set that can be used" in capsys.readouterr().out
     program = torch.export.load(str(tmp_path / "model.pt2"), extra_files=(extra := {
         "channel_order": "", "thing_classes": "", "suppression": ""
     }))  # fmt: skip
@@ -169,3 +170,18 @@ def test_what_cannot_be_exported(export, args, message, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=message):
         export(*args)
     assert not list(tmp_path.glob("a.*"))
+
+
+def test_no_image_is_decoded_to_choose_some(export, images, voc, tiny_run, monkeypatch):
+    for i in range(7):
+        voc.add(f"more{i}", [("red", (3, 5, 24, 40))])
+    cfg = inference_config(*files_of_run(tiny_run))
+    monkeypatch.setattr("mutual_guidance.data.mapper.read_image", lambda *_: 1 / 0)
+    assert len(export.module.test_images(cfg)) == 8
+
+
+def test_a_comparison_of_nothing_is_told(export, images, tmp_path, capsys):
+    threshold = ("MODEL.RETINANET.SCORE_THRESH_TEST", 1.0)
+    path = tmp_path / "model.pt2"
+    export(path, "--nms", "--images", images / "a.jpg", "--opts", *threshold)
+    assert path.is_file() and "Nothing was compared" in capsys.readouterr().out
