@@ -377,3 +377,10 @@ def test_unknown_kinds_of_files_are_refused(tmp_path):
     path.write_bytes(pickle.dumps({}))
     with pytest.raises(CheckpointError, match=r"must end in \.pth, \.pt or \.pkl"):
         Checkpointer(small_model()).load(str(path))
+
+
+def test_a_folder_that_begins_as_a_url_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Run:1").mkdir()
+    Checkpointer(nn.Linear(2, 2), save_dir="Run:1").save("model_final")
+    Checkpointer(nn.Linear(2, 2)).load("Run:1/model_final.pth")

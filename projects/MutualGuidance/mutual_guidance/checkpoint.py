@@ -106,6 +106,8 @@ class Checkpointer(DetectionCheckpointer):
                 with other settings.
         """
         self._path = path
+        if ":" in path and os.path.isfile(path):  # before which Detectron2 sees a URL's scheme
+            path = os.path.abspath(path)
         try:
             return super().load(path, *args, **kwargs)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
