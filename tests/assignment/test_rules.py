@@ -65,7 +65,8 @@ def test_anchors_equal_the_loops(scene, name):
 def test_points_equal_the_loops(scene, name):
     points, strides, levels = fcos_points()
     args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
-    labels = PointMatcher(name)(points, strides, levels, *args)
+    sizes = levels.bincount().tolist()
+    labels = PointMatcher(name)(points, strides, levels, *args, level_sizes=sizes)
     squares = torch.cat((points - 4 * strides[:, None], points + 4 * strides[:, None]), dim=1)
     geometry = points.tolist(), squares.tolist(), [64, 16, 4], strides.tolist()
     assert_labels(labels, scene, name, *geometry)

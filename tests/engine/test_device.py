@@ -30,8 +30,8 @@ def test_a_gpu_that_is_not_there(device):
 
 def test_a_named_gpu_becomes_the_current_one(monkeypatch):
     current = []
-    with pretend_gpu():
-        monkeypatch.setattr("torch.cuda.set_device", current.append)
+    with pretend_gpu(), monkeypatch.context() as patched:
+        patched.setattr("torch.cuda.set_device", current.append)
         for device in ("cuda:0", "cuda", "cpu"):
             resolve_device(load_config(CONFIG, ["MODEL.DEVICE", device]))
     assert current == ["cuda:0"]

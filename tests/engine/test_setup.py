@@ -198,6 +198,8 @@ def test_a_strategy_that_begins_at_an_iteration_does_not_go_with_a_scaled_schedu
     resolve_schedule(load_config(CONFIG, opts))
     with pytest.raises(ConfigError, match="WORLD_SIZE 8 scales SOLVER.MAX_ITER for 1 processes"):
         resolve_schedule(load_config(CONFIG, [*opts, "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 100]))
+    static = ["MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 100, "MODEL.MUTUAL_GUIDANCE.STRATEGY", "static"]
+    resolve_schedule(load_config(CONFIG, [*opts, *static]))
 
 
 def test_a_batch_that_the_processes_do_not_divide(monkeypatch, tmp_path):

@@ -186,7 +186,7 @@ class PairFinder:
         Args:
             pool: from ground truths (4, m) and their images (m,) to the candidates that can matter
                 to them, (m, R) bool.
-            qualities: Q functions to (P,) float32, 0 or more.
+            qualities: Q functions to (P,) float32, of which NaN and what is below 0 count as 0.
         """
         self.batch = batch
         self.truth = batch.truth

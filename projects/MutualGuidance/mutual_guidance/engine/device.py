@@ -32,7 +32,7 @@ def has_gpu(device: str) -> bool:
 
 def resolve_device(cfg: CfgNode) -> None:
     """
-    MODEL.DEVICE "auto" to what there is.
+    MODEL.DEVICE "auto" to what there is; a GPU that is named becomes PyTorch's current one.
 
     Raises:
         ConfigError: for a GPU that is not there, or too old for this PyTorch.

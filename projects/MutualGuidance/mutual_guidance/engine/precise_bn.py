@@ -56,7 +56,7 @@ class StoppablePreciseBN(PreciseBN):
 
 
 def _pool(layers: Sequence[nn.BatchNorm2d]) -> None:
-    """Give every process the statistics over the images of all, of which each has as many."""
+    """Give every process the statistics over the batches of all, each process counting alike."""
     sizes = [len(layer.running_mean) for layer in layers]
     means = torch.cat([layer.running_mean for layer in layers])
     variances = torch.cat([layer.running_var for layer in layers])

@@ -24,12 +24,16 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_precision(cfg: CfgNode) -> None:
-    """SOLVER.AMP.PRECISION "auto" to what MODEL.DEVICE, which is resolved, does well."""
+    """
+    SOLVER.AMP.PRECISION "auto" to what MODEL.DEVICE, which is resolved, does well, or what suits
+    the devices of all processes, which must all call this.
+    """
     amp = cfg.SOLVER.AMP
     if not amp.ENABLED or amp.PRECISION != "auto":
         return
     found = set(comm.all_gather(best_precision(cfg.MODEL.DEVICE)))
-    if len(found) > 1:  # all processes of a training need the same
+    where = "this device" if len(found) == 1 else "the devices of all processes"
+    if len(found) > 1:  # a step is of one precision
         found = {"float16" if cfg.MODEL.DEVICE.startswith("cuda") else "float32"}
     (precision,) = found
     amp.ENABLED = cfg.MODEL.CHANNELS_LAST = precision in PRECISIONS
@@ -37,7 +41,7 @@ def resolve_precision(cfg: CfgNode) -> None:
         amp.PRECISION = precision
     layout = "channels-last" if cfg.MODEL.CHANNELS_LAST else "channels-first"
     logger.info(
-        f"SOLVER.AMP.PRECISION auto is {precision} on this device, {layout}; other choices: "
+        f"SOLVER.AMP.PRECISION auto is {precision} on {where}, {layout}; other choices: "
         "SOLVER.AMP and MODEL.CHANNELS_LAST"
     )
 

@@ -91,7 +91,8 @@ def prepare(
     folder: str | None = None,
 ) -> CfgNode:
     """
-    From a command line to a frozen config that can run here. No seed is set.
+    From a command line to a frozen config that can run here. No seed is set. All processes of a
+    training must call it.
 
     Args:
         config_file: a YAML. opts: KEY VALUE pairs.
@@ -276,7 +277,8 @@ def resolve_schedule(cfg: CfgNode) -> None:
         ConfigError: what ends or begins at some iteration or rate does not fit them.
     """
     solver, guidance = cfg.SOLVER, cfg.MODEL.MUTUAL_GUIDANCE
-    if guidance.STATIC_ITERS and solver.REFERENCE_WORLD_SIZE not in (0, comm.get_world_size()):
+    begins = guidance.STATIC_ITERS if guidance.STRATEGY != "static" else 0
+    if begins and solver.REFERENCE_WORLD_SIZE not in (0, comm.get_world_size()):
         raise ConfigError(
             f"SOLVER.REFERENCE_WORLD_SIZE {solver.REFERENCE_WORLD_SIZE} scales SOLVER.MAX_ITER for "
             f"{comm.get_world_size()} processes, but not MODEL.MUTUAL_GUIDANCE.STATIC_ITERS: set "
@@ -304,8 +306,8 @@ def resolve_schedule(cfg: CfgNode) -> None:
         )
     _shorten_warmup(solver)
     _have_checkpoints_on_the_way(solver)
-    if guidance.STRATEGY != "static" and guidance.STATIC_ITERS >= solver.MAX_ITER:
+    if begins >= solver.MAX_ITER:
         raise ConfigError(
-            f"MODEL.MUTUAL_GUIDANCE.STATIC_ITERS {guidance.STATIC_ITERS} leaves none of the "
+            f"MODEL.MUTUAL_GUIDANCE.STATIC_ITERS {begins} leaves none of the "
             f"{solver.MAX_ITER} iterations to {guidance.STRATEGY}: set it lower, or STRATEGY static"
         )
