@@ -19,7 +19,7 @@ def decisions(experiments: Iterable[Experiment], results: Mapping[str, dict]) ->
         experiments: those with a plan. results: the JSON of those that have begun, by name.
     """
     rows = [_decision(e, results.get(e.name)) for e in experiments]
-    rows.sort(key=lambda row: not row[3])  # those that nothing was found of
+    rows.sort(key=lambda row: not row[3])  # those without an answer
     headers = ("claim", "experiment", "verdict", "difference", "the paper's", "plan")
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 

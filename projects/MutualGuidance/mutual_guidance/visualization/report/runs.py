@@ -30,7 +30,7 @@ from .found import Found, detection_files, read_found
 T = TypeVar("T")
 Troubles = list[tuple[str, str]]  # tab of the page and sentence
 
-# Pictures of one image over time that a page holds at most.
+# Of a run's images, and of the pictures of each over time, that a page holds at most.
 MAX_FILMS, MAX_FRAMES = 8, 12
 LOG_FILE = "log.txt"
 
