@@ -149,11 +149,16 @@ def _check_questions(questions: Mapping[str, Any], cell: Cell, cfg: CfgNode) -> 
             f"{', '.join(_MISALIGNMENT)}"
         )
     means = [m for m in metrics if m.startswith("AP") and not m.startswith(CLASS_AP)]
-    is_some = set(questions["primary"]["classes"]) < set(known)
-    if kind and means and is_some and not is_drawn_from(cfg.DATASETS.TEST[0]):
+    if kind and means:
+        _check_mean(means[0], questions["primary"]["classes"], known, cfg.DATASETS.TEST[0])
+
+
+def _check_mean(metric: str, classes: list[str], known: list[str], dataset: str) -> None:
+    """Raise ExperimentError for a mean over some classes where runs have that over all alone."""
+    if set(classes) < set(known) and not is_drawn_from(dataset):
         raise ExperimentError(
-            f"primary and secondary: {means[0]} of {cfg.DATASETS.TEST[0]} is over all classes: "
-            f"name all of them ({', '.join(known)}), or ask for {CLASS_AP}CLASS"
+            f"primary and secondary: {metric} of {dataset} is over all classes: name all of them "
+            f"({', '.join(known)}), or ask for {CLASS_AP}CLASS"
         )
 
 
