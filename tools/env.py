@@ -68,10 +68,12 @@ def main(args: "list[str]") -> int:
         print(__doc__.strip())
         return 0
     try:
-        check_python()
-        python = prepare()
-        if python == str(VENV / "bin" / "python"):
-            tell_other_python()
+        if sys.version_info < MIN_PYTHON:
+            python = ready_venv()
+        else:
+            python = prepare()
+            if python == str(VENV / "bin" / "python"):
+                tell_other_python()
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -86,9 +88,23 @@ def main(args: "list[str]") -> int:
     return 0
 
 
+def ready_venv() -> str:
+    """The Python of a .venv that another Python has made, for one that is too old to make it."""
+    python = str(VENV / "bin" / "python")
+    if (VENV / STAMP).is_file() and (VENV / STAMP).read_text() == fingerprint(python):
+        return python
+    found = "{}.{}".format(*sys.version_info)
+    raise SetupError(
+        f"Python {found} is too old: install Python 3.10 or newer and name it, "
+        "as in `make env PYTHON=python3.11`."
+    )
+
+
 def prepare() -> str:
     """Make the environment ready unless its stamp says that it is; return its Python."""
     active = is_active_ready() and may_use_active()
+    if not active:
+        check_foreign()
     python = sys.executable if active else str(VENV / "bin" / "python")
     stamp = Path(sys.prefix) / ACTIVE_STAMP if active else VENV / STAMP
     if stamp.is_file() and stamp.read_text() == fingerprint(python):
@@ -169,13 +185,14 @@ def fingerprint(python: str) -> str:
     return digest.hexdigest()
 
 
-def check_python() -> None:
-    """Raise where the calling Python is too old."""
-    if sys.version_info < MIN_PYTHON:
-        found = "{}.{}".format(*sys.version_info)
+def check_foreign() -> None:
+    """Raise where .venv is the active environment and its PyTorch is not of this script's doing."""
+    is_own = (VENV / STAMP).exists()
+    has_torch = importlib.util.find_spec("torch") is not None
+    if Path(sys.prefix).resolve() == VENV.resolve() and not is_own and has_torch:
         raise SetupError(
-            f"Python {found} is too old: install Python 3.10 or newer and name it, "
-            "as in `make env PYTHON=python3.11`."
+            f"{VENV}, the active environment, has a PyTorch that making .venv would replace: give "
+            "the environment another folder, or set ACTIVE=1 to add only what it lacks."
         )
 
 
@@ -220,10 +237,10 @@ def detectron2_source() -> str:
 def build_venv(python: str, stamp: "Path") -> None:
     """Make .venv, or go on where an earlier call stopped."""
     source = detectron2_source()
-    if not has_package(python, "torch"):
+    if not stamp.exists():
         check_disk()
         say("A new environment takes 6 GB and some minutes")
-    if not succeeds(python, "--version"):
+    if not succeeds(python, "--version") or is_moved():
         check_venv_modules()
         run("Creating .venv", sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV))
     stamp.write_text("")
@@ -238,6 +255,12 @@ def build_venv(python: str, stamp: "Path") -> None:
         pip(python, step, "install", "--no-build-isolation", REPOSITORY)
     else:
         install_wheel(python)
+
+
+def is_moved() -> bool:
+    """Whether .venv was made in another place, to which its scripts still point."""
+    activate = VENV / "bin" / "activate"
+    return activate.is_file() and str(VENV) not in activate.read_text()
 
 
 def complete_active(python: str) -> None:

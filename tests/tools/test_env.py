@@ -40,7 +40,7 @@ def steps(env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def run(step: str, *command: str) -> None:
         commands.append(" ".join(command))
         if "venv" in command:
-            env.VENV.mkdir()
+            env.VENV.mkdir(exist_ok=True)
         if "download" in command:
             make_wheel(Path(command[command.index("-d") + 1]))
 
@@ -100,6 +100,37 @@ def test_old_python(env, monkeypatch, capsys) -> None:
     error = fails(env, capsys)
     assert "Python 3.9 is too old" in error
     assert "PYTHON=" in error
+
+
+def test_a_ready_venv_is_used_whatever_the_callers_python(env, steps, monkeypatch) -> None:
+    env.main([])
+    steps.clear()
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
+    assert env.main([]) == 0
+    (env.ROOT / "requirements.txt").write_text("# changed\n")
+    assert env.main([]) == 1
+    assert steps == []
+
+
+def test_an_active_environment_called_venv_is_not_replaced(
+    env, steps, modules, monkeypatch, capsys
+) -> None:
+    env.VENV.mkdir()
+    monkeypatch.setattr(sys, "prefix", str(env.VENV))
+    modules("torch")
+    assert "has a PyTorch that making .venv would replace" in fails(env, capsys)
+    assert steps == []
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_moved_venv_is_made_anew(env, steps, monkeypatch, moved) -> None:
+    monkeypatch.setattr(env, "succeeds", lambda *command: True)
+    (env.VENV / "bin").mkdir(parents=True)
+    (env.VENV / env.STAMP).write_text("of another place")
+    made_in = "/elsewhere/.venv" if moved else str(env.VENV)
+    (env.VENV / "bin" / "activate").write_text(f'VIRTUAL_ENV="{made_in}"\n')
+    assert env.main([]) == 0
+    assert any("-m venv --clear" in step for step in steps) is moved
 
 
 @pytest.mark.parametrize("present, missing", [("venv", "ensurepip"), ("ensurepip", "venv")])
