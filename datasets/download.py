@@ -6,6 +6,7 @@ and a folder has its name only when it is whole.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
@@ -104,6 +105,8 @@ def prepare(part: Part, root: Path, base: str) -> bool:
         if partial.exists():  # an earlier call ended in the middle of this
             _clean_up([archive.below(root) for archive in part.archives], partial)
         return False
+    if folder.is_symlink():
+        raise PrepareError(f"{folder} is a link to {os.readlink(folder)}, which is not there")
     folder.parent.mkdir(parents=True, exist_ok=True)
     base = base.rstrip("/")
     archives = [fetch(f"{base}/{a.url}", a.below(root), a.md5) for a in part.archives]
@@ -165,6 +168,8 @@ def _download(url: str, partial: Path) -> None:
             _receive(url, partial)
             return
         except (OSError, HTTPException) as error:
+            if _is_of_the_disk(error):
+                raise
             refused = isinstance(error, HTTPError) and error.code < 500
             failures = 1 if _size(partial) > most else failures + 1
             most = max(most, _size(partial))
@@ -174,6 +179,13 @@ def _download(url: str, partial: Path) -> None:
                     "command again to go on, or name another server with --url-base"
                 ) from error
             time.sleep(WAIT * 2 ** (failures - 1))
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether no new try and no other server would help."""
+    if isinstance(error, URLError) or not isinstance(error, OSError):
+        return False
+    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _receive(url: str, partial: Path) -> None:

@@ -24,7 +24,10 @@ def count_annotations(folder: Path) -> dict[str, int]:
     counts = {}
     for split in ("train", "val"):
         path = folder / f"instances_{split}2017.json"
-        content = json.loads(path.read_bytes()) if path.is_file() else {}
+        try:
+            content = json.loads(path.read_bytes()) if path.is_file() else {}
+        except ValueError:  # torn
+            content = {}
         counts[f"{split} images"] = len(content.get("images", ()))
         counts[f"{split} boxes"] = len(content.get("annotations", ()))
     return counts

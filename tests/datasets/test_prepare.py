@@ -362,6 +362,28 @@ def test_what_a_stop_after_the_rename_left_is_removed(
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["1.jpg", "coco", "val2017"]
 
 
+def test_a_link_that_leads_nowhere_is_told_before_the_download(scripts, server, download, tmp_path):
+    part = serve(server, scripts["prepare_coco"].PARTS[1], [b""])
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "val2017").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(download.PrepareError, match="a link to .*unmounted, which is not there"):
+        download.prepare(part, tmp_path, server.url)
+    assert not server.ranges
+
+
+def test_errors_of_the_disk_are_not_the_servers(download, server, tmp_path):
+    server.files["/a.bin"] = CONTENT
+    (tmp_path / "a.bin.part").mkdir()  # cannot be written to, by root neither
+    with pytest.raises(IsADirectoryError):
+        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
+    assert len(server.ranges) == 1
+
+
+def test_torn_annotations_are_told_as_such(scripts, tmp_path):
+    (tmp_path / "instances_val2017.json").write_text('{"images": [')
+    assert scripts["prepare_coco"].count_annotations(tmp_path)["val images"] == 0
+
+
 def test_an_archive_that_was_not_downloaded_here_is_kept(scripts, server, download, tmp_path):
     part = serve(server, scripts["prepare_coco"].PARTS[1], [b""])._replace(expected={"images": 0})
     (tmp_path / "coco" / "val2017").mkdir(parents=True)
