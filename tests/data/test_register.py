@@ -2,10 +2,12 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.data.register import dataset_root
 from mutual_guidance.errors import DatasetError
+from mutual_guidance.evaluation.ground_truth import load_records
 
 
 def test_registered_set_loads_through_detectron2(voc, voc_entry):
@@ -176,7 +178,7 @@ def test_images_of_a_builtin_set_are_checked(tmp_path, monkeypatch):
     entry = {"file_name": str(tmp_path / "a.jpg"), "width": 4, "height": 4, "annotations": []}
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: [entry])
     with pytest.raises(DatasetError, match=r"image is missing +\S*a\.jpg"):
-        check_datasets(["voc_2007_test"])
+        check_datasets(["coco_2017_val"])
 
 
 def test_set_without_any_object_is_refused(voc, voc_entry):
@@ -196,3 +198,40 @@ def test_images_of_detectron2s_sets_that_lack_annotations_beside_others_are_name
         check_datasets([name])
     records[1]["annotations"] = []
     check_datasets([name])
+
+
+def test_torn_annotations_of_detectron2s_sets_are_told(tmp_path):
+    name = f"torn_{tmp_path.name}"
+    (tmp_path / "torn.json").write_text('{"images": [')
+    register_coco_instances(name, {}, str(tmp_path / "torn.json"), str(tmp_path))
+    with pytest.raises(DatasetError, match=r"cannot read \S*torn\.json \(JSONDecodeError"):
+        check_datasets([name])
+    for folder in ("Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\n")
+    (tmp_path / "Annotations/a.xml").touch()
+    register_pascal_voc(f"voc_{name}", str(tmp_path), "train", 2007)
+    with pytest.raises(DatasetError, match=rf"cannot read {tmp_path} \(ParseError: no element"):
+        check_datasets([f"voc_{name}"])
+
+
+def test_classes_of_ones_own_under_a_builtin_name_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: MetadataCatalog.get(name).set(name="x"))
+    with pytest.raises(DatasetError, match="cannot read .*AssertionError"):
+        check_datasets(["voc_2007_test"])
+
+
+def test_marks_of_voc_that_detectron2_does_not_read_are_told_before_the_training(voc):
+    for name in "ab":
+        voc.add(name, [("red", (1, 1, 9, 9))])
+    path = voc.root / "Annotations" / "a.xml"
+    text = path.read_text().replace("</name>", "</name><pose>x</pose><truncated>0</truncated>")
+    (path.parent / "b.xml").write_text(text)
+    path.write_text(text.replace("<pose>", "<difficult>Unspecified</difficult><pose>"))
+    name = f"marked_{voc.root.parent.name}"
+    register_pascal_voc(name, str(voc.root), "train", 2007, ["red"])
+    MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+    with pytest.raises(DatasetError, match=r"difficult.*Unspecified.*a\.xml|a\.xml.*Unspecified"):
+        check_datasets([name])
+    with pytest.raises(DatasetError, match="Unspecified"):
+        load_records(name)

@@ -186,15 +186,19 @@ def test_more_than_100_objects_of_a_class(dataset, tmp_path, caplog, limit, more
     assert "TEST.DETECTIONS_PER_IMAGE" in caplog.text
 
 
-def test_a_file_that_stops_ours_is_evaluated_as_detectron2_has_read_it(dataset, tmp_path):
-    dataset([annotation(3, [10, 10, 40, 40], id=1, iscrowd=0, area=1600)])
+def test_a_file_that_stops_ours_is_evaluated_as_detectron2_has_read_it(dataset, tmp_path, caplog):
+    dataset([annotation(3, [10, 10, 40, 40], id=1, iscrowd=0, area=900)])
     path = tmp_path / "a.json"
     content = json.loads(path.read_text())
     content["annotations"].append({**content["annotations"][0], "id": 2, "image_id": 77})
     path.write_text(json.dumps(content))
     name = f"python_{uuid.uuid4().hex}"
     register_coco_instances(name, {}, str(path), str(tmp_path))
-    assert perfect_metrics(name, tmp_path)["AP-cat"] == pytest.approx(100)
+    metrics = perfect_metrics(name, tmp_path)
+    assert metrics["AP-cat"] == metrics["APs"] == pytest.approx(100)  # by its area, not the box's
+    assert (
+        "AP is of what Detectron2 could read of" in caplog.text and "id of no image" in caplog.text
+    )
 
 
 def test_a_set_that_python_registered(tmp_path):

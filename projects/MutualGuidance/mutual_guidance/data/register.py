@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..errors import DatasetError, has_controls
 from .classes import NO_OBJECT, clean_names
 from .coco import load_coco
-from .faults import TOLD, Fault, fault_table, repeated, stopping, write_faults
+from .faults import STOPS, TOLD, Fault, fault_table, repeated, stopping, write_faults
 from .folds import check_fold
 from .images import size_fault
 from .records import Record
@@ -24,6 +24,8 @@ from .voc import collect_classes, load_voc
 from .yolo import load_yolo
 from .yolo_yaml import DATA_FILE, YOLONames, read_names, split_sources
 
+# What Detectron2's readers raise at annotations that are not as they expect; SyntaxError is XML's.
+_UNREADABLE = (AssertionError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
 logger = logging.getLogger(__name__)
 
 FAULTS_FILE = "dataset_faults.txt"
@@ -327,17 +329,29 @@ def _check_builtin(name: str) -> list[Fault]:
             f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "
             f"that holds the data sets (now {os.getenv('DETECTRON2_DATASETS', 'datasets')!r})"
         ) from error
+    except _UNREADABLE as error:
+        metadata = MetadataCatalog.get(name)
+        where = metadata.get("json_file") or metadata.get("dirname") or "its annotations"
+        raise DatasetError(
+            f"data set {name}: Detectron2 cannot read {where} ({type(error).__name__}: {error}): "
+            "an annotation is torn, or of another format; fetch it anew"
+        ) from error
     if records and "annotations" in records[0]:
         for lacking in (r["file_name"] for r in records if "annotations" not in r):
             raise DatasetError(
                 f"data set {name}: {lacking} has no `annotations`, but other images have: give it "
                 "an empty list, which makes it background"
             )
-    return once_a_machine(partial(_image_faults, name, records))
+    return once_a_machine(partial(_builtin_faults, name, records))
 
 
-def _image_faults(name: str, records: list[dict]) -> list[Fault]:
+def _builtin_faults(name: str, records: list[dict]) -> list[Fault]:
+    """Of the images, and of what Detectron2 does not look at in VOC's annotations, but AP does."""
+    metadata = MetadataCatalog.get(name)
     faults = []
+    if metadata.get("evaluator_type") == "pascal_voc":
+        source = metadata.dirname, metadata.split, metadata.thing_classes
+        faults = [f for f in load_voc(*source, check_images=False)[1] if f.effect == STOPS]
     for record in tqdm(records, desc=f"Checking {name}", leave=False):
         path = record["file_name"]
         fault = size_fault(path, record["width"], record["height"])

@@ -1,17 +1,22 @@
 """The ground truths of a registered data set, for evaluation: the objects that training reads."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode, Instances
 from torchvision.ops import box_iou
 
 from ..data import Record, load_voc, records_of
 from ..data.coco import load_coco
-from ..data.faults import stopping
+from ..data.faults import fault_table, stopping
 from ..data.records import FoundObject, pack_objects
+from ..errors import DatasetError
+
+logger = logging.getLogger(__name__)
 
 
 class GroundTruths(NamedTuple):
@@ -26,23 +31,32 @@ class GroundTruths(NamedTuple):
 def load_records(dataset_name: str) -> list[Record]:
     """
     The records of a data set, one of Detectron2's own included, of which VOC's marks of difficult
-    objects and COCO's areas are read, too.
+    objects and COCO's areas are read, too. Raises DatasetError where VOC's cannot be.
     """
     records = records_of(dataset_name)
     if records is not None:
         return records
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("evaluator_type") == "pascal_voc":
-        classes = metadata.thing_classes
-        return load_voc(metadata.dirname, metadata.split, classes, check_images=False)[0]
+        folder, classes = metadata.dirname, metadata.thing_classes
+        records, faults = load_voc(folder, metadata.split, classes, check_images=False)
+        if stopping(faults):
+            raise DatasetError(f"data set {dataset_name}:\n{fault_table(faults)}")
+        return records
     dicts = DatasetCatalog.get(dataset_name)  # which sets the classes of COCO's files
     if "json_file" not in metadata.as_dict() or not any(d.get("annotations") for d in dicts):
         return [_record_of(d) for d in dicts]
     read = load_coco(
         metadata.json_file, metadata.image_root, metadata.thing_classes, check_images=False
     )
-    # Of a file that stops ours, Detectron2 has read what it could.
-    return [_record_of(d) for d in dicts] if stopping(read.faults) else read.records
+    if not stopping(read.faults):
+        return read.records
+    logger.warning(
+        f"data set {dataset_name}: AP is of what Detectron2 could read of {metadata.json_file}, in "
+        f"which this is wrong:\n{fault_table(read.faults)}"
+    )
+    source = metadata.json_file, metadata.image_root, dataset_name
+    return [_record_of(d) for d in load_coco_json(*source, extra_annotation_keys=["area"])]
 
 
 def _record_of(dataset_dict: dict) -> Record:
@@ -52,6 +66,7 @@ def _record_of(dataset_dict: dict) -> Record:
             BoxMode.convert(list(map(float, a["bbox"])), a["bbox_mode"], BoxMode.XYXY_ABS),
             a["category_id"],
             i,
+            area=a.get("area"),
             crowd=bool(a.get("iscrowd", 0)),
         )
         for i, a in enumerate(dataset_dict.get("annotations", ()))
