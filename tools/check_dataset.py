@@ -21,6 +21,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, build_anchor_generator
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from tabulate import tabulate
 from torch import Tensor
 
@@ -43,11 +44,11 @@ from mutual_guidance.engine import prepare
 from mutual_guidance.engine.checks import check_batch, check_weights
 from mutual_guidance.errors import DatasetError, run_main
 from mutual_guidance.evaluation.ground_truth import load_records
-from mutual_guidance.modeling.meta_arch import Guided
 from mutual_guidance.run_files import replace_file
 from mutual_guidance.visualization.dataset import draw_annotated, draw_statistics
 from mutual_guidance.visualization.report.files import thinned
 
+ROOT = Path(__file__).resolve().parents[1]
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 NUM_DRAWN = 9
 CONFIGS, SUGGESTED = "of the config", "suggested"
@@ -88,7 +89,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--config-file",
-        default="configs/Base-Anchors.yaml",
+        default=str(ROOT / "configs" / "Base-Anchors.yaml"),
         help="with a NAME: whose anchors it is compared with, and whose data sets are registered",
     )
     parser.add_argument(
@@ -161,9 +162,9 @@ def spread(records: Sequence[Record]) -> list[Record]:
 
 
 def anchors_of(cfg: CfgNode) -> DefaultAnchorGenerator | None:
-    """The anchors of the config's detector, None for one of points."""
+    """The anchors of the config's detector, None for one of points or of two stages."""
     detector = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    if issubclass(detector, Guided) and detector.candidate_kind == "points":
+    if not issubclass(detector, RetinaNet):
         return None
     shapes = build_backbone(cfg).output_shape()
     return build_anchor_generator(cfg, [shapes[f] for f in cfg.MODEL.RETINANET.IN_FEATURES])

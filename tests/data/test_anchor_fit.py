@@ -49,7 +49,7 @@ def test_best_iou_by_hand():
     assert misses(ious) == pytest.approx([0.6, 0.6, 0.4])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(*[st.floats(0, 59, width=32)] * 2, *[st.floats(1, 60, width=32)] * 2)),
     st.sampled_from([0.0, 0.5]),
@@ -103,3 +103,5 @@ def test_crowd_regions_are_no_objects_and_images_are_resized_as_for_testing():
     assert objects.image_sizes.tolist() == [[64, 64]] and objects.per_image.tolist() == [1, 0]
     cfg.INPUT.SQUARE_SIZE, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 0, 64, 1000
     assert resized_objects(records, cfg).boxes.tolist() == [[0, 0, 40, 20]]
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    assert resized_objects(records, cfg).boxes.tolist() == [[0, 0, 20, 10]]

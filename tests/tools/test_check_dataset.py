@@ -4,6 +4,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from detectron2.model_zoo import get_config_file
 
 from mutual_guidance.data import Record
 from tests.conftest import REPOSITORY, VOCWriter, load_script
@@ -150,6 +151,21 @@ def test_a_detector_of_points_has_no_anchors_to_judge(tool, tmp_path, capsys):
     tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path)])
     output = capsys.readouterr().out
     assert "points: 1 objects in 1 images" in output and "anchor" not in output
+
+
+@pytest.mark.parametrize("base", ["", "detectron2://COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"])
+def test_a_detector_of_two_stages_has_no_anchors_to_judge(tool, base, tmp_path, capsys):
+    voc = VOCWriter(tmp_path / "voc")
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    entry = f'{{name: stages, format: voc, root: "{voc.root}", split: train, classes: [red]}}'
+    text = f"DATASETS:\n  REGISTER: [{entry}]\n  TRAIN: [stages]\n  TEST: []\n"
+    if base:
+        path = get_config_file(base.removeprefix("detectron2://"))
+        text = f'_BASE_: "{path}"\n{text}MODEL: {{WEIGHTS: ""}}\n'
+    (tmp_path / "own.yaml").write_text(text)
+    tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path)])
+    output = capsys.readouterr().out
+    assert "stages: 1 objects in 1 images" in output and "anchor" not in output
 
 
 def test_objects_of_no_width_and_names_like_mathematics_are_drawn(tool, tmp_path, capsys):

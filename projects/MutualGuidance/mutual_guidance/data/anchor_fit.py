@@ -71,6 +71,8 @@ def input_size(cfg: CfgNode, height: int, width: int) -> tuple[int, int]:
     side = cfg.INPUT.SQUARE_SIZE
     if side:
         return side, side
+    if not cfg.INPUT.MIN_SIZE_TEST:  # Detectron2 leaves the image as it is
+        return height, width
     return T.ResizeShortestEdge.get_output_shape(
         height, width, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     )
