@@ -46,6 +46,13 @@ def test_another_data_set_is_refused(run):
         keep_to_run(cfg, path)
 
 
+def test_another_batch_is_refused(run):
+    path, cfg = run
+    cfg.SOLVER.IMS_PER_BATCH = 99
+    with pytest.raises(ConfigError, match="the images of a batch are 99, but .* says 16: train"):
+        keep_to_run(cfg, path)
+
+
 def test_a_run_without_or_with_a_torn_config(run, tmp_path):
     _, cfg = run
     assert keep_to_run(cfg, str(tmp_path / "none.yaml")) == cfg

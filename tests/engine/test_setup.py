@@ -10,7 +10,7 @@ from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import prepare, setup
 from mutual_guidance.engine.checks import check_batch, check_values, check_weights
-from mutual_guidance.engine.setup import resolve_classes, resolve_schedule
+from mutual_guidance.engine.setup import _for_the_processes, resolve_classes, resolve_schedule
 from mutual_guidance.errors import ConfigError, DatasetError
 from tests.conftest import REPOSITORY
 
@@ -186,6 +186,15 @@ def test_what_a_vgg_cannot_be_given(opts, message):
         check_values(load_config(config, opts))
 
 
+FINER = ["MODEL.RETINANET.IN_FEATURES", ["p4", "p5"], "MODEL.ANCHOR_GENERATOR.SIZES", [[48], [96]]]
+
+
+def test_finer_levels_are_left_out_of_fssds_pyramid_alone():
+    with pytest.raises(ConfigError, match="IN_FEATURES leave out p3 of the pyramid: add them"):
+        check_values(load_config(CONFIG, FINER))
+    check_values(load_config(CONFIG, [*FINER, "MODEL.BACKBONE.NAME", "build_fssd_resnet_backbone"]))
+
+
 def test_a_strategy_that_would_never_begin():
     opts = ["SOLVER.MAX_ITER", 100, "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 100]
     with pytest.raises(ConfigError, match="STATIC_ITERS 100 leaves none of the 100 iterations to"):
@@ -200,6 +209,19 @@ def test_a_strategy_that_begins_at_an_iteration_does_not_go_with_a_scaled_schedu
         resolve_schedule(load_config(CONFIG, [*opts, "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 100]))
     static = ["MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 100, "MODEL.MUTUAL_GUIDANCE.STRATEGY", "static"]
     resolve_schedule(load_config(CONFIG, [*opts, *static]))
+
+
+def test_a_config_for_another_number_of_processes_is_scaled_before_it_is_compared(monkeypatch):
+    opts = ["SOLVER.REFERENCE_WORLD_SIZE", 1, "SOLVER.CHECKPOINT_PERIOD", 3, "TEST.EVAL_PERIOD", 3]
+    cfg = load_config(CONFIG, [*opts, "SOLVER.MAX_ITER", 800, "SOLVER.IMS_PER_BATCH", 16])
+    assert _for_the_processes(cfg) == cfg
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 8)
+    scaled = _for_the_processes(cfg)
+    assert (scaled.SOLVER.MAX_ITER, scaled.SOLVER.IMS_PER_BATCH) == (100, 128)
+    assert (scaled.SOLVER.CHECKPOINT_PERIOD, scaled.TEST.EVAL_PERIOD) == (1, 1)
+    assert _for_the_processes(scaled) == scaled
+    cfg.TEST.EVAL_PERIOD = 0
+    assert _for_the_processes(cfg).TEST.EVAL_PERIOD == 0
 
 
 def test_a_batch_that_the_processes_do_not_divide(monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from torchvision.models import list_models
 
 from ..data.shared import once_a_machine
 from ..errors import ConfigError, UserError
+from ..modeling.backbone.fssd import FSSDPyramid
 from ..modeling.backbone.layers import Pyramid
 from ..modeling.meta_arch import Guided
 from ..run_files import checkpoint_files
@@ -181,17 +182,23 @@ def _check_channels(cfg: CfgNode, detector: Guided) -> None:
 
 def _check_all_is_used(cfg: CfgNode, detector: Guided) -> None:
     """
-    Raise ConfigError for coarse levels that no head looks at, for whose gradients several processes
-    would wait in vain.
+    Raise ConfigError for levels and maps that nothing looks at, for the gradients of whose layers
+    several processes would wait in vain.
     """
     if not isinstance(detector.backbone, Pyramid):
         return
     levels, used = list(detector.backbone.output_shape()), list(detector.head_in_features)
-    unused = levels[levels.index(used[-1]) + 1 :]
-    if unused:
+    coarser = levels[levels.index(used[-1]) + 1 :]
+    if coarser:
         raise ConfigError(
-            f"MODEL: the head's IN_FEATURES leave out {', '.join(unused)} of the pyramid: set "
-            f"MODEL.PYRAMID.NUM_LEVELS to {len(levels) - len(unused)}, or add them"
+            f"MODEL: the head's IN_FEATURES leave out {', '.join(coarser)} of the pyramid: set "
+            f"MODEL.PYRAMID.NUM_LEVELS to {len(levels) - len(coarser)}, or add them"
+        )
+    unused = [name for name in levels if name not in used]
+    # In FSSD's own pyramid the coarser levels are made of the finer ones.
+    if unused and type(detector.backbone) is not FSSDPyramid:
+        raise ConfigError(
+            f"MODEL: the head's IN_FEATURES leave out {', '.join(unused)} of the pyramid: add them"
         )
     last = max(cfg.MODEL.RESNETS.OUT_FEATURES)
     if cfg.MODEL.BACKBONE.NAME in _OF_RESNET and last not in cfg.MODEL.PYRAMID.IN_FEATURES:
@@ -199,6 +206,8 @@ def _check_all_is_used(cfg: CfgNode, detector: Guided) -> None:
             f"MODEL.PYRAMID.IN_FEATURES leave out {last} of MODEL.RESNETS.OUT_FEATURES: remove it "
             "there"
         )
+    if cfg.MODEL.BACKBONE.NAME in _OF_VGG and "conv5_3" not in cfg.MODEL.PYRAMID.IN_FEATURES:
+        raise ConfigError("MODEL.PYRAMID.IN_FEATURES leave out conv5_3, VGG-16's last: add it")
 
 
 def _reason(error: Exception) -> str:

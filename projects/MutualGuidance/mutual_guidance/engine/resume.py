@@ -29,7 +29,11 @@ _OF_CHECKPOINT = (
     "SOLVER.WEIGHT_DECAY_NORM",
 )
 # What makes it another run, and what its config would say falsely of what has been trained.
-_OF_RUN = {"DATASETS.CLASSES": "classes", "DATASETS.TRAIN": "data sets of the training"}
+_OF_RUN = {
+    "DATASETS.CLASSES": "classes are",
+    "DATASETS.TRAIN": "data sets of the training are",
+    "SOLVER.IMS_PER_BATCH": "images of a batch are",  # iterations count the images that were seen
+}
 
 
 def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
@@ -38,7 +42,7 @@ def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
     config.yaml ``path`` is, so that the new one says what is used. What differs is told.
 
     Raises:
-        ConfigError: the classes or the data sets of the training are others.
+        ConfigError: the classes, the data sets of the training or the batch are others.
     """
     given = flatten(yaml.safe_load(cfg.dump()))
     run = _read(path, given) if os.path.isfile(path) else {}
@@ -46,9 +50,11 @@ def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
     differing = [key for key in given if key in run and given[key] != run[key]]
     for key, what in _OF_RUN.items():
         if key in differing and run[key]:
-            now, before = (", ".join(map(str, values[key])) for values in (given, run))
+            now, before = (
+                ", ".join(map(str, v)) if isinstance(v, list) else v for v in (given[key], run[key])
+            )
             raise ConfigError(
-                f"--resume: the {what} are {now}, but {path} says {before}: train those into "
+                f"--resume: the {what} {now}, but {path} says {before}: train with those into "
                 "another OUTPUT_DIR"
             )
     kept = [key for key in differing if key in _OF_CHECKPOINT]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
-from detectron2.engine import default_setup
+from detectron2.engine import DefaultTrainer, default_setup
 from detectron2.utils import comm
 
 from ..config import load_config
@@ -68,6 +68,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         check_shared_memory(cfg)
         if reason := slow_precision(cfg):
             logger.warning(reason)
+        cfg = _for_the_processes(cfg)
         if weights == "any":
             cfg = keep_to_run(cfg, os.path.join(folder, "config.yaml"))
         if weights == "start" and not cfg.MODEL.WEIGHTS:
@@ -79,6 +80,20 @@ def setup(args: argparse.Namespace) -> CfgNode:
     with full_disk.told(folder), _kept(kept):
         default_setup(cfg, args)
     return cfg
+
+
+def _for_the_processes(cfg: CfgNode) -> CfgNode:
+    """
+    Scaled by SOLVER.REFERENCE_WORLD_SIZE, which Detectron2's trainer would do too late for a
+    resumed run to be compared with what it was; what happens now and then still does.
+    """
+    scaled = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()).clone()
+    scaled.defrost()
+    for node, key in ((scaled.SOLVER, "CHECKPOINT_PERIOD"), (scaled.TEST, "EVAL_PERIOD")):
+        is_off = key == "EVAL_PERIOD" and cfg.TEST.EVAL_PERIOD == 0
+        node[key] = node[key] if is_off else max(1, node[key])
+    scaled.freeze()
+    return scaled
 
 
 def prepare(
