@@ -27,8 +27,9 @@ from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.data.images import read_image
 from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.errors import InputError, run_main
+from mutual_guidance.evaluation.detections import detections_of
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
-from mutual_guidance.evaluation.matching import detections_of, disagreement, match
+from mutual_guidance.evaluation.matching import disagreement, match
 from mutual_guidance.run_files import replace_file, write_text
 from mutual_guidance.visualization.detections import draw_comparison
 from mutual_guidance.visualization.report import run_labels
@@ -93,7 +94,7 @@ def compare(args: argparse.Namespace) -> None:
             of_image[label] = match(detections_of(detections), ground_truths(records[image_id]))
     for picture in old:
         picture.unlink(missing_ok=True)
-    entries = draw(records, matches, MetadataCatalog.get(dataset).thing_classes, args)
+    entries = draw(records, matches, classes, args)
     path = args.output / ENTRIES_FILE
     write_text(path, json.dumps(entries, indent=2))
     print(f"{len(entries)} of {len(records)} images drawn: {path}")

@@ -25,6 +25,7 @@ from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_schedul
 from mutual_guidance.engine.step import load_batch
 from mutual_guidance.errors import CheckpointError, NonFiniteLoss
 from mutual_guidance.evaluation import PascalVOCEvaluator
+from mutual_guidance.evaluation.detections import DetectionsWriter
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
 from tests.runs import CONFIG, draw_four_images
 
@@ -279,8 +280,10 @@ def test_a_random_seed_is_kept_with_the_run(make_cfg):
     assert other.data_seed == trainer.data_seed
 
 
-def test_both_weights_are_evaluated(make_cfg, tmp_path):
+def test_both_weights_are_evaluated(make_cfg, tmp_path, monkeypatch):
     cfg = make_cfg("ema", "SOLVER.EMA_DECAY", 0.5, "TEST.MISALIGNMENT", True)
+    written, write = [], DetectionsWriter.evaluate
+    monkeypatch.setattr(DetectionsWriter, "evaluate", lambda self: written.append(1) or write(self))
     run(cfg)
     final = weights(tmp_path / "ema")
     average = weights(tmp_path / "ema", "model_ema_final")["model"]
@@ -292,7 +295,9 @@ def test_both_weights_are_evaluated(make_cfg, tmp_path):
     lines = (tmp_path / "ema" / "metrics.json").read_text().splitlines()
     last = json.loads(lines[-1])
     assert {"bbox/AP", "ema/bbox/AP", "misalignment/suppressed"} <= last.keys()
-    assert "ema/misalignment/suppressed" not in last  # its files are those of the weights
+    # These files are those of the weights.
+    assert "ema/misalignment/suppressed" not in last
+    assert len(written) == sum("bbox/AP" in json.loads(line) for line in lines)
 
 
 class Average(HookBase):

@@ -50,6 +50,17 @@ def test_a_round_trip_rounds_to_16_bits(tmp_path):
     assert back["none"].boxes.shape == (0, 4) and len(back["none"].scores) == 0
 
 
+def test_a_large_image_does_not_coarsen_the_boxes_of_a_small_one(tmp_path):
+    small, large = np.array([[1.01, 2.02, 12.03, 14.04]]), np.array([[0.0, 0.0, 20000.0, 900.0]])
+    rest = np.array([0.5]), np.array([0])
+    write_detections(
+        tmp_path / "x.npz", {"a": Detections(small, *rest), "b": Detections(large, *rest)}
+    )
+    back = read_detections(tmp_path / "x.npz")
+    assert back["a"].boxes == pytest.approx(small, abs=14.04 / 131070)
+    assert back["b"].boxes == pytest.approx(large, abs=20000 / 131070)
+
+
 def flipped(data):
     """With 40 bytes in the middle flipped, of a compressed array."""
     middle = len(data) // 2

@@ -25,6 +25,7 @@ from ..checkpoint import Checkpointer
 from ..data import build_test_loader, build_train_loader
 from ..errors import UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
+from ..evaluation.build import ap_evaluator
 from ..interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
 from ..modeling.late import use_now
 from ..modeling.meta_arch import Guided
@@ -201,9 +202,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return DatasetEvaluators(
-            [StopOnSignal(), SignsOfLife(), build_evaluator(cfg, dataset_name), StopOnSignal()]
-        )
+        return _stoppable(build_evaluator(cfg, dataset_name))
 
     @classmethod
     def test(cls, cfg: CfgNode, model, evaluators=None) -> dict:
@@ -221,12 +220,15 @@ class Trainer(DefaultTrainer):
     def _test_ema(self) -> dict:
         logger.info("Evaluating the moving average of the weights")
         share_buffers(self.ema.module)
-        cfg = self.cfg.clone()
-        cfg.defrost()
-        cfg.TEST.MISALIGNMENT = False  # its files are those of the weights themselves
-        results = super().test(cfg, self.ema.module)
-        report(cfg, results, EMA_RESULTS_FILE)
+        # Files of detections and misalignment are those of the weights themselves.
+        evaluators = [_stoppable(ap_evaluator(self.cfg, name)) for name in self.cfg.DATASETS.TEST]
+        results = super().test(self.cfg, self.ema.module, evaluators)
+        report(self.cfg, results, EMA_RESULTS_FILE)
         return {"ema": results}
+
+
+def _stoppable(evaluator: DatasetEvaluator) -> DatasetEvaluators:
+    return DatasetEvaluators([StopOnSignal(), SignsOfLife(), evaluator, StopOnSignal()])
 
 
 def _in_float32(layer: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:

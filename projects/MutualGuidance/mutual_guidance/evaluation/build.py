@@ -19,13 +19,14 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     Raises:
         DatasetError: for a data set that has no boxes.
     """
-    evaluators = [_ap_evaluator(cfg, dataset_name), DetectionsWriter(dataset_name, cfg.OUTPUT_DIR)]
+    evaluators = [ap_evaluator(cfg, dataset_name), DetectionsWriter(dataset_name, cfg.OUTPUT_DIR)]
     if cfg.TEST.MISALIGNMENT:
         evaluators.append(MisalignmentEvaluator(dataset_name, cfg.OUTPUT_DIR))
     return DatasetEvaluators(evaluators)
 
 
-def _ap_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+def ap_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+    """Average precision alone. Raises DatasetError for a data set that has no boxes."""
     kind = MetadataCatalog.get(dataset_name).evaluator_type
     if kind == "pascal_voc":
         return PascalVOCEvaluator(dataset_name)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from ..run_files import DETECTIONS_FOLDER, replace_file
@@ -31,6 +32,15 @@ class Detections(NamedTuple):
     classes: np.ndarray
 
 
+def detections_of(instances: Instances) -> Detections:
+    """Of an image, from what a detector gives."""
+    return Detections(
+        instances.pred_boxes.tensor.cpu().double().numpy(),
+        instances.scores.cpu().double().numpy(),
+        instances.pred_classes.cpu().numpy(),
+    )
+
+
 class DetectionsWriter(DatasetEvaluator):
     """Measures nothing, but writes ``detections/<data set>.npz``."""
 
@@ -42,12 +52,7 @@ class DetectionsWriter(DatasetEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for x, output in zip(inputs, outputs, strict=True):
-            found = output["instances"].to("cpu")
-            self._detections[x["image_id"]] = Detections(
-                found.pred_boxes.tensor.double().numpy(),
-                found.scores.double().numpy(),
-                found.pred_classes.numpy(),
-            )
+            self._detections[x["image_id"]] = detections_of(output["instances"])
 
     def evaluate(self) -> None:
         gathered = comm.gather(self._detections, dst=0)
@@ -58,17 +63,21 @@ class DetectionsWriter(DatasetEvaluator):
 
 
 def write_detections(path: str | Path, detections: dict[str, Detections]) -> None:
-    """Write the detections of images, by id, with scores and coordinates of 16 bits."""
+    """
+    Write the detections of images, by id, with scores and coordinates of 16 bits, these in steps of
+    the image's largest.
+    """
     columns = zip(*detections.values(), strict=True)
     boxes, scores, classes = (np.concatenate(column) for column in columns)
-    boxes = boxes.clip(min=0)
-    unit = boxes.max(initial=1) / _MOST  # pixels
+    counts = [len(d.scores) for d in detections.values()]
+    units = np.array([d.boxes.max(initial=1) / _MOST for d in detections.values()])  # pixels
+    boxes = boxes.clip(min=0) / np.repeat(units, counts)[:, None]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     arrays = {
         "image_ids": np.array([str(image_id) for image_id in detections]),
-        "counts": np.array([len(d.scores) for d in detections.values()], np.uint16),
-        "unit": np.array(unit),
-        "boxes": np.round(boxes / unit).astype(np.uint16).T,  # a row a coordinate packs better
+        "counts": np.array(counts, np.uint16),
+        "units": units,
+        "boxes": np.round(boxes).astype(np.uint16).T,  # a row a coordinate packs better
         "scores": np.round(scores * _MOST).astype(np.uint16),
         "classes": classes.astype(np.uint16),
     }
@@ -84,8 +93,11 @@ def read_detections(path: str | Path) -> dict[str, Detections]:
     """
     try:
         with np.load(path) as f:
-            ends = f["counts"].astype(int).cumsum()
-            columns = f["boxes"].T * f["unit"], f["scores"] / _MOST, f["classes"].astype(int)
+            counts = f["counts"].astype(int)
+            ends = counts.cumsum()
+            # Of earlier runs one unit for all images.
+            units = np.repeat(f["units"], counts)[:, None] if "units" in f else f["unit"]
+            columns = f["boxes"].T * units, f["scores"] / _MOST, f["classes"].astype(int)
             parts = zip(*(np.split(column, ends[:-1]) for column in columns), strict=True)
             ids = map(str, f["image_ids"])
             return {i: Detections(*part) for i, part in zip(ids, parts, strict=True)}

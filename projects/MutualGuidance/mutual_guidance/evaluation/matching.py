@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from detectron2.structures import Instances
 from pycocotools import mask
 from torchvision.ops import box_iou
 
@@ -51,15 +50,6 @@ class Matched(NamedTuple):
     def above(self, score: float) -> "Matched":
         """Those of at least that score, whose matches do not depend on the others."""
         return Matched(*(x[self.scores >= score] for x in self))
-
-
-def detections_of(instances: Instances) -> Detections:
-    """Of an image, from what a detector gives."""
-    return Detections(
-        instances.pred_boxes.tensor.cpu().double().numpy(),
-        instances.scores.cpu().double().numpy(),
-        instances.pred_classes.cpu().numpy(),
-    )
 
 
 def match(detections: Detections, gts: GroundTruths) -> Matched:
