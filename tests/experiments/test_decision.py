@@ -70,6 +70,24 @@ def test_one_seed_decides_nothing():
     assert got["state"] == "undecided" and "one seed" in got["primary"]["interval"]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "low", "expected"),
+    [
+        (2, 0.5, "confirmed"),
+        (2, -0.5, "undecided"),
+        (4, -0.5, "undecided"),
+        (5, -0.5, "confirmed"),
+        (2, None, "confirmed"),
+    ],
+)
+def test_of_few_seeds_both_intervals_have_to_say_it(seeds, low, expected):
+    runs = {"mean": 51.5, "difference": 1.5, "low": low, "high": 3.5, "pairs": seeds}
+    rows = [row({"AP": interval(1.0, 2.5)}, {"AP": runs}, seeds=range(seeds))]
+    got = answer(QUESTIONS, rows, CELLS, PLACES)
+    assert got["state"] == expected
+    assert (got["primary"]["low"], got["primary"]["high"]) == (1.0, 2.5)
+
+
 def test_a_secondary_comparison_may_come_later():
     questions = {**QUESTIONS, "secondary": [{"metric": "AP", **VARIANT}, *QUESTIONS["secondary"]]}
     rows = [row({"AP": interval(1.0, 2.0), "AP75": interval(0.1, 2.1, p=0.03)}, {})]

@@ -120,6 +120,7 @@ def planned(tool, tmp_path, result):
         "images": 91, "seeds": [1, 2], "draws": 2000, "in_mean": ["a"], "rounding": 0.012,
         "metrics": {"AP": ap, "AP75": {**ap, "p": 0.02}},
     }  # fmt: skip
+    guided["metrics"]["AP"].update(low=0.5, high=6.5)  # of few seeds both intervals have to say it
     result.update(questions=questions, plan_commits=["0123abc"], missing=[])
     cells = load_experiment(tmp_path / "experiments" / "tiny.yaml", tmp_path).cells
     for run in result["runs"]:
@@ -219,6 +220,15 @@ def test_the_committed_page_is_that_of_the_committed_results():
         assert path.with_suffix(".png").is_file()
 
 
+def _rounded(value):
+    """The last digits of a p are another on every kind of processor."""
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return float(f"{value:.9g}") if isinstance(value, float) else value
+
+
 RESULTS = sorted((REPOSITORY / "docs/results").glob("*.json"))
 
 
@@ -230,7 +240,7 @@ def test_the_committed_answers_are_those_of_the_kept_matches(path):
         cells = load_experiment(REPOSITORY / "experiments" / f"{path.stem}.yaml", Path()).cells
         finished = [run_place(run) for run in result["runs"]]
         again = answer(result["questions"], result["rows"], cells, finished)
-        assert again == result["answer"]
+        assert _rounded(again) == _rounded(result["answer"])
     for row in (row for row in result["rows"] if "bootstrap" in row):
         kept, classes, folds = row["bootstrap"], [], {}
         baseline = next(r["baseline"] for r in result["runs"] if _key(r) == _key(row))

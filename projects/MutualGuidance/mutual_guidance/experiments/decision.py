@@ -14,6 +14,8 @@ from .schema import BASELINE, PLACE
 from .student import T_80, quantile, two_sided_p
 
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
+# With fewer the bootstrap's interval is too narrow where trainings differ more than images do.
+FEW_SEEDS = 5
 
 
 def answer(
@@ -47,7 +49,8 @@ def answer(
         secondary.append(_nothing(question, state) if state else _compare(question, rows, classes))
     for comparison, p in zip(secondary, holm([c["p"] for c in secondary]), strict=True):
         comparison["p_holm"] = p
-    state = verdict(primary, questions["decision"]["paper_gain"])
+    both = _both_intervals(primary, _row(questions["primary"], rows), classes)
+    state = verdict(both, questions["decision"]["paper_gain"])
     return {"state": state, "primary": primary, "secondary": secondary}
 
 
@@ -93,7 +96,7 @@ def _compare(
     of a mean over some of the classes no more than that of a metric that the runs do not have. Runs
     that have lost what they found do not change the rule.
     """
-    (row,) = (row for row in rows if all(row[key] == question[key] for key in PLACE))
+    row = _row(question, rows)
     metric, place = question["metric"], _asked(question)
     bootstrap = row.get("bootstrap", {"metrics": {}})
     if metric in bootstrap["metrics"]:
@@ -102,11 +105,8 @@ def _compare(
         return {**place, **bootstrap["metrics"][metric], "interval": "bootstrap"}
     if row.get("unmatched") and metric.startswith("AP"):
         return _nothing(question, f"none: {row['unmatched']} runs without their detections")
-    summary = row["metrics"].get(metric, {})
-    of_classes = [name for name in row["metrics"] if name.startswith(CLASS_AP)]
-    is_mean = metric.startswith("AP") and not metric.startswith(CLASS_AP)
-    of_others = is_mean and {f"{CLASS_AP}{name}" for name in classes} < set(of_classes)
-    if "difference" not in summary or of_others:
+    summary = _of_runs(row, metric, classes)
+    if not summary:
         return _nothing(question, "none")
     mean, difference = summary["mean"], summary["difference"]
     baseline = mean - difference
@@ -121,6 +121,35 @@ def _compare(
         "p": _p_of_interval(difference, summary["low"], summary["pairs"]),
         "interval": "t",
     }
+
+
+def _row(question: Mapping[str, Any], rows: Sequence[dict]) -> dict:
+    """That of the comparison."""
+    (row,) = (row for row in rows if all(row[key] == question[key] for key in PLACE))
+    return row
+
+
+def _of_runs(row: dict, metric: str, classes: Collection[str]) -> dict:
+    """
+    The mean and the t-interval of a metric over the runs; empty where there are none, as of a mean
+    over some of the classes.
+    """
+    summary = row["metrics"].get(metric, {})
+    of_classes = [name for name in row["metrics"] if name.startswith(CLASS_AP)]
+    is_mean = metric.startswith("AP") and not metric.startswith(CLASS_AP)
+    of_others = is_mean and {f"{CLASS_AP}{name}" for name in classes} < set(of_classes)
+    return {} if "difference" not in summary or of_others else summary
+
+
+def _both_intervals(comparison: dict, row: dict, classes: Collection[str]) -> dict:
+    """Of few seeds, the comparison with what its bootstrap and its t-interval, if any, span."""
+    if comparison["interval"] != "bootstrap" or len(row["bootstrap"]["seeds"]) >= FEW_SEEDS:
+        return comparison
+    summary = _of_runs(row, comparison["metric"], classes)
+    if summary.get("low") is None:
+        return comparison
+    low, high = min(comparison["low"], summary["low"]), max(comparison["high"], summary["high"])
+    return {**comparison, "low": low, "high": high}
 
 
 def _p_of_interval(difference: float, low: float | None, pairs: int) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ..run_files import CLASS_AP
+from .decision import FEW_SEEDS
 from .schema import BASELINE, START
 from .student import quantile
 
@@ -48,7 +49,6 @@ _LABELS_LEGEND = (
     "IoU of the positives' regressed boxes; and positives an object."
 )
 
-_FEW_SEEDS = 5
 _NARROW = (
     " Of so few seeds the interval is too narrow, and a p too small, where trainings differ more "
     "than images do (docs/experiments.md): believe what the t-interval says as well."
@@ -193,9 +193,7 @@ def _by_classes(rows: list[dict]) -> dict[tuple[str, ...], list[dict]]:
 def _ap_table(rows: list[dict], paper_source: str) -> str:
     shown = [*COMPARED, *(m for m in _SIZES if any(m in row["metrics"] for row in rows))]
     blocks = [_place(rows), _means(rows, {m: m for m in shown}, digits=1)]
-    for m in COMPARED:
-        summaries = [(row["metrics"].get(m, {}), 1, _num_runs(row)) for row in rows]
-        blocks.append({f"Δ{m}": [_difference(*summary) for summary in summaries]})
+    blocks += [{f"Δ{m}": _differences(rows, m, digits=1)} for m in COMPARED]
     figures = {m: [row["metrics"].get(m, {}).get("paper") for row in rows] for m in shown}
     figures = {m: column for m, column in figures.items() if any(v is not None for v in column)}
     if figures:
@@ -203,6 +201,10 @@ def _ap_table(rows: list[dict], paper_source: str) -> str:
         of_paper = [" / ".join(f"{v:.1f}" for v in row if v is not None) for row in by_row]
         blocks.append({f"paper, {paper_source}: {' / '.join(figures)}": of_paper})
     return _table(blocks)
+
+
+def _differences(rows: list[dict], metric: str, digits: int) -> list[str]:
+    return [_difference(row["metrics"].get(metric, {}), digits, _num_runs(row)) for row in rows]
 
 
 def _bootstrap_table(rows: list[dict]) -> str:
@@ -248,7 +250,7 @@ def _bootstrap_legend(rows: list[dict]) -> str:
     }
     draws = rows[0]["bootstrap"]["draws"]
     rounding = max(row["bootstrap"]["rounding"] for row in rows)
-    is_narrow = min(len(row["bootstrap"]["seeds"]) for row in rows) < _FEW_SEEDS
+    is_narrow = min(len(row["bootstrap"]["seeds"]) for row in rows) < FEW_SEEDS
     return (
         f"Δ from `static` with the test images of all folds together, and its 95 % interval over "
         f"{draws:,} draws of images and seeds, the same for both strategies: what other test "
@@ -264,13 +266,10 @@ def short_table(rows: list[dict]) -> str:
     blocks = [_place(rows), _means(rows, {m: m for m in COMPARED}, digits=1)]
     if len(set(protocols)) > 1:
         blocks.insert(0, {"protocol": protocols})
-    for m in COMPARED:
-        summaries = [(row["metrics"].get(m, {}), 1, _num_runs(row)) for row in rows]
-        blocks.append({f"Δ{m}": [_difference(*summary) for summary in summaries]})
+    blocks += [{f"Δ{m}": _differences(rows, m, digits=1)} for m in COMPARED]
     correlation = "misalignment/rank_correlation_before"
     if _have(rows, [correlation]):
-        summaries = [(row["metrics"].get(correlation, {}), 3, _num_runs(row)) for row in rows]
-        blocks.append({"Δ rank correlation": [_difference(*summary) for summary in summaries]})
+        blocks.append({"Δ rank correlation": _differences(rows, correlation, digits=3)})
     return _table(blocks)
 
 
