@@ -64,3 +64,10 @@ def test_differences_have_their_intervals():
     assert container[0].get_ydata().tolist() == [1.0, 1.0, 1.0]
     (bars,) = container[2]
     assert [np.ptp(segment[:, 1]) for segment in bars.get_segments()] == [1.0, 1.0, 0.0]
+
+
+def test_curves_are_of_the_seeds_that_all_rows_have():
+    rows = [PLACE, {**PLACE, "strategy": "mutual_guidance"}]
+    runs = [run(seed, [(10, 4.0)]) for seed in (1, 2, 3)]
+    runs += [run(seed, [(10, 4.0)], strategy="mutual_guidance") for seed in (2, 3, 4)]
+    assert [r["seed"] for r in plots._of_all(rows, runs)] == [2, 3, 2, 3]

@@ -41,10 +41,11 @@ def plot(result: dict, path: Path) -> None:
             chosen = [row for row in rows if (row["protocol"], row["config"]) == (protocol, config)]
             _plot_differences(bars, chosen, colors)
             name = config.removeprefix("configs/").removesuffix(".yaml")
-            bars.set_title(f"{name}, {protocol}: difference from static")
+            bars.set_title(f"{name}, {protocol}:\ndifference from static, t-interval over runs")
+            shared = _of_all(chosen, result["runs"])
             for panel, (metric, title) in zip(curves, _CURVES, strict=True):
                 for row in chosen:
-                    _plot_curve(panel, colors[_label(row)], metric, row, result["runs"])
+                    _plot_curve(panel, colors[_label(row)], metric, row, shared)
                 panel.set(xlabel="iteration", title=title)
         lines = [Line2D([], [], color=color, marker="o") for color in colors.values()]
         figure.legend(lines, colors, loc="outside lower center", ncols=5)
@@ -53,6 +54,17 @@ def plot(result: dict, path: Path) -> None:
 
 def _label(row: dict) -> str:
     return f"{row['strategy']} {row['variant']}".strip()
+
+
+def _is_of(run: dict, row: dict) -> bool:
+    return all(run[key] == row[key] for key in ("protocol", "config", "variant", "strategy"))
+
+
+def _of_all(rows: list[dict], runs: list[dict]) -> list[dict]:
+    """The runs of the seeds and folds that all rows have: others would lift or lower a curve."""
+    pairs = [{(r.get("fold"), r["seed"]) for r in runs if _is_of(r, row)} for row in rows]
+    shared = set.intersection(*pairs)
+    return [run for run in runs if (run.get("fold"), run["seed"]) in shared]
 
 
 def _plot_differences(axes: Axes, rows: list[dict], colors: dict[str, str]) -> None:
@@ -78,11 +90,10 @@ def _plot_curve(axes: Axes, color: str, metric: str, row: dict, runs: list[dict]
     The mean of a metric over the seeds, and their standard deviation as a band, at the iterations
     that the histories of all seeds have.
     """
-    place = ("protocol", "config", "variant", "strategy")
     curves = [
         {point["iteration"]: point[metric] for point in run["history"] if metric in point}
         for run in runs
-        if all(run[key] == row[key] for key in place)
+        if _is_of(run, row)
     ]
     iterations = sorted(set.intersection(*map(set, curves)))
     at = [[curve[i] for curve in curves] for i in iterations]
