@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.engine.output import check_output
-from mutual_guidance.errors import ExperimentError, run_main
+from mutual_guidance.errors import ExperimentError, OutputError, run_main
 from mutual_guidance.experiments.decision import answer, power
 from mutual_guidance.experiments.grid import (
     Cell,
@@ -96,10 +96,8 @@ def main() -> None:
         )
     plans = make_plans(ROOT, experiment.cells, experiment.questions)
     environments = slots(args.jobs)
-    folder = ROOT / OUTPUT / experiment.name
-    if folder.exists() and not args.dry_run:
-        check_output(str(folder), is_new_run=False)  # before anything in it changes
-    left = unfinished(experiment, plans, args.dry_run)
+    put_kept_back(experiment, plans, args.dry_run)
+    left = unfinished(plans, args.dry_run)
     for warning in warnings(experiment, left, args.experiment):
         print(f"warning: {warning}", file=sys.stderr)
     if not args.dry_run:
@@ -110,10 +108,23 @@ def main() -> None:
         print(f"\n{power_line(experiment, args.spread_of)}")
 
 
-def unfinished(experiment: Experiment, plans: dict[Cell, Plan], is_dry: bool) -> dict[Cell, Plan]:
-    """The plans of what is left to do, each fit to be done, once kept runs have been put back."""
+def put_kept_back(experiment: Experiment, plans: dict[Cell, Plan], is_dry: bool) -> None:
+    """Restore the runs that are kept, unless, in a dry run, another call is at work there."""
+    folder = ROOT / OUTPUT / experiment.name
+    try:
+        if folder.exists():
+            check_output(str(folder), is_new_run=False)  # before anything in it changes
+    except OutputError:
+        if is_dry:
+            return
+        raise
     configs = {cell: plan.config for cell, plan in plans.items()}
     restore(ROOT, ROOT / KEPT / f"{experiment.name}.json", configs)
+
+
+def unfinished(plans: dict[Cell, Plan], is_dry: bool) -> dict[Cell, Plan]:
+    """The plans of what is left to do, each fit to be done."""
+    configs = {cell: plan.config for cell, plan in plans.items()}
     if not is_dry:
         train_spent_starts(ROOT, configs)
     check_folders(ROOT, configs)

@@ -145,6 +145,7 @@ def test_comparisons_inherit_the_runs_of_the_primary_one(tmp_path):
         ({"decision": {}}, "primary and decision stand together"),
         ({"primary": {}}, "primary and decision stand together"),
         ({"decision": {"paper_gain": "3.5 %"}}, "paper_gain must be in percent"),
+        ({"decision": {"paper_gain": float("inf")}}, "paper_gain must be in percent"),
         ({"protocols": {"a": {}, "b": {}}}, "which protocol is meant"),
         ({"primary": {**PLANNED["primary"], "strategy": "static"}}, "does not compare .* with"),
         ({"primary": {**PLANNED["primary"], "variant": "x"}}, "the grid does not compare"),

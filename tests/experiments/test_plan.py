@@ -97,3 +97,8 @@ def test_runs_of_two_precisions_do_not_go_together(plan_of, monkeypatch):
     assert difference(*launches) == text
     (plan,) = plan_of({"SOLVER.AMP.ENABLED": False}).values()
     assert "SOLVER.AMP.PRECISION auto" not in plan.config
+
+
+def test_an_infinite_number_is_kept_as_text(plan_of):
+    (plan,) = plan_of({"SOLVER.CLIP_GRADIENTS.NORM_TYPE": "1e999"}).values()
+    assert plan.config["SOLVER.CLIP_GRADIENTS.NORM_TYPE"] == "Infinity"

@@ -41,7 +41,7 @@ def require_file(path: str | os.PathLike) -> None:
         raise ValueError(f"{os.fspath(path)} is no file")
 
 
-def read_yaml(path: str | os.PathLike) -> Any:
+def read_yaml(path: str | os.PathLike, loader: type[BoundedLoader] = BoundedLoader) -> Any:
     """
     The plain values of a file.
 
@@ -53,7 +53,7 @@ def read_yaml(path: str | os.PathLike) -> Any:
     if os.path.getsize(path) > _MAX_BYTES:
         raise yaml.YAMLError(f"it has more than {_MAX_BYTES >> 10} KiB")
     with open(path, encoding="utf-8") as f:
-        return yaml.load(f, BoundedLoader)
+        return yaml.load(f, loader)
 
 
 def check_bases(path: str, derived: tuple[str, ...] = ()) -> None:

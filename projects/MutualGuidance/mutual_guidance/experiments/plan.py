@@ -69,7 +69,8 @@ def make_plans(
         cfg = _load(root, cell)
         _check_names(cfg.DATASETS.REGISTER, entries, cell)
         config = {key: value for key, value in flatten(cfg).items() if key not in _FROM_DATA}
-        config = {**json.loads(json.dumps(config)), **_auto_precision(cfg)}
+        # An infinite number as text, since JSON has none.
+        config = json.loads(json.dumps(config), parse_constant=str) | _auto_precision(cfg)
         guidance = cfg.MODEL.MUTUAL_GUIDANCE
         begins = guidance.STRATEGY, guidance.STATIC_ITERS
         key = str((cfg.DATASETS, cfg.SOLVER, cfg.DATALOADER, cfg.MODEL.DEVICE, begins))

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..documents import BoundedLoader
+from ..documents import BoundedLoader, read_yaml
 from ..errors import ExperimentError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -41,7 +42,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
         ExperimentError: the file is missing or no YAML, or a key or value does not fit.
     """
     try:
-        raw = yaml.load(path.read_text(), _UniqueKeys)
+        raw = read_yaml(path, _UniqueKeys)
     except FileNotFoundError as error:
         from ..typed import nearest_path  # which waits for PyTorch
 
@@ -317,4 +318,4 @@ def _decision(value: Any, what: str) -> dict[str, float]:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
