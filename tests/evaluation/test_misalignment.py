@@ -26,13 +26,14 @@ from mutual_guidance.evaluation.ground_truth import class_ious, ground_truths
 from mutual_guidance.evaluation.misalignment import (
     MIN_IOU,
     MIN_RANKED,
+    _distribution,
     align,
     measure,
     metrics,
     summarize,
     suppressed,
 )
-from mutual_guidance.evaluation.misalignment_plot import draw_suppressed
+from mutual_guidance.evaluation.misalignment_plot import draw_lost, draw_suppressed
 from tests.conftest import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
@@ -278,3 +279,21 @@ def test_any_registered_set(real_data, tmp_path):
     means = evaluator.evaluate()["misalignment"]
     assert means["best_iou_before"] > 0.999 and means["suppressed"] == 0
     assert means["found_after"] == pytest.approx(1.0, abs=2 / num_objects)
+
+
+def test_a_distribution_has_quantiles_and_a_histogram_from_its_lowest_value():
+    told = _distribution(np.array([-0.5, 0.5, np.nan, 1.0]), low=-1)
+    assert (told["num"], told["mean"]) == (3, pytest.approx(1 / 3))
+    assert told["quantiles"]["0.1"] == pytest.approx(-0.3)
+    assert told["quantiles"]["0.9"] == pytest.approx(0.9)
+    counts, edges = told["histogram"]["counts"], told["histogram"]["edges"]
+    assert (edges[0], edges[-1]) == (-1, 1)
+    assert [edges[i] for i, count in enumerate(counts) if count] == [-0.5, 0.5, 0.9]
+
+
+def test_the_curve_of_what_is_lost_starts_with_those_that_lose_nothing():
+    losses = {"iou_lost": _distribution(np.array([0.0, 0.0, 0.0, 1.0]))}
+    axes = Figure().subplots()
+    draw_lost(axes, {"run": {"before": losses, "after": losses}})
+    curve = axes.lines[0].get_xydata()
+    assert curve[0].tolist() == [0.05, 0.75] and curve[-1].tolist() == [1.0, 1.0]

@@ -1,6 +1,7 @@
 import json
 import logging
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -38,6 +39,17 @@ def test_the_same_picture_again_takes_its_place(tmp_path):
     with Image.open(film.folder / "cat" / "0000019.png") as image:
         assert image.getpixel((0, 0)) == (0, 0, 255)
     assert not list(film.folder.rglob("*.unfinished"))
+
+
+def test_no_line_is_lost_where_two_draw_at_a_time(tmp_path):
+    def draw(image_name):
+        film = Film(tmp_path)
+        for iteration in range(10):
+            film.add(image_name, iteration, picture("red"), {})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(draw, "abcd"))
+    assert len(lines(Film(tmp_path))) == 40
 
 
 def test_forget_from(tmp_path):

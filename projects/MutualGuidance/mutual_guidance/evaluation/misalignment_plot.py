@@ -57,14 +57,17 @@ PANELS: tuple[Callable[[Axes, dict[str, dict]], None], ...] = (
 
 
 def _draw_cumulative(axes: Axes, runs: dict[str, dict], measure: str) -> None:
-    """The share of ground truths up to each edge of the histogram."""
+    """
+    The share of ground truths up to each edge of the histogram but the lowest, which has as many as
+    lie on it: after NMS, with one prediction left, very many.
+    """
     for i, (label, details) in enumerate(runs.items()):
         for stage, style in _STYLES.items():
             histogram = details[stage][measure]["histogram"]
             counts = np.array(histogram["counts"])
             if counts.sum():
-                shares = np.append(0, counts.cumsum() / counts.sum())
+                shares = counts.cumsum() / counts.sum()
                 name = f"{label}, {stage} NMS"
-                axes.plot(histogram["edges"], shares, f"C{i}{style}", label=name)
+                axes.plot(histogram["edges"][1:], shares, f"C{i}{style}", label=name)
     axes.set(ylabel="share of ground truths", ylim=(0, 1.02))
     axes.grid(alpha=0.3)

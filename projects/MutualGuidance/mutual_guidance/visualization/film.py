@@ -5,10 +5,12 @@ A folder of pictures over the iterations of a training:
     counts.jsonl          a line a picture: iteration, image, file (below the folder) and counts
 """
 
+import fcntl
 import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image
@@ -49,14 +51,27 @@ class Film:
         file = f"{image_name}/{iteration:07d}.png"
         path = self.folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda f: picture.save(f, "PNG"))
         record = {"iteration": iteration, "image": image_name, "file": file, "counts": counts}
-        self._write([*(r for r in self.records() if r["file"] != file), record])
+        with self._alone():
+            replace_file(path, lambda f: picture.save(f, "PNG"))
+            self._write([*(r for r in self.records() if r["file"] != file), record])
 
     def forget_from(self, iteration: int) -> None:
         """Drop the lines from an iteration on, soon to be drawn anew. Raises OSError."""
         if self._path.exists():
-            self._write(r for r in self.records() if r["iteration"] < iteration)
+            with self._alone():
+                self._write(r for r in self.records() if r["iteration"] < iteration)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait for a training or tools/visualize_assignments.py that draws here, too."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # on a file system without locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)  # which ends the lock
 
     def write_gif(self, image_name: str) -> Path | None:
         """
