@@ -53,6 +53,9 @@ def test_a_model_without_inputs_is_told(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse(str(tmp_path))
     assert f"{tmp_path} is a model: name inputs behind it" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        parse(str(tmp_path), "a.jpg", "--weights", "w.pth")
+    assert "not both" in capsys.readouterr().err
 
 
 def test_help_has_the_example_and_the_defaults(capsys):

@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
     )
     args = parser.parse_args()
     check_model(parser, args)
-    args.opts = ["MODEL.DEVICE", "cpu", *args.opts]
+    args.opts = [*args.opts, "MODEL.DEVICE", "cpu"]
     return args
 
 

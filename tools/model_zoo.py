@@ -133,7 +133,10 @@ def step_seconds(model: nn.Module, size: tuple[int, int], num_images: int, repea
     height, width = size
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     batch = [
-        {"image": torch.rand(3, height, width) * 255, "instances": objects(height, width)}
+        {
+            "image": torch.rand(3, height, width) * 255,
+            "instances": objects(height, width, model.num_classes),
+        }
         for _ in range(num_images)
     ]
     seconds = []
@@ -149,13 +152,13 @@ def step_seconds(model: nn.Module, size: tuple[int, int], num_images: int, repea
     return statistics.median(seconds[1:])
 
 
-def objects(height: int, width: int, count: int = 6) -> Instances:
+def objects(height: int, width: int, num_classes: int, count: int = 6) -> Instances:
     """Random ground truths of an image."""
     corners = torch.rand(count, 2) * 0.6
     boxes = torch.cat((corners, corners + 0.05 + torch.rand(count, 2) * 0.35), dim=1)
     instances = Instances((height, width))
     instances.gt_boxes = Boxes(boxes * torch.tensor([width, height, width, height]))
-    instances.gt_classes = torch.randint(20, (count,))
+    instances.gt_classes = torch.randint(num_classes, (count,))
     return instances
 
 

@@ -48,8 +48,8 @@ def main() -> None:
     results = {s: {m: values[m] for m in METRICS} for s, values in metrics.items()}
     (ROOT / path).write_text(json.dumps(results, indent=2))
     page = report([output / strategy for strategy in strategies], output)
-    print(f"\n{summary(metrics)}\n\nReport: {page}\nFigures: {path}")
-    print(f"Checkpoints and logs: {output}/")
+    print(f"\n{summary(metrics)}\n\nReport: {ROOT / page}\nFigures: {ROOT / path}")
+    print(f"Checkpoints and logs: {ROOT / output}/")
 
 
 def train(strategy: str, folder: Path) -> dict[str, float]:

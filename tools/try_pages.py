@@ -68,6 +68,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with BCCD, NEU-DET, coco or VOC2007")
     args = parser.parse_args()
     pages = args.pages or [str(p.relative_to(ROOT)) for g in PAGES for p in sorted(ROOT.glob(g))]
+    for page in pages:
+        if not (ROOT / page).is_file():
+            parser.error(f"there is no page {page}")
     with tempfile.TemporaryDirectory() as folder:
         reader = Reader(Path(folder), args.whole, args.data)
         results = [result for page in pages for result in reader.read(page)]

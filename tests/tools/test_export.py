@@ -116,7 +116,8 @@ def test_the_javascript_of_the_docs(export, images, tmp_path, tiny_run, monkeypa
 
 
 def test_a_torch_file_without_a_data_set(export, tmp_path, capsys):
-    export(tmp_path / "model.pt2", "--opts", "DATASETS.REGISTER", [])
+    # Exporting is on the CPU, whatever is said.
+    export(tmp_path / "model.pt2", "--opts", "DATASETS.REGISTER", [], "MODEL.DEVICE", "cuda")
     assert "random blobs, since there is no data set that can be used" in capsys.readouterr().out
     program = torch.export.load(str(tmp_path / "model.pt2"), extra_files=(extra := {
         "channel_order": "", "thing_classes": "", "suppression": ""

@@ -67,16 +67,20 @@ def check_model(
         behind: the list of arguments that stand behind RUN, if there is one.
     """
     named = bool(args.config_file or args.weights)
-    if named and args.run and behind:  # the first of them
+    both = bool(args.config_file and args.weights)
+    if named and args.run and behind and (both or not _is_run(args.run)):  # the first of them
         getattr(args, behind).insert(0, args.run)
         args.run = None
     if args.run and named:
         parser.error("give RUN, or --config-file and --weights, not both")
-    if not args.run and not (args.config_file and args.weights):
-        for name in getattr(args, behind, ()):
-            if os.path.isfile(os.path.join(name, "config.yaml")):
-                parser.error(f"{name} is a model: name {behind} behind it")
+    if not args.run and not both:
+        for name in filter(_is_run, getattr(args, behind, ())):
+            parser.error(f"{name} is a model: name {behind} behind it")
         parser.error("which model? Give RUN, or --config-file FILE and --weights FILE")
+
+
+def _is_run(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, "config.yaml"))
 
 
 def at_least_one(text: str) -> int:
