@@ -35,7 +35,7 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.MODEL.MUTUAL_GUIDANCE.CLS_TARGET = "label"
     # Iterations of a run that label by "static" before STRATEGY does; 0 as in the paper.
     cfg.MODEL.MUTUAL_GUIDANCE.STATIC_ITERS = 0
-    # Bytes of working memory that an assignment may use.
+    # Bytes of working memory that an assignment may use, beyond 40 an anchor of the batch.
     cfg.MODEL.MUTUAL_GUIDANCE.MEMORY_BUDGET = 2**30
     # Prediction layers: "shared", Detectron2's towers shared by the levels, or "per_level", one 3x3
     # convolution a task and level as in the paper.
