@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import random
 import re
 import signal
 import uuid
@@ -12,11 +13,15 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from hypothesis import settings
 
 from mutual_guidance.checkpoint import Checkpointer
 from mutual_guidance.config import load_config
 
 from .pretend_gpu import pretend_gpu
+
+settings.register_profile("seeded", deadline=None, derandomize=True)
+settings.load_profile("seeded")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -45,8 +50,19 @@ def make_instances(boxes, classes, side=128):
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state."""
-    torch.manual_seed(0)
+    random.seed(0)
     np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(request):
+    """Tests that are not of a GPU are the same on a machine with one."""
+    # Not the tests' own, which would then be undone after their folders are removed.
+    with pytest.MonkeyPatch.context() as patched:
+        if not request.node.get_closest_marker("gpu"):
+            patched.setattr("torch.cuda.is_available", lambda: False)
+        yield
 
 
 @pytest.fixture(autouse=True)

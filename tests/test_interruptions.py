@@ -111,6 +111,7 @@ def test_signals_end_with_a_checkpoint_and_the_command_to_go_on(arguments, tmp_p
     process = start([*arguments, "DATALOADER.NUM_WORKERS", 2], out)
     wait_for(out / "metrics.json", process)
     while not (out / "metrics.json").stat().st_size:
+        assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, number)  # as a terminal or a scheduler does: loader workers, too
     log, _ = process.communicate(timeout=60)

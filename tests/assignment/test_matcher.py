@@ -3,7 +3,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from mutual_guidance.assignment import AnchorMatcher, PointMatcher
+from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, PointMatcher, plain
+from mutual_guidance.assignment.pairs import _BYTES_PER_CELL, PairFinder
 
 from . import reference
 from .scenes import STRATEGY_NAMES, random_boxes, scenes
@@ -37,6 +38,15 @@ def assert_equals(assignment, expected):
             assert got[i].tolist() == want, (name, i)
 
 
+def assert_plain_gives(assignment, strategy, sigma, thresholds, anchors, scene):
+    """Compare with the method in loops."""
+    args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
+    num_classes = scene.pred_logits.shape[-1]
+    expected = plain.match_anchors(strategy, sigma, thresholds, anchors, *args, num_classes)
+    for name, got, want in zip(assignment._fields, assignment, expected, strict=True):
+        assert got.dtype == want.dtype and torch.equal(got, want), name
+
+
 def expected_of(scene, match):
     """The reference image by image."""
     return [
@@ -47,7 +57,7 @@ def expected_of(scene, match):
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     scene=scenes(64, EXTENT),
     strategy=st.sampled_from(STRATEGY_NAMES),
@@ -59,9 +69,11 @@ def test_anchor_matcher_equals_reference(scene, strategy, num_positives):
     got = matcher(anchors, scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
     args = (strategy, 2.0, (0.4, 0.5), num_positives == "dynamic_k", anchors.tolist())
     assert_equals(got, expected_of(scene, lambda *image: reference.match_anchors(*args, *image)))
+    if num_positives == "static":
+        assert_plain_gives(got, strategy, 2.0, (0.4, 0.5), anchors, scene)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scene=scenes(3, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
 def test_more_objects_than_anchors(scene, strategy):
     anchors = some_anchors()[:3]
@@ -70,27 +82,31 @@ def test_more_objects_than_anchors(scene, strategy):
     )
     args = (strategy, 1.5, (0.2, 0.3), False, anchors.tolist())
     assert_equals(got, expected_of(scene, lambda *image: reference.match_anchors(*args, *image)))
+    assert_plain_gives(got, strategy, 1.5, (0.2, 0.3), anchors, scene)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     scene=scenes(84, EXTENT, max_gts=8),
     strategy=st.sampled_from(STRATEGY_NAMES),
     num_positives=st.sampled_from(("static", "dynamic_k")),
+    radius=st.sampled_from((0.5, 1.5, 3.0)),
 )
-def test_point_matcher_equals_reference(scene, strategy, num_positives):
+def test_point_matcher_equals_reference(scene, strategy, num_positives, radius):
     points, strides, levels = fcos_points()
-    matcher = PointMatcher(strategy, 2.0, center_sampling_radius=1.5, num_positives=num_positives)
+    matcher = PointMatcher(
+        strategy, 2.0, center_sampling_radius=radius, num_positives=num_positives
+    )
     got = matcher(
         points, strides, levels,
         scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits,
     )  # fmt: skip
     dynamic = num_positives == "dynamic_k"
-    args = (strategy, 2.0, 1.5, dynamic, points.tolist(), strides.tolist(), levels.tolist())
+    args = (strategy, 2.0, radius, dynamic, points.tolist(), strides.tolist(), levels.tolist())
     assert_equals(got, expected_of(scene, lambda *image: reference.match_points(*args, *image)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scene=scenes(84, EXTENT), names=st.tuples(*[st.sampled_from(STRATEGY_NAMES)] * 2))
 def test_with_strategy_equals_a_matcher_of_that_strategy(scene, names):
     old, new = names
@@ -110,19 +126,39 @@ def test_with_strategy_equals_a_matcher_of_that_strategy(scene, names):
         matcher.with_strategy("other")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     scene=scenes(64, EXTENT),
-    strategy=st.sampled_from(STRATEGY_NAMES),
-    num_positives=st.sampled_from(("static", "dynamic_k")),
+    rule=st.one_of(
+        st.tuples(st.sampled_from(STRATEGY_NAMES), st.sampled_from(("static", "dynamic_k"))),
+        st.tuples(st.sampled_from(list(STRATEGIES)), st.just("static")),
+    ),
 )
-def test_chunked_equals_unchunked_bit_for_bit(scene, strategy, num_positives):
+def test_chunked_equals_unchunked_bit_for_bit(scene, rule):
     args = (scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
+    strategy, num_positives = rule
     numbers = {"num_positives": num_positives}
     whole = AnchorMatcher(strategy, **numbers)(some_anchors(), *args)
     row_by_row = AnchorMatcher(strategy, memory_budget=1, **numbers)(some_anchors(), *args)
     for a, b in zip(whole, row_by_row, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(1, {1}), (2, {1, 2}), (100, {7})])
+def test_chunks_are_as_large_as_the_budget(rows, sizes, monkeypatch):
+    chunks, pairs_of = set(), PairFinder._pairs
+
+    def noted(finder, rows, *args):
+        chunks.add(rows.stop - rows.start)
+        return pairs_of(finder, rows, *args)
+
+    monkeypatch.setattr(PairFinder, "_pairs", noted)
+    anchors = some_anchors()
+    boxes = random_boxes(torch.Generator().manual_seed(0), 7, EXTENT, 4, 16)
+    budget = rows * len(anchors) * _BYTES_PER_CELL
+    matcher = AnchorMatcher("static", num_classes=1, memory_budget=budget)
+    matcher(anchors, [boxes], [torch.zeros(7, dtype=torch.int64)])
+    assert chunks == sizes
 
 
 def test_hand_computed_example():
@@ -182,7 +218,7 @@ def test_a_guided_task_has_a_positive_for_an_object_that_lost_its_anchor():
     assert got.cls_labels.tolist() == static.cls_labels.tolist()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(scene=scenes(84, EXTENT, max_gts=8))
 def test_points_of_a_task_that_is_not_guided_are_detectron2s(scene):
     args = (*fcos_points(), scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
@@ -390,7 +426,8 @@ FITTING = {
 def test_no_anchors_and_tensors_of_another_rank_are_refused(name, value):
     matcher = AnchorMatcher("mutual_guidance", 2.0, (0.4, 0.5))
     matcher(**FITTING)
-    with pytest.raises(ValueError, match="anchor|image 0|pred_"):
+    told = {"anchors": "anchor", "gt_boxes": "image 0", "gt_classes": "image 0"}.get(name, name)
+    with pytest.raises(ValueError, match=told):
         matcher(**{**FITTING, name: value})
 
 

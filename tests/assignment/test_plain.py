@@ -1,36 +1,10 @@
-"""The method in loops does what the matcher does."""
+"""The method in loops; test_matcher.py compares it with the matcher on random scenes."""
 
-import hypothesis.strategies as st
 import torch
-from hypothesis import given, settings
 
 from mutual_guidance.assignment import AnchorMatcher, plain
 
-from .scenes import STRATEGY_NAMES, scenes
-from .test_matcher import EXTENT, some_anchors
-
-
-def assert_same_labels(strategy, sigma, thresholds, anchors, scene):
-    """Compare both implementations on one batch."""
-    args = (anchors, scene.gt_boxes, scene.gt_classes, scene.pred_boxes, scene.pred_logits)
-    got = AnchorMatcher(strategy, sigma, thresholds)(*args)
-    num_classes = scene.pred_logits.shape[-1]
-    expected = plain.match_anchors(strategy, sigma, thresholds, *args, num_classes)
-    for name, labels, want in zip(got._fields, got, expected, strict=True):
-        assert labels.dtype == want.dtype, name
-        assert torch.equal(labels, want), name
-
-
-@settings(max_examples=60, deadline=None)
-@given(scene=scenes(64, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
-def test_plain_equals_anchor_matcher(scene, strategy):
-    assert_same_labels(strategy, 2.0, (0.4, 0.5), some_anchors(), scene)
-
-
-@settings(max_examples=20, deadline=None)
-@given(scene=scenes(3, EXTENT), strategy=st.sampled_from(STRATEGY_NAMES))
-def test_plain_equals_anchor_matcher_with_more_objects_than_anchors(scene, strategy):
-    assert_same_labels(strategy, 1.5, (0.2, 0.3), some_anchors()[:3], scene)
+from .test_matcher import some_anchors
 
 
 def test_plain_without_predictions():

@@ -226,7 +226,7 @@ def sized_boxes(draw):
     return (height, width), boxes.round() if draw(st.booleans()) else boxes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sized_boxes(), st.integers(0, 2**32 - 1))
 def test_crops_are_detectron2s_from_the_same_random_numbers(image_and_boxes, seed):
     (height, width), boxes = image_and_boxes

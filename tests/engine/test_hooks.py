@@ -253,10 +253,18 @@ def test_best_weights_that_are_torn_are_replaced(tmp_path, content, caplog):
 
 
 def test_hooks_that_would_have_nothing_to_work_on_are_left_out(make_cfg):
-    cfg = make_cfg(VIS_PERIOD=1, **{"TEST.EVAL_PERIOD": 2})  # without data to test on
-    assert not any(isinstance(hook, KeepBest) for hook in Trainer(cfg)._hooks)
+    cfg = make_cfg(VIS_PERIOD=1, **{"TEST.EVAL_PERIOD": 2, "SOLVER.CHECKPOINT_KEEP": 0})
+
+    def kinds():
+        return {type(hook) for hook in Trainer(cfg)._hooks}
+
+    assert not kinds() & {KeepBest, ThinCheckpoints}  # without data to test on
+    cfg.DATASETS.TEST = cfg.DATASETS.TRAIN
+    assert KeepBest in kinds()
+    cfg.TEST.KEEP_BEST, cfg.SOLVER.CHECKPOINT_KEEP = False, 1
+    assert KeepBest not in kinds() and ThinCheckpoints in kinds()
     cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE = "RetinaNet", "giou"
-    assert not any(isinstance(hook, AssignmentPictures) for hook in Trainer(cfg)._hooks)
+    assert AssignmentPictures not in kinds()
 
 
 def test_the_best_weights_are_kept_over_a_resume(tmp_path):

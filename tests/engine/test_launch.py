@@ -126,7 +126,9 @@ def test_two_processes_give_the_gradients_of_one(monkeypatch, tmp_path, config_o
     opts = (*config_opts, *norm)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     args = (voc.root, tmp_path / "gradients", (*opts, "MODEL.DEVICE", "cpu"))
+    threads = torch.get_num_threads()
     first_gradients(*args)
+    torch.set_num_threads(threads)
     launch_processes(first_gradients, 2, dist_url="auto", args=args)
     one = torch.load(tmp_path / "gradients.1.0")
     for rank in range(2):
@@ -236,16 +238,11 @@ def test_no_thread_of_the_group_is_left_when_python_ends(stopped, monkeypatch, t
         assert threads and "gloo" not in threads
 
 
-def test_python_ends_at_once():
-    told = "import mutual_guidance.engine, time; print(time.process_time(), flush=True)"
-    process = subprocess.Popen([sys.executable, "-c", told], stdout=subprocess.PIPE, text=True)
-    at_work = float(process.stdout.read())
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    assert (
-        used.ru_utime + used.ru_stime - at_work < 0.6
-    )  # of the CPU; 1.2 with a last look for garbage
+def test_python_ends_without_a_last_look_for_garbage():
+    """Which would take it a second."""
+    told = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0))"
+    command = [sys.executable, "-c", f"{told}; import mutual_guidance.engine"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "True\n"
 
 
 def end(code, after=0.0, deaf=False):
@@ -257,24 +254,24 @@ def end(code, after=0.0, deaf=False):
 
 
 @pytest.mark.parametrize(
-    ("ends", "code", "seconds"),
+    ("ends", "code"),
     [
-        ([(0,), (0, 0.5)], 0, 1.5),
-        ([(1,), (0, 60)], 1, 1.5),
-        ([(1,), (0, 60, True)], 1, 4),  # it is killed
-        ([(143,), (143, 1.0)], 143, 2),  # it has the time to stop by itself
-        ([(0, 60), (3, 0.5)], 3, 2),
+        ([(0,), (0, 0.5)], 0),
+        ([(1,), (0, 60)], 1),
+        ([(1,), (0, 60, True)], 1),  # it is killed
+        ([(143,), (143, 1.0)], 143),  # it has the time to stop by itself
+        ([(0, 60), (3, 0.5)], 3),
     ],
     ids=["all", "one_fails", "deaf", "stopped", "second_fails"],
 )
-def test_processes_end_together(ends, code, seconds):
+def test_processes_end_together(ends, code):
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=end, args=args) for args in ends]
     start = time.monotonic()
     for process in processes:
         process.start()
     assert _end_together(processes) == code
-    assert time.monotonic() - start < seconds
+    assert time.monotonic() - start < 10
     assert not any(process.is_alive() for process in processes)
     if code == 143:
         assert {process.exitcode for process in processes} == {143}

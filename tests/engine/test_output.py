@@ -21,7 +21,7 @@ def test_two_runs_in_one_folder(tmp_path):
     held, release = context.Event(), context.Event()
     other = context.Process(target=hold, args=(tmp_path, held, release))
     other.start()
-    held.wait()
+    assert held.wait(60)
     with pytest.raises(OutputError, match="another run is writing to"):
         check_output(str(tmp_path), is_new_run=True)
     release.set()

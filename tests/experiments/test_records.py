@@ -3,6 +3,7 @@ from pathlib import Path
 
 from mutual_guidance.experiments.records import (
     UNCOMMITTED,
+    _commit,
     environment,
     history,
     is_committed,
@@ -42,8 +43,14 @@ def test_the_plans_commit_is_that_of_before_the_runs(tmp_path):
 
     assert is_committed(tmp_path, Path("plan.yaml"))
     assert not is_committed(tmp_path, Path("none.yaml"))
+    assert _commit(tmp_path) == after
     (tmp_path / "plan.yaml").write_text("another")
     assert not is_committed(tmp_path, Path("plan.yaml"))
+    assert _commit(tmp_path) == after + "-dirty"
+
+
+def test_outside_a_checkout_the_commit_is_unknown(tmp_path):
+    assert _commit(tmp_path) == "unknown"
 
 
 def test_history_has_each_evaluation_and_the_means_since_the_one_before():

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 import signal
 import threading
 import time
@@ -17,7 +16,6 @@ from mutual_guidance.experiments import records, runner
 from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.plan import Plan
 from mutual_guidance.experiments.records import (
-    _commit,
     check_folders,
     drop_checkpoints,
     note_launch,
@@ -26,7 +24,6 @@ from mutual_guidance.experiments.records import (
     write_record,
 )
 from mutual_guidance.experiments.runner import Runner, slots
-from tests.conftest import REPOSITORY
 
 ITERATIONS = 4
 # Writes an iteration at a time and counts them in a checkpoint, from which it goes on. Seed 13
@@ -284,7 +281,6 @@ def test_refuses_to_go_on_from_another_start(tmp_path):
 
 
 def test_the_record_names_the_commits_that_the_run_went_on_with(tmp_path, monkeypatch):
-    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?|unknown", _commit(REPOSITORY))
     cell = make(tmp_path, [1], protocol="{}")[0]
     for commit in ("abc", "abc", "def"):
         monkeypatch.setattr(records, "_commit", lambda root, commit=commit: commit)

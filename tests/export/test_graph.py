@@ -79,7 +79,7 @@ def plain_suppression(boxes, scores, settings):
     return kept[: settings["max_detections"]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12), st.integers(1, 9))
 def test_suppression_is_the_plain_one(seed, topk, first_level, most):
     generator = torch.Generator().manual_seed(seed)

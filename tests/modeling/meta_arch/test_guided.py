@@ -78,8 +78,8 @@ def test_a_strategy_labels_as_a_detector_of_that_strategy(detector):
 def test_static_iterations_come_first_and_are_not_repeated_on_resume(detector):
     config = str(REPOSITORY / "configs" / "PascalVOC-Detection" / f"{detector}.yaml")
     opts = ["MODEL.DEVICE", "cpu", "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 3]
-    model = build_model(load_config(config, opts))
-    model.eval()
+    model = build_model(load_config(config, opts)).eval()
+    assert model.static_iters == 3
     dense = make_dense(model, scale=3.0)
     truth = ground_truths([make_instances([[10, 10, 60, 50], [30, 40, 110, 120]], [0, 1])])
 
@@ -132,15 +132,17 @@ def test_every_strategy_trains_towards_qualities(detector, strategy, storage):
 def test_the_quality_focal_loss_is_divided_as_by_its_authors(
     detector, name, strategy, divisor, storage
 ):
-    opts = ("MODEL.MUTUAL_GUIDANCE.CLS_TARGET", "quality", "MODEL.MUTUAL_GUIDANCE.STRATEGY")
-    model = tiny_model(tiny_config(detector, *opts, strategy)).train()
+    section = "FCOS" if detector.startswith("fcos") else "RETINANET"
+    opts = (f"MODEL.{section}.FOCAL_LOSS_GAMMA", 1.3, "MODEL.MUTUAL_GUIDANCE.CLS_TARGET", "quality")
+    opts += ("MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy)
+    model = tiny_model(tiny_config(detector, *opts)).train()
     dense = make_dense(model, 2, scale=3.0)
     gts = [make_instances([[4, 4, 30, 40], [20, 20, 60, 60]], [1, 2]), make_instances([], [])]
     truth = ground_truths(gts)
     labels = model.assign(dense, truth)
     predicted = (model.candidates(dense.anchors), truth, dense.boxes, dense.logits)
     targets = model.matcher.score_targets(*predicted, labels)
-    total = quality_focal_loss(dense.logits, labels.cls_labels, targets, model.focal_loss_gamma)
+    total = quality_focal_loss(dense.logits, labels.cls_labels, targets, 1.3)
     number = targets.sum() if divisor == "sum of targets" else (labels.cls_gt_inds >= 0).sum()
     assert number > 1
     loss = model.guided_losses(dense, truth, labels)[name]
@@ -153,7 +155,15 @@ def test_the_quality_focal_loss_is_divided_as_by_its_authors(
 )
 def test_losses_of_static_labels_are_detectron2s(detector, kind, storage):
     """But for the divisor, a moving average there."""
-    opts = ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", kind) if kind else ()
+    section = "RETINANET" if kind else "FCOS"
+    opts = [f"MODEL.{section}.FOCAL_LOSS_ALPHA", 0.4, f"MODEL.{section}.FOCAL_LOSS_GAMMA", 1.3]
+    if kind:
+        opts += [
+            "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA",
+            0.3,
+            f"MODEL.{section}.BBOX_REG_LOSS_TYPE",
+            kind,
+        ]
     model = tiny_model(tiny_config(detector, "MODEL.MUTUAL_GUIDANCE.STRATEGY", "static", *opts))
     dense = make_dense(model, 2, 64, scale=1.0)
     gts = [
@@ -186,6 +196,22 @@ def test_inference_is_detectron2s_with_the_keys_of_the_config(detector):
              "focal_loss_gamma")  # fmt: skip
     assert [getattr(model, name) for name in names] == list(keys.values())
     assert model.max_detections_per_image == 55
+
+
+@pytest.mark.parametrize("head", ["per_level", "shared"])
+@pytest.mark.parametrize("detector", ["retinanet_R_18", "fcos_R_18"])
+def test_the_head_starts_with_the_keys_of_the_config(detector, head):
+    section = "FCOS" if detector.startswith("fcos") else "RETINANET"
+    opts = [f"MODEL.{section}.PRIOR_PROB", 0.2, f"MODEL.{section}.NUM_CONVS", 2]
+    opts += ["MODEL.MUTUAL_GUIDANCE.HEAD", head, "MODEL.MUTUAL_GUIDANCE.MEMORY_BUDGET", 12345]
+    model = build_model(tiny_config(detector, *opts))
+    levels = model.head.cls_score if head == "per_level" else [model.head.cls_score]
+    for level in levels:
+        bias = level.bias.sigmoid()
+        torch.testing.assert_close(bias, torch.full_like(bias, 0.2))
+    if head == "shared":
+        assert sum(isinstance(x, torch.nn.Conv2d) for x in model.head.cls_subnet) == 2
+    assert model.matcher.memory_budget == 12345
 
 
 def test_static_iterations_aim_as_the_static_strategy_does(storage):

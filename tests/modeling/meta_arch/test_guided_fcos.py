@@ -1,4 +1,3 @@
-import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
@@ -14,14 +13,10 @@ from .predictions import make_dense
 SIDE = 320
 
 
-def build(strategy, *opts):
+def build_static():
     config = REPOSITORY / "configs" / "PascalVOC-Detection" / "fcos_R_18.yaml"
-    return build_model(
-        load_config(
-            str(config),
-            ["MODEL.DEVICE", "cpu", "MODEL.MUTUAL_GUIDANCE.STRATEGY", strategy, *opts],
-        )
-    )
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.MUTUAL_GUIDANCE.STRATEGY", "static"]
+    return build_model(load_config(str(config), opts))
 
 
 def random_instances(count):
@@ -34,7 +29,7 @@ def random_instances(count):
 
 
 def test_static_labels_equal_detectron2s_bit_for_bit():
-    model = build("static")
+    model = build_static()
     gts = [random_instances(count) for count in (0, 1, 2, 5, 10, 40, 150)]
     # Equal boxes and equal areas: the lower index has the point.
     twins = random_instances(6)
@@ -54,7 +49,7 @@ def test_static_labels_equal_detectron2s_bit_for_bit():
 
 
 def test_box_and_centerness_losses_use_the_localisation_positives(storage):
-    model = build("static")
+    model = build_static()
     gt = random_instances(1)
     gt.gt_boxes.tensor[:] = torch.tensor([100.0, 100, 164, 164])
     dense = make_dense(model, 1, SIDE)
@@ -73,17 +68,9 @@ def test_box_and_centerness_losses_use_the_localisation_positives(storage):
     torch.testing.assert_close(both["loss_fcos_ctr"], torch.tensor(2.0).log())
 
 
-@pytest.mark.parametrize("strategy", ["static", "mutual_guidance"])
-def test_shared_head(strategy, storage):
-    model = build(strategy, "MODEL.MUTUAL_GUIDANCE.HEAD", "shared")
-    gt = random_instances(2)
-    losses = model([{"image": torch.rand(3, SIDE, SIDE), "instances": gt}])
-    assert all(torch.isfinite(v) for v in losses.values())
-
-
 def test_mixed_precision_changes_the_losses_by_its_rounding_only():
     torch.manual_seed(0)
-    model = build("static").train()
+    model = build_static().train()
     image = torch.randint(256, (3, SIDE, SIDE))
     batch = [{"image": image, "instances": random_instances(8)}]
     with EventStorage(), torch.no_grad():
@@ -95,7 +82,7 @@ def test_mixed_precision_changes_the_losses_by_its_rounding_only():
 
 def test_every_level_learns_its_distances_from_the_first_step():
     torch.manual_seed(0)
-    model = build("static").train()
+    model = build_static().train()
     objects = Instances((640, 640))  # one for each level
     sides = (60, 160, 320, 620)
     objects.gt_boxes = Boxes([[10, 10, 10 + side, 10 + side] for side in sides])
