@@ -74,6 +74,7 @@ def main(args: "list[str]") -> int:
             python = prepare()
             if python == str(VENV / "bin" / "python"):
                 tell_other_python()
+                tell_other_place()
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -188,11 +189,12 @@ def fingerprint(python: str) -> str:
 def check_foreign() -> None:
     """Raise where .venv is the active environment and its PyTorch is not of this script's doing."""
     is_own = (VENV / STAMP).exists()
-    has_torch = importlib.util.find_spec("torch") is not None
-    if Path(sys.prefix).resolve() == VENV.resolve() and not is_own and has_torch:
+    has_both = all(importlib.util.find_spec(name) for name in ("torch", "detectron2"))
+    if Path(sys.prefix).resolve() == VENV.resolve() and not is_own and has_both:
         raise SetupError(
-            f"{VENV}, the active environment, has a PyTorch that making .venv would replace: give "
-            "the environment another folder, or set ACTIVE=1 to add only what it lacks."
+            f"{VENV}, the active environment, has a PyTorch that making .venv could replace: give "
+            "the environment another folder, or, if its PyTorch is {}.{} or newer, set ACTIVE=1 to "
+            "add only what it lacks.".format(*MIN_TORCH)
         )
 
 
@@ -204,6 +206,14 @@ def tell_other_python() -> None:
     called = "{}.{}".format(*sys.version_info)
     if found and found.group(1) != called:
         say(f".venv is of Python {found.group(1)}: remove it to have one of Python {called}")
+
+
+def tell_other_place() -> None:
+    """Say where .venv was made in another place, to which its activate and scripts still lead."""
+    activate = VENV / "bin" / "activate"
+    text = activate.read_text() if activate.is_file() and not VENV.is_symlink() else str(VENV)
+    if (VENV / STAMP).exists() and str(VENV) not in text:
+        say(".venv was made elsewhere, where its activate leads: remove it to have one made here")
 
 
 def check_venv_modules() -> None:
@@ -237,10 +247,10 @@ def detectron2_source() -> str:
 def build_venv(python: str, stamp: "Path") -> None:
     """Make .venv, or go on where an earlier call stopped."""
     source = detectron2_source()
-    if not stamp.exists():
+    if not stamp.exists() and not has_package(python, "torch"):
         check_disk()
         say("A new environment takes 6 GB and some minutes")
-    if not succeeds(python, "--version") or is_moved():
+    if not succeeds(python, "--version"):
         check_venv_modules()
         run("Creating .venv", sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV))
     stamp.write_text("")
@@ -255,12 +265,6 @@ def build_venv(python: str, stamp: "Path") -> None:
         pip(python, step, "install", "--no-build-isolation", REPOSITORY)
     else:
         install_wheel(python)
-
-
-def is_moved() -> bool:
-    """Whether .venv was made in another place, to which its scripts still point."""
-    activate = VENV / "bin" / "activate"
-    return activate.is_file() and str(VENV) not in activate.read_text()
 
 
 def complete_active(python: str) -> None:

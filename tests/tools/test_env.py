@@ -40,7 +40,7 @@ def steps(env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def run(step: str, *command: str) -> None:
         commands.append(" ".join(command))
         if "venv" in command:
-            env.VENV.mkdir(exist_ok=True)
+            env.VENV.mkdir()
         if "download" in command:
             make_wheel(Path(command[command.index("-d") + 1]))
 
@@ -117,20 +117,21 @@ def test_an_active_environment_called_venv_is_not_replaced(
 ) -> None:
     env.VENV.mkdir()
     monkeypatch.setattr(sys, "prefix", str(env.VENV))
-    modules("torch")
-    assert "has a PyTorch that making .venv would replace" in fails(env, capsys)
+    modules("torch", "detectron2")
+    assert "has a PyTorch that making .venv could replace" in fails(env, capsys)
     assert steps == []
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_a_moved_venv_is_made_anew(env, steps, monkeypatch, moved) -> None:
+def test_a_moved_venv_is_told_and_kept(env, steps, monkeypatch, capsys, moved) -> None:
     monkeypatch.setattr(env, "succeeds", lambda *command: True)
     (env.VENV / "bin").mkdir(parents=True)
     (env.VENV / env.STAMP).write_text("of another place")
     made_in = "/elsewhere/.venv" if moved else str(env.VENV)
     (env.VENV / "bin" / "activate").write_text(f'VIRTUAL_ENV="{made_in}"\n')
     assert env.main([]) == 0
-    assert any("-m venv --clear" in step for step in steps) is moved
+    assert not any("--clear" in step for step in steps)
+    assert ("made elsewhere, where its activate leads" in capsys.readouterr().out) is moved
 
 
 @pytest.mark.parametrize("present, missing", [("venv", "ensurepip"), ("ensurepip", "venv")])
