@@ -217,8 +217,14 @@ def test_torn_annotations_of_detectron2s_sets_are_told(tmp_path):
 
 def test_classes_of_ones_own_under_a_builtin_name_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: MetadataCatalog.get(name).set(name="x"))
-    with pytest.raises(DatasetError, match="cannot read .*AssertionError"):
+    with pytest.raises(DatasetError, match="cannot read .*AssertionError.*of the classes"):
         check_datasets(["voc_2007_test"])
+
+
+def test_a_loader_of_ones_own_fails_as_it_does():
+    DatasetCatalog.register("own_loader", lambda: [][0])
+    with pytest.raises(IndexError):
+        check_datasets(["own_loader"])
 
 
 def test_marks_of_voc_that_detectron2_does_not_read_are_told_before_the_training(voc):
@@ -231,7 +237,8 @@ def test_marks_of_voc_that_detectron2_does_not_read_are_told_before_the_training
     name = f"marked_{voc.root.parent.name}"
     register_pascal_voc(name, str(voc.root), "train", 2007, ["red"])
     MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+    check_datasets([name])
     with pytest.raises(DatasetError, match=r"difficult.*Unspecified.*a\.xml|a\.xml.*Unspecified"):
-        check_datasets([name])
+        check_datasets([], [name])
     with pytest.raises(DatasetError, match="Unspecified"):
         load_records(name)

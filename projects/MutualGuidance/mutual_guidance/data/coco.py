@@ -206,7 +206,7 @@ def _read_annotations(
         "category_id": _one_of(categories, "category"),
         "bbox": _box,
         "iscrowd": _flag,
-        "area": _area,
+        "area": read_area,
         "ignore": _not_ignored,
     }
     found: dict[Any, list[FoundObject]] = {image_id: [] for image_id in images}
@@ -303,7 +303,7 @@ def _not_ignored(value: Any) -> None:
         raise ValueError("is not 0: it is not COCO's; remove the annotation, or set iscrowd")
 
 
-def _area(value: Any) -> float | None:
+def read_area(value: Any) -> float | None:
     """Square pixels; None where it says nothing and the box's is meant."""
     return _float(value) if _is_number(value) and 0 < value < math.inf else None
 

@@ -1,6 +1,7 @@
 """Data sets named in a config: registration with Detectron2, and the check before training."""
 
 import difflib
+import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -108,7 +109,7 @@ def check_datasets(
         _check_name(name)
         if name in _entries and name not in _loaded:
             _keep(name, once_a_machine(partial(_read, name)))
-        faults += _faults_in(name) if name in _entries else _check_builtin(name)
+        faults += _faults_in(name) if name in _entries else _check_builtin(name, name in test)
     if not stopping(faults):
         faults += _useless_sets(train, test) + _tested_on_trained(train, test)
     if not faults:
@@ -320,8 +321,8 @@ def _any_object(name: str, excluded: Sequence[str]) -> bool:
     )
 
 
-def _check_builtin(name: str) -> list[Fault]:
-    """The faults of the images of a data set that Detectron2 reads."""
+def _check_builtin(name: str, is_tested: bool) -> list[Fault]:
+    """The faults of the images of a data set that Detectron2 reads, and of what AP reads itself."""
     try:
         records = DatasetCatalog.get(name)
     except FileNotFoundError as error:
@@ -331,10 +332,14 @@ def _check_builtin(name: str) -> list[Fault]:
         ) from error
     except _UNREADABLE as error:
         metadata = MetadataCatalog.get(name)
-        where = metadata.get("json_file") or metadata.get("dirname") or "its annotations"
+        where = metadata.get("json_file") or metadata.get("dirname")
+        if where is None:  # a function of the user's
+            raise
+        torn = isinstance(error, json.JSONDecodeError | SyntaxError)
+        remedy = "it is torn: fetch it anew" if torn else "see that it is of the classes and format"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DatasetError(
-            f"data set {name}: Detectron2 cannot read {where} ({type(error).__name__}: {error}): "
-            "an annotation is torn, or of another format; fetch it anew"
+            f"data set {name}: Detectron2 cannot read {where} ({reason}): {remedy}"
         ) from error
     if records and "annotations" in records[0]:
         for lacking in (r["file_name"] for r in records if "annotations" not in r):
@@ -342,16 +347,23 @@ def _check_builtin(name: str) -> list[Fault]:
                 f"data set {name}: {lacking} has no `annotations`, but other images have: give it "
                 "an empty list, which makes it background"
             )
-    return once_a_machine(partial(_builtin_faults, name, records))
+    return once_a_machine(partial(_builtin_faults, name, records, is_tested))
 
 
-def _builtin_faults(name: str, records: list[dict]) -> list[Fault]:
-    """Of the images, and of what Detectron2 does not look at in VOC's annotations, but AP does."""
+def read_builtin_voc(name: str) -> tuple[list[Record], list[Fault]]:
+    """
+    The records of one of Detectron2's VOC sets, with the marks of difficult objects, which it does
+    not read, and the faults of annotations that are not among them.
+    """
     metadata = MetadataCatalog.get(name)
-    faults = []
-    if metadata.get("evaluator_type") == "pascal_voc":
-        source = metadata.dirname, metadata.split, metadata.thing_classes
-        faults = [f for f in load_voc(*source, check_images=False)[1] if f.effect == STOPS]
+    source = metadata.dirname, metadata.split, metadata.thing_classes
+    records, faults = load_voc(*source, check_images=False)
+    return records, [f for f in faults if f.effect == STOPS and f.file.endswith(".xml")]
+
+
+def _builtin_faults(name: str, records: list[dict], is_tested: bool) -> list[Fault]:
+    is_voc = MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc"
+    faults = read_builtin_voc(name)[1] if is_voc and is_tested else []
     for record in tqdm(records, desc=f"Checking {name}", leave=False):
         path = record["file_name"]
         fault = size_fault(path, record["width"], record["height"])

@@ -10,10 +10,11 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode, Instances
 from torchvision.ops import box_iou
 
-from ..data import Record, load_voc, records_of
-from ..data.coco import load_coco
+from ..data import Record, records_of
+from ..data.coco import load_coco, read_area
 from ..data.faults import fault_table, stopping
 from ..data.records import FoundObject, pack_objects
+from ..data.register import read_builtin_voc
 from ..errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,8 @@ def load_records(dataset_name: str) -> list[Record]:
         return records
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("evaluator_type") == "pascal_voc":
-        folder, classes = metadata.dirname, metadata.thing_classes
-        records, faults = load_voc(folder, metadata.split, classes, check_images=False)
-        if stopping(faults):
+        records, faults = read_builtin_voc(dataset_name)
+        if faults:
             raise DatasetError(f"data set {dataset_name}:\n{fault_table(faults)}")
         return records
     dicts = DatasetCatalog.get(dataset_name)  # which sets the classes of COCO's files
@@ -66,7 +66,7 @@ def _record_of(dataset_dict: dict) -> Record:
             BoxMode.convert(list(map(float, a["bbox"])), a["bbox_mode"], BoxMode.XYXY_ABS),
             a["category_id"],
             i,
-            area=a.get("area"),
+            area=read_area(a.get("area")),
             crowd=bool(a.get("iscrowd", 0)),
         )
         for i, a in enumerate(dataset_dict.get("annotations", ()))
