@@ -186,13 +186,28 @@ def test_what_a_vgg_cannot_be_given(opts, message):
         check_values(load_config(config, opts))
 
 
+def test_the_last_of_vggs_maps_is_not_left_out(monkeypatch):
+    config = str(REPOSITORY / "configs" / "PascalVOC-Detection" / "fssd_VGG_16.yaml")
+    cfg = load_config(config, ["MODEL.PYRAMID.IN_FEATURES", ["conv4_3"]])
+    check_values(cfg)
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="leave out conv5_3, VGG-16's last: add it"):
+        check_values(cfg)
+
+
 FINER = ["MODEL.RETINANET.IN_FEATURES", ["p4", "p5"], "MODEL.ANCHOR_GENERATOR.SIZES", [[48], [96]]]
 
 
-def test_finer_levels_are_left_out_of_fssds_pyramid_alone():
-    with pytest.raises(ConfigError, match="IN_FEATURES leave out p3 of the pyramid: add them"):
+def test_finer_levels_are_left_out_of_fssds_pyramid_alone(monkeypatch):
+    check_values(load_config(CONFIG, FINER))
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="IN_FEATURES leave out p3 of the pyramid, .* add them"):
         check_values(load_config(CONFIG, FINER))
     check_values(load_config(CONFIG, [*FINER, "MODEL.BACKBONE.NAME", "build_fssd_resnet_backbone"]))
+    rfb = str(REPOSITORY / "configs" / "BCCD" / "rfbnet_VGG_16.yaml")
+    sizes = load_config(rfb, []).MODEL.ANCHOR_GENERATOR.SIZES
+    gap = ["MODEL.RETINANET.IN_FEATURES", ["p3", "p5", "p6"], "MODEL.ANCHOR_GENERATOR.SIZES"]
+    check_values(load_config(rfb, [*gap, [sizes[i] for i in (0, 2, 3)]]))
 
 
 def test_a_strategy_that_would_never_begin():
@@ -219,9 +234,12 @@ def test_a_config_for_another_number_of_processes_is_scaled_before_it_is_compare
     scaled = _for_the_processes(cfg)
     assert (scaled.SOLVER.MAX_ITER, scaled.SOLVER.IMS_PER_BATCH) == (100, 128)
     assert (scaled.SOLVER.CHECKPOINT_PERIOD, scaled.TEST.EVAL_PERIOD) == (1, 1)
+    assert scaled.SOLVER.BASE_LR == 8 * cfg.SOLVER.BASE_LR
+    assert scaled.SOLVER.REFERENCE_IMS_PER_BATCH == 128
     assert _for_the_processes(scaled) == scaled
-    cfg.TEST.EVAL_PERIOD = 0
-    assert _for_the_processes(cfg).TEST.EVAL_PERIOD == 0
+    for off in (0, -1):
+        cfg.TEST.EVAL_PERIOD = off
+        assert _for_the_processes(cfg).TEST.EVAL_PERIOD <= 0
 
 
 def test_a_batch_that_the_processes_do_not_divide(monkeypatch, tmp_path):

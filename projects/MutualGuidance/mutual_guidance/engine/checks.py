@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from torchvision.models import list_models
 
@@ -16,6 +17,7 @@ from ..data.shared import once_a_machine
 from ..errors import ConfigError, UserError
 from ..modeling.backbone.fssd import FSSDPyramid
 from ..modeling.backbone.layers import Pyramid
+from ..modeling.backbone.rfb import RFBPyramid
 from ..modeling.meta_arch import Guided
 from ..run_files import checkpoint_files
 from ..typed import did_you_mean, nearest_path
@@ -194,11 +196,16 @@ def _check_all_is_used(cfg: CfgNode, detector: Guided) -> None:
             f"MODEL: the head's IN_FEATURES leave out {', '.join(coarser)} of the pyramid: set "
             f"MODEL.PYRAMID.NUM_LEVELS to {len(levels) - len(coarser)}, or add them"
         )
+    several = comm.get_world_size() > 1
     unused = [name for name in levels if name not in used]
-    # In FSSD's own pyramid the coarser levels are made of the finer ones.
-    if unused and type(detector.backbone) is not FSSDPyramid:
+    if isinstance(detector.backbone, FSSDPyramid):  # its coarser levels are made of the finer ones
+        unused = []
+    elif isinstance(detector.backbone, RFBPyramid):  # as all of its but the finest
+        unused = [name for name in unused if name == levels[0]]
+    if unused and several:
         raise ConfigError(
-            f"MODEL: the head's IN_FEATURES leave out {', '.join(unused)} of the pyramid: add them"
+            f"MODEL: the head's IN_FEATURES leave out {', '.join(unused)} of the pyramid, which "
+            "several processes would wait for: add them, or train with one"
         )
     last = max(cfg.MODEL.RESNETS.OUT_FEATURES)
     if cfg.MODEL.BACKBONE.NAME in _OF_RESNET and last not in cfg.MODEL.PYRAMID.IN_FEATURES:
@@ -206,7 +213,8 @@ def _check_all_is_used(cfg: CfgNode, detector: Guided) -> None:
             f"MODEL.PYRAMID.IN_FEATURES leave out {last} of MODEL.RESNETS.OUT_FEATURES: remove it "
             "there"
         )
-    if cfg.MODEL.BACKBONE.NAME in _OF_VGG and "conv5_3" not in cfg.MODEL.PYRAMID.IN_FEATURES:
+    is_left_out = "conv5_3" not in cfg.MODEL.PYRAMID.IN_FEATURES
+    if cfg.MODEL.BACKBONE.NAME in _OF_VGG and is_left_out and several:
         raise ConfigError("MODEL.PYRAMID.IN_FEATURES leave out conv5_3, VGG-16's last: add it")
 
 

@@ -53,9 +53,11 @@ def keep_to_run(cfg: CfgNode, path: str) -> CfgNode:
             now, before = (
                 ", ".join(map(str, v)) if isinstance(v, list) else v for v in (given[key], run[key])
             )
+            scaled = key == "SOLVER.IMS_PER_BATCH" and given["SOLVER.REFERENCE_WORLD_SIZE"]
+            hint = " (SOLVER.REFERENCE_WORLD_SIZE scales them for the processes)" if scaled else ""
             raise ConfigError(
-                f"--resume: the {what} {now}, but {path} says {before}: train with those into "
-                "another OUTPUT_DIR"
+                f"--resume: the {what} {now}{hint}, but {path} says {before}: train with those "
+                "into another OUTPUT_DIR"
             )
     kept = [key for key in differing if key in _OF_CHECKPOINT]
     if differing:

@@ -87,11 +87,15 @@ def _for_the_processes(cfg: CfgNode) -> CfgNode:
     Scaled by SOLVER.REFERENCE_WORLD_SIZE, which Detectron2's trainer would do too late for a
     resumed run to be compared with what it was; what happens now and then still does.
     """
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE in (0, comm.get_world_size()):
+        return cfg
     scaled = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()).clone()
     scaled.defrost()
-    for node, key in ((scaled.SOLVER, "CHECKPOINT_PERIOD"), (scaled.TEST, "EVAL_PERIOD")):
-        is_off = key == "EVAL_PERIOD" and cfg.TEST.EVAL_PERIOD == 0
-        node[key] = node[key] if is_off else max(1, node[key])
+    scaled.SOLVER.CHECKPOINT_PERIOD = max(1, scaled.SOLVER.CHECKPOINT_PERIOD)
+    if cfg.TEST.EVAL_PERIOD > 0:
+        scaled.TEST.EVAL_PERIOD = max(1, scaled.TEST.EVAL_PERIOD)
+    if cfg.SOLVER.REFERENCE_IMS_PER_BATCH > 0:  # the learning rate is the scaled batch's
+        scaled.SOLVER.REFERENCE_IMS_PER_BATCH = scaled.SOLVER.IMS_PER_BATCH
     scaled.freeze()
     return scaled
 

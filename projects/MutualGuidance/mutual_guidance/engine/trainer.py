@@ -205,6 +205,11 @@ class Trainer(DefaultTrainer):
         return _stoppable(build_evaluator(cfg, dataset_name))
 
     @classmethod
+    def build_ema_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """AP alone: files of detections and misalignment are those of the weights themselves."""
+        return _stoppable(ap_evaluator(cfg, dataset_name))
+
+    @classmethod
     def test(cls, cfg: CfgNode, model, evaluators=None) -> dict:
         """
         As Detectron2's; the main process also logs one table a data set and writes
@@ -220,8 +225,7 @@ class Trainer(DefaultTrainer):
     def _test_ema(self) -> dict:
         logger.info("Evaluating the moving average of the weights")
         share_buffers(self.ema.module)
-        # Files of detections and misalignment are those of the weights themselves.
-        evaluators = [_stoppable(ap_evaluator(self.cfg, name)) for name in self.cfg.DATASETS.TEST]
+        evaluators = [self.build_ema_evaluator(self.cfg, name) for name in self.cfg.DATASETS.TEST]
         results = super().test(self.cfg, self.ema.module, evaluators)
         report(self.cfg, results, EMA_RESULTS_FILE)
         return {"ema": results}
