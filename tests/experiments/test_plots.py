@@ -71,3 +71,6 @@ def test_curves_are_of_the_seeds_that_all_rows_have():
     runs = [run(seed, [(10, 4.0)]) for seed in (1, 2, 3)]
     runs += [run(seed, [(10, 4.0)], strategy="mutual_guidance") for seed in (2, 3, 4)]
     assert [r["seed"] for r in plots._of_all(rows, runs)] == [2, 3, 2, 3]
+    none = plots._of_all(rows, runs[:1] + runs[-1:])
+    plots._plot_curve(Figure().subplots(), "C0", "AP", PLACE, none)
+    assert none == []

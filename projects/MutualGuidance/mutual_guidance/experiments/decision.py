@@ -32,11 +32,12 @@ def answer(
 
     Returns:
         {"state"}: "not run yet" or "running: n of m runs" where runs of the primary comparison are
-        missing, and nothing else; otherwise the verdict on "primary" (see :func:`verdict`) with the
-        comparison, and "secondary", a list of comparisons with their "p" and "p_holm", corrected
-        for how many they are. A comparison has "value", "baseline", "difference", "low", "high",
-        "relative" and "interval", which says of what it is: "bootstrap", "t", "none" (with the
-        reason, where runs have lost their detections) or a state as above.
+        missing, and nothing else; otherwise the verdict on "primary" (see :func:`verdict`; with
+        fewer than FEW_SEEDS seeds, of what both of its intervals span) with the comparison, and
+        "secondary", a list of comparisons with their "p" and "p_holm", corrected for how many they
+        are. A comparison has "value", "baseline", "difference", "low", "high", "relative" and
+        "interval", which says of what it is: "bootstrap", "t", "none" (with the reason, where runs
+        have lost their detections) or a state as above.
     """
     state = _running(questions["primary"], cells, finished)
     if state:
@@ -142,12 +143,12 @@ def _of_runs(row: dict, metric: str, classes: Collection[str]) -> dict:
 
 
 def _both_intervals(comparison: dict, row: dict, classes: Collection[str]) -> dict:
-    """Of few seeds, the comparison with what its bootstrap and its t-interval, if any, span."""
+    """The comparison, of few seeds with what its bootstrap and its t-interval span together."""
     if comparison["interval"] != "bootstrap" or len(row["bootstrap"]["seeds"]) >= FEW_SEEDS:
         return comparison
     summary = _of_runs(row, comparison["metric"], classes)
     if summary.get("low") is None:
-        return comparison
+        return {**comparison, "low": None, "high": None}
     low, high = min(comparison["low"], summary["low"]), max(comparison["high"], summary["high"])
     return {**comparison, "low": low, "high": high}
 

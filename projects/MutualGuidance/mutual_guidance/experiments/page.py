@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .decision import answer
+from .decision import FEW_SEEDS, answer
 from .grid import Experiment
 from .records import UNCOMMITTED
 from .report import LEGEND, markdown, of_bootstrap, short_table, signed
@@ -71,7 +71,8 @@ def planned_section(result: dict, pictures: str) -> str:
 
 _COMPARISONS_LEGEND = (
     "The first line decides. bootstrap: the interval over images and seeds below, and AP of the "
-    "detections of all folds in one ranking, not the mean of the runs' AP; t: over pairs of runs. "
+    "detections of all folds in one ranking, not the mean of the runs' AP; t: over pairs of runs, "
+    f"which with fewer than {FEW_SEEDS} seeds has to say the same of the first line. "
     "p (Holm): corrected for the number of the other lines, those not run yet included; one above "
     "0.05 is no finding."
 )

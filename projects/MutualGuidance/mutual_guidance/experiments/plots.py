@@ -95,6 +95,8 @@ def _plot_curve(axes: Axes, color: str, metric: str, row: dict, runs: list[dict]
         for run in runs
         if _is_of(run, row)
     ]
+    if not curves:
+        return
     iterations = sorted(set.intersection(*map(set, curves)))
     at = [[curve[i] for curve in curves] for i in iterations]
     means = [statistics.mean(values) for values in at]
