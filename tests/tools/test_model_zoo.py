@@ -22,6 +22,10 @@ def test_a_row_is_the_pages(zoo):
     assert zoo.paper_ap("configs/COCO-Detection/fcos_R_18.yaml") == [None] * 4
 
 
+def test_objects_to_time_with_are_of_the_detectors_classes(zoo):
+    assert zoo.objects(64, 64, num_classes=2, count=50).gt_classes.unique().tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("option", ["--time", "--repeats"])
 def test_no_images_and_no_steps_are_refused(zoo, option, monkeypatch, capsys):
     monkeypatch.setattr(zoo, "write_text", pytest.fail)
