@@ -38,6 +38,13 @@ def test_what_is_no_bomb_is_read(tmp_path):
     assert read_yaml(path) == {"a": [1, 2], "b": [1, 2], "c": {"d": 3}}
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("SOLVER: {EPOCHS: 1}\nMODEL: {}\nSOLVER: {BASE_LR: 1}")
+    with pytest.raises(ConfigError, match=r"SOLVER is there twice, once.*a\.yaml.*line 3"):
+        load_config(str(path), [])
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     with pytest.raises(ValueError, match="is no file"):

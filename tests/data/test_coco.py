@@ -170,6 +170,19 @@ def test_a_parent_that_has_no_object_is_no_class(content, tmp_path):
     assert load(content, tmp_path)[0].classes == ["animals", "cat", "dog"]
 
 
+@pytest.mark.parametrize("classes", [None, ["dog"]])
+def test_a_parent_may_have_the_name_of_its_only_class(content, tmp_path, classes):
+    content["categories"] = [
+        {"id": 0, "name": "dog", "supercategory": "none"},
+        {"id": 7, "name": "dog", "supercategory": "dog"},
+    ]
+    data, faults = load(content, tmp_path, classes)
+    assert faults == [] and data.classes == ["dog"] and data.indices == {7: 0}
+    assert data.records[0].objects["class"].tolist() == [0]
+    _, (fault,) = load(extra(content, category_id=0), tmp_path, classes)
+    assert fault.reason == '"name" stands twice in categories'
+
+
 def test_a_subset_of_the_classes(content, tmp_path):
     data, (fault,) = load(extra(content, category_id=3), tmp_path, ["bird", "cat"])
     assert data.classes == ["bird", "cat"] and data.indices == {3: 1, 8: 0}

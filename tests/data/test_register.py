@@ -125,6 +125,17 @@ def test_what_nothing_can_be_learnt_from_or_measured_on(voc, voc_entry):
         check_datasets([], [voc_entry["name"]])
 
 
+def test_shares_in_the_place_of_pixels_are_refused(voc, voc_entry):
+    voc.add("a", [("red", (0.31, 0.42, 0.51, 0.97))])
+    voc.add("b", [])
+    register_datasets([voc_entry])
+    with pytest.raises(DatasetError, match="boxes look like shares"):
+        check_datasets([voc_entry["name"]])
+    voc.add("c", [("red", (1, 1, 2, 2))])
+    register_datasets([{**voc_entry, "name": voc_entry["name"] + "_in_pixels"}])
+    check_datasets([voc_entry["name"] + "_in_pixels"])
+
+
 def test_images_that_are_trained_on_and_tested_on_are_told(voc, voc_entry, caplog):
     name, other = voc_entry["name"], voc_entry["name"] + "_other"
     for image in ("a", "b", "c"):

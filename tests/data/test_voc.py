@@ -74,7 +74,8 @@ def test_structural_faults(voc):
     assert all(f.effect == STOPS for f in faults)
     told = {f.file.rsplit("/", 1)[1]: f"{f.reason}; {f.detail}" for f in faults}
     assert "missing" in told["no_xml.xml"]
-    assert told["torn.xml"] == "annotation is not XML, or torn; line 1, column 19"
+    assert told["torn.xml"].startswith("annotation is not XML, torn, or in another encoding")
+    assert told["torn.xml"].endswith("; line 1, column 19")
     assert "missing" in told["no_image.jpg"]
     assert "the file is empty" in told["empty_image.jpg"]
     assert told["other_size.jpg"].endswith("image 64x64, annotation 65x64")
@@ -173,7 +174,7 @@ def test_missing_layout_is_named(tmp_path, voc):
     with pytest.raises(DatasetError, match=r"empty\.txt lists no image"):
         load_voc(str(voc.root), "empty", CLASSES)
     (voc.root / "ImageSets" / "Main" / "binary.txt").write_bytes(b"\xff\xd8\x00")
-    with pytest.raises(DatasetError, match=r"binary\.txt is not text"):
+    with pytest.raises(DatasetError, match=r"binary\.txt is not text in UTF-8 \(byte 0\)"):
         load_voc(str(voc.root), "binary", CLASSES)
 
 
@@ -202,6 +203,13 @@ def test_lines_of_a_split_are_ids(voc):
     # What is there under neither name is told as it stands.
     split.write_text("phote 1\nphoto 2\n")
     assert read_split(str(voc.root), "train") == ["phote 1", "photo 2"]
+
+
+def test_an_annotation_of_another_name_is_told(voc):
+    voc.add("A", [("red", (1, 1, 9, 9))])
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("a")
+    _, (fault,) = load(voc)
+    assert fault.reason == "annotation is missing: it is there in other capitals"
 
 
 def test_an_id_with_a_suffix_is_told(voc):

@@ -76,13 +76,28 @@ def test_labels_that_are_there_but_not_read_are_told(yolo):
     yolo.add("b")
     yolo.add("c")
     labels = yolo.root / "labels" / "train"
+    yolo.add("e\u0301")
     (labels / "b.txt").symlink_to("nowhere.txt")
     (labels / "c.TXT").write_text("0 0.5 0.5 0.5 0.5")
-    faults = {f.file.rsplit("/", 1)[1]: f.reason for f in yolo.load()[1] if f.effect == STOPS}
-    assert faults == {
-        "b.txt": "label file is a link that leads nowhere",
-        "c.TXT": "labels must end with .txt in small letters",
-    }
+    (labels / "\xe9.txt").write_text("0 0.5 0.5 0.5 0.5")
+    images = "".join(f"images/train/{name}.jpg\n" for name in ("a", "b", "c", "e\u0301"))
+    (yolo.root / "train.txt").write_text(images)
+    for source in ("images/train", "train.txt"):
+        stopped = [f for f in yolo.load(source)[1] if f.effect == STOPS]
+        assert {f.file.rsplit("/", 1)[1]: f.reason for f in stopped} == {
+            "b.txt": "label file is missing: it is there as a link that leads nowhere",
+            "c.txt": "label file is missing: it is there in other capitals",
+            "e\u0301.txt": "label file is missing: it is there in another Unicode form (é as one "
+            "sign or as two)",
+        }
+
+
+def test_labels_that_may_be_keypoints_are_told(yolo):
+    yolo.add("a", "1 0.5 0.5 1 1 0.1 0.1 0.9 0.9 0.5 0.5\n" * 10)
+    told = [f.reason for f in yolo.load()[1]]
+    assert "labels may be keypoints behind boxes, which need kpt_shape in data.yaml" in told
+    yolo.add("b", "1 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9")
+    assert not any("keypoints" in f.reason for f in yolo.load()[1])
 
 
 @pytest.mark.parametrize(
@@ -156,10 +171,13 @@ def test_structural_faults_of_files(yolo):
     yolo.add("binary")
     (yolo.labels / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (yolo.labels / "orphan.txt").write_text("0 0.5 0.5 0.5 0.5")
-    (yolo.labels / "classes.txt").write_text("red\ngreen\nblue\n")
+    (yolo.labels / "classes.txt").write_text("0\n1\n2\n")
+    (yolo.labels / "README.roboflow.txt").write_text("\nExported from ...")
+    (yolo.labels / "empty.txt").write_text("")
+    (yolo.labels / "cache.txt").write_bytes(b"\0")
     _, faults = yolo.load()
     stopped = {f.file.rsplit("/", 1)[1] for f in faults if f.effect == STOPS}
-    assert stopped == {"torn.jpg", "binary.txt", "orphan.txt"}
+    assert stopped == {"torn.jpg", "binary.txt", "orphan.txt", "empty.txt"}
 
 
 def test_images_that_are_not_there_are_blamed_and_not_their_labels(yolo):
@@ -214,6 +232,10 @@ def test_text_files_list_images(yolo):
     records, faults = yolo.load("train.txt")
     assert [r.file_name.rsplit("/", 1)[1] for r in records] == ["b.jpg", "a.jpg", "c.jpg"]
     assert not stopping(faults)
+    # As CVAT writes them, as if the data set lay in a folder "data".
+    (yolo.root / "cvat.txt").write_text("data/images/train/a.jpg\n")
+    records, faults = yolo.load("cvat.txt")
+    assert records[0].file_name == str(yolo.images / "a.jpg") and not stopping(faults)
     _, faults = yolo.load("lists/train.txt", "train.txt")
     assert {f.reason for f in faults if f.effect == STOPS} == {
         "image is missing, its folder as well", "image is listed twice"

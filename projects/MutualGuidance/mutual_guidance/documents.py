@@ -1,7 +1,7 @@
 """YAML and JSON of strangers: of files only, and refused where a few bytes of it mean very many."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -11,7 +11,10 @@ _MAX_VALUES = 100_000
 
 
 class BoundedLoader(yaml.SafeLoader):
-    """PyYAML's safe one, without aliases that multiply, nests without end and loops."""
+    """
+    PyYAML's safe one, without aliases that multiply, nests without end and loops, and without keys
+    that stand twice, of which PyYAML would drop the first without a word.
+    """
 
     def get_single_node(self) -> yaml.Node | None:
         try:
@@ -30,9 +33,19 @@ def _num_values(node: yaml.Node | None, known: dict[int, int]) -> int:
         known[id(node)] = _MAX_VALUES + 1  # until it is counted
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
         if isinstance(node, yaml.MappingNode):
+            _refuse_repeated(key for key, _ in children)
             children = (child for pair in children for child in pair)
         known[id(node)] = 1 + sum(_num_values(child, known) for child in children)
     return known[id(node)]
+
+
+def _refuse_repeated(keys: Iterable[yaml.Node]) -> None:
+    found = set()
+    for key in keys:
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in found:
+                raise yaml.YAMLError(f"{key.value} is there twice, once{key.start_mark}")
+            found.add(key.value)
 
 
 def require_file(path: str | os.PathLike) -> None:
@@ -41,19 +54,19 @@ def require_file(path: str | os.PathLike) -> None:
         raise ValueError(f"{os.fspath(path)} is no file")
 
 
-def read_yaml(path: str | os.PathLike, loader: type[BoundedLoader] = BoundedLoader) -> Any:
+def read_yaml(path: str | os.PathLike) -> Any:
     """
     The plain values of a file.
 
     Raises:
         OSError: it is missing. ValueError: it is no file, or no text.
-        yaml.YAMLError: it is no YAML of plain values, or means too much.
+        yaml.YAMLError: it is no YAML of plain values, has a key twice, or means too much.
     """
     require_file(path)
     if os.path.getsize(path) > _MAX_BYTES:
         raise yaml.YAMLError(f"it has more than {_MAX_BYTES >> 10} KiB")
     with open(path, encoding="utf-8") as f:
-        return yaml.load(f, loader)
+        return yaml.load(f, BoundedLoader)
 
 
 def check_bases(path: str, derived: tuple[str, ...] = ()) -> None:

@@ -75,10 +75,13 @@ def _load(
     check = _Checker(annotations)
     categories = _read_categories(content["categories"], check)
     files = _read_images(content["images"], check)
-    faults = confusable(categories.values(), annotations)
+    faults = confusable(set(categories.values()), annotations)
+    kept, parents = _without_parents(content, categories, annotations)
+    names = list(kept.values())
+    check.twice("name", "categories", names)
     if classes is None:
-        kept, parents = _without_parents(content, categories, annotations)
-        classes, faults = list(kept.values()), faults + parents
+        classes, faults = names, faults + parents
+    categories = {i: n for i, n in categories.items() if i in kept or n not in names}
     picker = ClassPicker(classes)
     found = _read_annotations(content["annotations"], files, categories, picker, check)
     if check.faults:
@@ -180,7 +183,6 @@ def _read_categories(entries: list, check: _Checker) -> dict[Any, str]:
     read = [check(entry, "categories", i, readers) for i, entry in enumerate(entries)]
     pairs = [values for values in read if values]
     check.twice("id", "categories", (category_id for category_id, _ in pairs))
-    check.twice("name", "categories", (name for _, name in pairs))
     return dict(sorted(pairs, key=_by_id))
 
 
@@ -226,14 +228,13 @@ def _without_parents(content: dict, categories: dict, path: str) -> tuple[dict, 
     """The categories but those without an object that are another one's supercategory."""
     ids = (a.get("category_id") for a in content["annotations"] if isinstance(a, dict))
     used = {category_id for category_id in ids if _is_id(category_id)}
-    parents = {
-        c["supercategory"].strip()
-        for c in content["categories"]
-        if isinstance(c, dict)
-        and isinstance(c.get("supercategory"), str)
-        and c["supercategory"] != c.get("name")
-    }
-    dropped = {i: n for i, n in categories.items() if n in parents and i not in used}
+    children: dict[str, set] = {}  # ids by the name of their parent
+    for category in content["categories"]:
+        parent = category.get("supercategory") if isinstance(category, dict) else None
+        if isinstance(parent, str) and _is_id(category.get("id")):
+            children.setdefault(parent.strip(), set()).add(category["id"])
+    unused = {i: n for i, n in categories.items() if i not in used}
+    dropped = {i: n for i, n in unused.items() if children.get(n, set()) - {i}}
     reason = "category without an object is only the parent of others: it is no class"
     faults = [Fault(path, reason, f"{name!r}, id {i!r}", TOLD) for i, name in dropped.items()]
     return {i: n for i, n in categories.items() if i not in dropped}, faults

@@ -1,10 +1,10 @@
 """Text files and folders of a data set, as people leave them."""
 
 import codecs
+import functools
 import os
+import unicodedata
 from collections.abc import Iterator
-
-from ..documents import require_file
 
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -18,16 +18,47 @@ def read_text(path: str) -> str:
     The text of a file in UTF-8, or in what its byte-order mark says, which is not part of it.
 
     Raises:
-        OSError: it cannot be read. ValueError: it is no file, or no text.
+        OSError: it cannot be read. ValueError: it is no file, or no text; of that, the message is
+            the reason without the path.
     """
-    require_file(path)
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise ValueError("is no file")
     with open(path, "rb") as f:
         content = f.read()
     marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark))
-    text = content.decode(next(marks, "utf-8"))
+    encoding = next(marks, "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        name, where = encoding.upper().removesuffix("-SIG"), error.start
+        raise ValueError(f"is not text in {name} (byte {where}): save it so") from error
     if "\0" in text:
-        raise ValueError("it has a zero byte")
+        raise ValueError("is not text: it has a zero byte")
     return text
+
+
+def plain_name(name: str) -> str:
+    """A name by which files that a person would not tell apart are the same."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def how_named(path: str) -> str | None:
+    """How a file is named that a person may have meant by a path at which there is none."""
+    folder, name = os.path.split(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        return None
+    there = _names_in(folder, os.stat(folder).st_mtime_ns).get(plain_name(name))
+    if there is None:
+        return None
+    if unicodedata.normalize("NFC", there) == unicodedata.normalize("NFC", name):
+        return "in another Unicode form (é as one sign or as two)"
+    return "in other capitals"
+
+
+@functools.lru_cache(maxsize=8)
+def _names_in(folder: str, _changed: int) -> dict[str, str]:
+    """By their plain names."""
+    return {plain_name(name): name for name in sorted(os.listdir(folder))}
 
 
 def walk_files(folder: str) -> Iterator[str]:

@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import os
-import unicodedata
 from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
 from detectron2.data import detection_utils as utils
 from PIL import Image, UnidentifiedImageError
+
+from .files import how_named
 
 # Of files that are taken for images where a folder or an id names them.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -204,13 +205,10 @@ def why_missing(path: str) -> str:
         return "image is missing: its name has a backslash; folders are separated by /"
     if not os.path.isdir(folder):
         return "image is missing, its folder as well"
-    form = unicodedata.normalize("NFC", name)
-    forms, in_lower_case, suffixes = _near_names(folder, os.stat(folder).st_mtime_ns)
-    if form in forms:
-        return "image is missing: it is there in another Unicode form (é as one sign or as two)"
-    if name.casefold() in in_lower_case:
-        return "image is missing: it is there in other capitals"
-    suffix = suffixes.get(os.path.splitext(name)[0])
+    how = how_named(path)
+    if how is not None:
+        return f"image is missing: it is there {how}"
+    suffix = _suffixes_in(folder, os.stat(folder).st_mtime_ns).get(os.path.splitext(name)[0])
     return f"image is missing, but is there as {suffix}" if suffix else "image is missing"
 
 
@@ -226,11 +224,7 @@ def _listed(folder: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=8)
-def _near_names(folder: str, _changed: int) -> tuple[set[str], set[str], dict[str, str]]:
-    """Of the files in a folder: names in composed form, in lower case, and suffixes by stem."""
-    names = [name for name in _listed(folder) if not name.endswith(_TEXT_SUFFIXES)]
-    return (
-        {unicodedata.normalize("NFC", name) for name in names},
-        {name.casefold() for name in names},
-        dict(os.path.splitext(name) for name in names),
-    )
+def _suffixes_in(folder: str, _changed: int) -> dict[str, str]:
+    """Of the files in a folder, by their stem."""
+    names = (name for name in _listed(folder) if not name.endswith(_TEXT_SUFFIXES))
+    return dict(map(os.path.splitext, names))

@@ -123,6 +123,12 @@ def pack_images(
     return np.split(objects, ends[:-1]), faults
 
 
+def in_first_pixel(records: Sequence[Record]) -> bool:
+    """Whether every box lies in the first pixel of its image, as one of shares of it would."""
+    boxes = [record.objects["box"] for record in records if len(record.objects)]
+    return bool(boxes) and all((of_image <= 1).all() for of_image in boxes)
+
+
 def _as_array(found: Sequence[FoundObject]) -> np.ndarray:
     """(M,) of OBJECT, NaN where the area is the box's."""
     objects = np.zeros(len(found), OBJECT)

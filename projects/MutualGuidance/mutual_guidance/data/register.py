@@ -19,7 +19,7 @@ from .coco import load_coco
 from .faults import STOPS, TOLD, Fault, fault_table, repeated, stopping, write_faults
 from .folds import check_fold
 from .images import size_fault
-from .records import Record
+from .records import Record, in_first_pixel
 from .shared import once_a_machine
 from .voc import collect_classes, load_voc
 from .yolo import load_yolo
@@ -225,7 +225,11 @@ def _load(name: str) -> Loaded:
 
 
 def _read(name: str) -> Loaded:
-    return _LOADERS[_entries[name]["format"]](_entries[name])
+    loaded = _LOADERS[_entries[name]["format"]](_entries[name])
+    if in_first_pixel(loaded.records):
+        reason = "boxes look like shares (0 to 1) of the image's width and height: write pixels"
+        loaded.faults.append(Fault(name, reason))
+    return loaded
 
 
 def _keep(name: str, loaded: Loaded) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..errors import DatasetError
 from .classes import ClassPicker, confusable
 from .faults import Fault, repeated
-from .files import read_text, walk_files
+from .files import how_named, read_text, walk_files
 from .folds import fold_part
 from .images import ImageFinder, has_image_suffix, size_fault, why_missing
 from .records import FoundObject, Record, pack_objects
@@ -129,7 +129,7 @@ def read_split(root: str, split: str | dict) -> list[str]:
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]
     except ValueError as error:
-        raise DatasetError(f"{path} is not text: it must list an image's id a line") from error
+        raise DatasetError(f"{path} {error}; it must list an image's id a line") from error
     ids = [_id_of(line, folder) for line in lines if line]
     if not ids:
         raise DatasetError(f"{path} lists no image")
@@ -146,8 +146,12 @@ def _id_of(line: str, folder: VOCFolder) -> str:
 def _annotation_fault(path: str, error: ValueError) -> Fault:
     """Of a file that :func:`read_annotation` refused."""
     reason, *detail = error.args
-    if has_image_suffix(os.path.splitext(path)[0]) and not os.path.isfile(path):
-        reason += ": the id ends as an image's file does; leave that away"
+    if not os.path.isfile(path):
+        how = how_named(path)
+        if how is not None:
+            reason += f": it is there {how}"
+        elif has_image_suffix(os.path.splitext(path)[0]):
+            reason += ": the id ends as an image's file does; leave that away"
     return Fault(path, reason, *detail)
 
 

@@ -82,7 +82,11 @@ def _parse(path: str) -> ET.Element:
         return builder.close()
     except expat.ExpatError as error:
         place = f"line {error.lineno}, column {error.offset + 1}"
-        raise ValueError("annotation is not XML, or torn", place) from error
+        raise ValueError(
+            "annotation is not XML, torn, or in another encoding than it declares (without a word, "
+            "UTF-8)",
+            place,
+        ) from error
     except _EntityError:
         raise
     except (LookupError, ValueError) as error:

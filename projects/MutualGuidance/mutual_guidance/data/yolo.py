@@ -7,7 +7,9 @@ Of a polygon (``class x1 y1 x2 y2 x3 y3 ...``) and of keypoints (behind ``class 
 is taken.
 """
 
+import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +17,8 @@ from tqdm import tqdm
 
 from ..errors import DatasetError
 from .classes import ClassPicker, confusable
-from .faults import Fault, repeated
-from .files import parse_number, read_text, walk_files
+from .faults import TOLD, Fault, repeated
+from .files import how_named, parse_number, plain_name, read_text, walk_files
 from .images import IMAGE_SUFFIXES, has_image_suffix, image_size
 from .records import FoundObject, Record, pack_objects
 from .yolo_yaml import YOLONames
@@ -25,6 +27,8 @@ from .yolo_yaml import YOLONames
 _TOLERANCE = 1e-2
 _POLYGON = 6  # coordinates at least
 _MAX_SHOWN = 60  # characters of a line
+_MAX_OF_BOX = 9  # values of a line: a class and four corners
+_MANY = 10  # lines
 
 
 def load_yolo(
@@ -48,7 +52,7 @@ def load_yolo(
     images = {path: label_path(path, root) for path in paths}
     faults = _faults_of_files(root, sources, images)
     faults += [Fault(path, "image is listed twice") for path in repeated(paths)]
-    picker = ClassPicker(classes)
+    picker, lengths = ClassPicker(classes), Counter()
     records = []
     title = f"Checking {', '.join(sources)}"
     for index, (path, label) in enumerate(tqdm(images.items(), desc=title, leave=False)):
@@ -57,13 +61,21 @@ def load_yolo(
         except ValueError as error:
             faults.append(Fault(path, str(error)))
             continue
-        found, label_faults = _read_labels(label, (width, height), names, picker)
+        found, label_faults = _read_labels(label, (width, height), names, picker, lengths)
         objects, object_faults = pack_objects(found, width, height, label)
         faults += label_faults + object_faults
         records.append(Record(path, index, width, height, objects))
     faults += confusable(names.classes, names.file)
     faults += picker.faults(names.file, lambda: names.classes)
+    if not names.keypoint_values and _may_be_keypoints(lengths):
+        reason = "labels may be keypoints behind boxes, which need kpt_shape in data.yaml"
+        faults.append(Fault(names.file, reason, "they all have as many values", TOLD))
     return records, faults
+
+
+def _may_be_keypoints(lengths: Counter[int]) -> bool:
+    """Whether so many lines, by how many values they have, are no polygons, which would vary."""
+    return len(lengths) == 1 and max(lengths) > _MAX_OF_BOX and lengths.total() >= _MANY
 
 
 def _images_of(root: str, source: str) -> list[str]:
@@ -90,13 +102,15 @@ def _listed_images(path: str, root: str) -> list[str]:
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]
     except ValueError as error:
-        raise DatasetError(f"{path} is not text: it must list an image's path a line") from error
-    paths = []
-    for line in filter(None, lines):
-        beside = os.path.normpath(os.path.join(os.path.dirname(path), line))
-        below = os.path.normpath(os.path.join(root, line))
-        paths.append(below if os.path.isfile(below) and not os.path.isfile(beside) else beside)
-    return paths
+        raise DatasetError(f"{path} {error}; it must list an image's path a line") from error
+    return [_listed_image(line, os.path.dirname(path), root) for line in filter(None, lines)]
+
+
+def _listed_image(line: str, folder: str, root: str) -> str:
+    """The first of the paths that a line may mean at which there is a file, or else the first."""
+    meant = [line, line.removeprefix("data/")]  # CVAT's are of where Darknet would have them
+    paths = [os.path.normpath(os.path.join(b, m)) for m in meant for b in (folder, root)]
+    return next(filter(os.path.isfile, paths), paths[0])
 
 
 def label_path(image: str, root: str) -> str:
@@ -134,31 +148,43 @@ def _faults_of_files(root: str, sources: Sequence[str], images: dict[str, str]) 
         for label in repeated(images.values())
     ]
     folders = [p for p in (os.path.join(root, s) for s in sources) if os.path.isdir(p)]
-    known = set(images.values())
+    # Of the missing ones it is told where their images are read.
+    known = {label if os.path.isfile(label) else plain_name(label) for label in images.values()}
     for folder in folders:
         labels = os.path.dirname(label_path(os.path.join(folder, "image.jpg"), root))
         for path in walk_files(labels) if os.path.isdir(labels) else ():
-            name = os.path.basename(path).lower()
-            if not name.endswith(".txt") or name == "classes.txt" or path in known:
-                continue
-            reason = "the image of these labels is missing"
-            if not path.endswith(".txt"):
-                reason = "labels must end with .txt in small letters"
-            faults.append(Fault(path, reason))
+            if {path, plain_name(path)}.isdisjoint(known) and _has_labels(path):
+                reason = "the image of these labels is missing: add it, or remove them"
+                faults.append(Fault(path, reason))
     return faults
 
 
+def _has_labels(path: str) -> bool:
+    """Whether a file beside the labels of images looks like one of them."""
+    name = os.path.basename(path).lower()
+    if not name.endswith(".txt") or name == "classes.txt":
+        return False
+    try:
+        first, *_ = read_text(path).split(maxsplit=1) or ["0"]
+        return math.isfinite(parse_number(first))
+    except ValueError:
+        return False
+
+
 def _read_labels(
-    path: str, size: tuple[int, int], names: YOLONames, picker: ClassPicker
+    path: str, size: tuple[int, int], names: YOLONames, picker: ClassPicker, lengths: Counter[int]
 ) -> tuple[list[FoundObject], list[Fault]]:
-    """The objects of a label file, which may be missing, and the lines that cannot be read."""
+    """
+    The objects of a label file, which may be missing, and the lines that cannot be read. How many
+    values lines have is counted in ``lengths``.
+    """
     if not os.path.isfile(path):
-        is_link = os.path.islink(path)
-        return [], [Fault(path, "label file is a link that leads nowhere")] if is_link else []
+        how = "as a link that leads nowhere" if os.path.islink(path) else how_named(path)
+        return [], [Fault(path, f"label file is missing: it is there {how}")] if how else []
     try:
         lines = read_text(path).splitlines()
-    except ValueError:
-        return [], [Fault(path, "label file is not text")]
+    except ValueError as error:
+        return [], [Fault(path, f"label file {error}")]
     found, faults = [], []
     for number, line in enumerate(lines, start=1):
         values = line.split()
@@ -171,6 +197,7 @@ def _read_labels(
             shown = line if len(line) <= _MAX_SHOWN else line[:_MAX_SHOWN] + "..."
             faults.append(Fault(path, str(error), f"line {number}: {shown}"))
             continue
+        lengths[len(values)] += 1
         if category is not None:
             box = (np.array(shares) * (size * 2)).tolist()
             found.append(FoundObject(box, category, number))
@@ -197,7 +224,7 @@ def _shares(values: Sequence[str], keypoint_values: int) -> list[float]:
     elif keypoint_values or len(numbers) < _POLYGON or len(numbers) % 2:
         raise ValueError(
             f"{len(numbers) + 1} values: a line is `class x y w h`, or a class and a polygon of "
-            "x y x y x y ..."
+            "x y x y x y ..., or keypoints behind a box, with kpt_shape in data.yaml"
         )
     if max(numbers) > 1 + _TOLERANCE:
         raise ValueError("values are not shares (0 to 1) of the image's width and height")

@@ -79,28 +79,31 @@ def _existing(source: str, bases: list[str], where: str) -> str:
     found = next(filter(os.path.exists, candidates), None)
     if found is None:
         looked = " or ".join(dict.fromkeys(candidates))
-        raise DatasetError(f"{where}: {source} is missing: it would be {looked}")
+        raise DatasetError(
+            f"{where}: {source} is missing: it would be {looked}; correct it (with / between "
+            "folders), or give `images` in the entry in place of `split`"
+        )
     return found
 
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        content = yaml.load(read_text(path), BoundedLoader)
+        text = read_text(path)
     except FileNotFoundError as error:
         raise DatasetError(
             f"{path} is missing: check root (relative ones are below DETECTRON2_DATASETS), or give "
             "classes and images in its place"
         ) from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{path} is not text in UTF-8 (byte {error.start}): save it so"
-        ) from error
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DatasetError(f"{path} {error}") from error
+    try:
+        content = yaml.load(text, BoundedLoader)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = f" (line {mark.line + 1})" if mark else ""
-        raise DatasetError(f"{path} is not YAML of plain values{place}") from error
+        reason = f"line {mark.line + 1}" if mark else " ".join(str(error).split())
+        raise DatasetError(f"{path} is not YAML of plain values ({reason})") from error
     if not isinstance(content, dict) or "names" not in content:
         raise DatasetError(f"{path} has no names of the classes: expected names: [first, second]")
     return content

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ..documents import BoundedLoader, read_yaml
+from ..documents import read_yaml
 from ..errors import ExperimentError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -18,17 +18,6 @@ BASELINE = "static"
 START = "start"
 # Which runs are compared, with the baseline's.
 PLACE = ("config", "variant", "strategy")
-
-
-class _UniqueKeys(BoundedLoader):
-    """Of a key that is given twice, PyYAML would drop the first without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
-                raise yaml.YAMLError(f"{key.value} is there twice, once{key.start_mark}")
-        return super().construct_mapping(node, deep)
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -42,7 +31,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
         ExperimentError: the file is missing or no YAML, or a key or value does not fit.
     """
     try:
-        raw = read_yaml(path, _UniqueKeys)
+        raw = read_yaml(path)
     except FileNotFoundError as error:
         from ..typed import nearest_path  # which waits for PyTorch
 
