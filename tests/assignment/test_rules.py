@@ -142,6 +142,16 @@ def test_a_quality_may_be_of_double_precision(monkeypatch):
     assert labels.cls_labels.tolist() == [[0, 0]]
 
 
+def test_a_target_may_be_of_double_precision(monkeypatch):
+    quality = Quality(("pred_boxes", "pred_logits"), lambda pairs: pairs.iou * pairs.score)
+    monkeypatch.setitem(QUALITIES, "mine", quality)
+    monkeypatch.setitem(STRATEGIES, "mine", Strategy("static", "static", target="mine"))
+    boxes = torch.tensor([[0.0, 0, 10, 8], [0, 0, 10, 5], [0, 0, 10, 9]])
+    _, targets = labels_and_targets("mine", boxes, [9.0, 0.0, float("nan")])
+    assert targets.dtype == torch.float32
+    assert targets[0].tolist() == pytest.approx([0.9, 0.9 * 0.25 / 0.8, 0], rel=1e-3)
+
+
 def labels_and_targets(strategy, pred_boxes, logit):
     """One object of class 1 and three anchors that are it, with boxes of their own."""
     anchors = torch.tensor([[0.0, 0, 10, 10]]).repeat(3, 1)

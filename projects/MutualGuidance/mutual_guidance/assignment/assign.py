@@ -219,7 +219,7 @@ def score_targets(batch: Batch, quality: str, assignment: Assignment) -> Tensor:
     inds = torch.arange(len(batch.candidates), device=gts.device).repeat(len(truth.firsts))
     positive, gts = gts >= 0, gts.clamp(min=0)  # the others' pairs are of no meaning
     pairs = PairValues(batch, gts, inds)
-    values = QUALITIES[quality].of(pairs).where(positive, 0)
+    values = QUALITIES[quality].of(pairs).float().nan_to_num(nan=0.0).where(positive, 0)
     best, best_iou = (
         values.new_zeros(len(truth.boxes)).scatter_reduce_(0, gts, x, "amax").index_select(0, gts)
         for x in (values, pairs.iou.where(positive, 0))

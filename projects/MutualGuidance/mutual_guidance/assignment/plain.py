@@ -46,7 +46,7 @@ def match_anchors(
         if pred_boxes is not None:
             qualities["regressed"] = pairwise_iou(boxes, pred_boxes[i].float())
         if pred_logits is not None:
-            scores = pred_logits[i][:, classes].float().sigmoid().t()  # (M, R)
+            scores = pred_logits[i][:, classes].float().sigmoid().t().nan_to_num(0.0)  # (M, R)
             qualities["amplified"] = qualities["prior"] ** ((sigma - scores) / sigma)  # Eq. (1)
         labels_per_image.append(
             label_image(qualities, STRATEGIES[strategy], iou_thresholds, classes, num_classes)
@@ -55,13 +55,13 @@ def match_anchors(
 
 
 def pairwise_iou(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
-    """IoU of every ground truth (M, 4) with every box (R, 4): (M, R)."""
+    """IoU of every ground truth (M, 4) with every box (R, 4): (M, R); 0 of one that is NaN."""
     top_left = torch.max(gt_boxes[:, None, :2], boxes[:, :2])  # (M, R, 2)
     bottom_right = torch.min(gt_boxes[:, None, 2:], boxes[:, 2:])
     inter = (bottom_right - top_left).clamp(min=0).prod(dim=2)
     gt_areas = (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(dim=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    return inter / (gt_areas[:, None] + areas - inter)
+    return (inter / (gt_areas[:, None] + areas - inter)).nan_to_num(0.0)
 
 
 def label_image(
