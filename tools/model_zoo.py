@@ -91,7 +91,8 @@ def zoo_row(path: Path) -> list:
     height, width = input_size(cfg)
     image = {"image": torch.zeros(3, height, width), "height": height, "width": width}
     shapes = [model.backbone.output_shape()[f] for f in model.head_in_features]
-    features = [torch.zeros(1, 1, height // s.stride, width // s.stride) for s in shapes]
+    # Convolutions of stride 2 round up.
+    features = [torch.zeros(1, 1, -(-height // s.stride), -(-width // s.stride)) for s in shapes]
     key = f"{path.parent.name}/{path.stem}"
     return [
         f"[{path.stem}](../../configs/{key}.yaml)",

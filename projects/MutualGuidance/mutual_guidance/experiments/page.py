@@ -20,7 +20,7 @@ def decisions(experiments: Iterable[Experiment], results: Mapping[str, dict]) ->
     """
     rows = [_decision(e, results.get(e.name)) for e in experiments]
     rows.sort(key=lambda row: not row[3])  # those without an answer
-    headers = ("claim", "experiment", "verdict", "difference", "the paper's", "plan")
+    headers = ("claim", "experiment", "verdict", "difference", "paper's gain", "plan")
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
@@ -70,11 +70,10 @@ def planned_section(result: dict, pictures: str) -> str:
 
 
 _COMPARISONS_LEGEND = (
-    "The first line decides. bootstrap: the interval over images and seeds below, and AP of the "
-    "detections of all folds in one ranking, not the mean of the runs' AP; t: over pairs of runs, "
-    f"which with fewer than {FEW_SEEDS} seeds has to say the same of the first line. "
-    "p (Holm): corrected for the number of the other lines, those not run yet included; one above "
-    "0.05 is no finding."
+    "The first line decides. bootstrap: the interval over images and seeds below, for AP of the "
+    "detections of all folds in one ranking, not the mean of the runs' AP; t: over pairs of runs; "
+    f"with fewer than {FEW_SEEDS} seeds it must agree on the first line. p (Holm): corrected for "
+    "the number of the other lines, also those not run yet; above 0.05 it is no finding."
 )
 
 

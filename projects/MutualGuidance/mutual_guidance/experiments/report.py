@@ -29,29 +29,29 @@ _LABELS = {
     "assignment/loc_as_static": "as static, loc",
     "assignment/cls_regressed_iou": "regressed IoU, cls",
     "assignment/loc_regressed_iou": "regressed IoU, loc",
-    "assignment/cls_positives_per_object": "positives an object, cls",
+    "assignment/cls_positives_per_object": "positives per object, cls",
 }
 LEGEND = (
-    "Mean ± standard deviation over the runs. Δ is the difference from `static` of the same "
-    "seeds, folds and variant, or without a variant where the variant has no `static`; in "
-    "parentheses its paired 95 % t-interval (n/a with one pair), which is of other trainings on "
-    "these images. [1 of 3]: of so many runs only."
+    "Mean ± standard deviation over the runs. Δ is the difference from `static` with the same "
+    "seeds, folds and variant, or with no variant if it has no `static`; in parentheses its paired "
+    "95 % t-interval (n/a with one pair), which covers other trainings on these images. [1 of 3]: "
+    "from 1 of 3 runs only."
 )
 _MISALIGNMENT_LEGEND = (
     "Misalignment of the trained detectors, before NMS (docs/misalignment.md): less IoU lost, a "
     "higher rank correlation and a smaller share of best predictions suppressed are better. "
-    "Scores of another loss are not comparable: NMS sees other candidates then."
+    "Scores of different losses do not compare: NMS sees other candidates."
 )
 _LABELS_LEGEND = (
-    "Labels between two evaluations, the last two that have some between them "
-    "(docs/visualize.md): of the anchors that are positive for classification (cls) or "
-    "localisation (loc) by the strategy or by the static one, the share that is so by both; the "
-    "IoU of the positives' regressed boxes; and positives an object."
+    "Labels logged between the last two evaluations that have any between them "
+    "(docs/visualize.md): of the anchors positive for classification (cls) or localisation (loc) "
+    "by the strategy or by `static`, the share positive by both; the IoU of the positives' "
+    "regressed boxes; and positives per object."
 )
 
 _NARROW = (
-    " Of so few seeds the interval is too narrow, and a p too small, where trainings differ more "
-    "than images do (docs/experiments.md): believe what the t-interval says as well."
+    " Of so few seeds the interval is too narrow, and p too small, if trainings vary more than "
+    "images (docs/experiments.md): believe only what the t-interval confirms."
 )
 
 
@@ -253,9 +253,9 @@ def _bootstrap_legend(rows: list[dict]) -> str:
     is_narrow = min(len(row["bootstrap"]["seeds"]) for row in rows) < FEW_SEEDS
     return (
         f"Δ from `static` with the test images of all folds together, and its 95 % interval over "
-        f"{draws:,} draws of images and seeds, the same for both strategies: what other test "
-        "images of this kind and other seeds would show, trained on the same images. In percent: "
-        f"of `static`'s. Drawn from {'; '.join(sorted(texts))}. A run's AP of the kept matches is "
+        f"{draws:,} draws of images and seeds, the same for both strategies: what other such "
+        "test images and seeds would show after training on the same images. In percent of "
+        f"`static`'s. Drawn from {'; '.join(sorted(texts))}. A run's AP from its kept matches is "
         f"within {rounding:.2f} of what it printed.{_NARROW if is_narrow else ''}"
     )
 
