@@ -49,7 +49,7 @@ def main() -> None:
     setup_logger(name="mutual_guidance")
     # A box loss that both have.
     opts = ["MODEL.WEIGHTS", "", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "giou", *options.opts]
-    cfg = prepare(options.config_file, ["MODEL.DEVICE", "cpu", *opts])
+    cfg = prepare(options.config_file, [*opts, "MODEL.DEVICE", "cpu"])
     torch.manual_seed(0)
     batch = make_batch(Trainer.build_model(cfg), options.images, cfg.INPUT.SQUARE_SIZE)
     size = batch[1].logits.numel() * 4

@@ -62,6 +62,7 @@ def no_gpu(request):
     with pytest.MonkeyPatch.context() as patched:
         if not request.node.get_closest_marker("gpu"):
             patched.setattr("torch.cuda.is_available", lambda: False)
+            patched.setenv("CUDA_VISIBLE_DEVICES", "")  # of the processes that they start
         yield
 
 

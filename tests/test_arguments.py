@@ -1,6 +1,6 @@
 import pytest
 
-from mutual_guidance.arguments import Parser, add_model, at_least_one, check_model
+from mutual_guidance.arguments import Parser, add_model, add_opts, at_least_one, check_model
 
 
 def parse(*argv):
@@ -25,6 +25,14 @@ def test_options_stand_anywhere_before_the_pairs(argv):
     args = parse(*argv)
     assert (args.run, args.inputs, args.batch_size) == ("run", ["a", "b"], 2)
     assert args.opts == ["A.B", "-1"]
+
+
+def test_a_key_without_a_value_is_told(capsys):
+    parser = Parser()
+    add_opts(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--opts", "A.B", "1", "C.D"])
+    assert "--opts: C.D is followed by no value" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("inputs", [["a"], ["a", "b"], ["a", "b", "c"]])

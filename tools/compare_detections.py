@@ -26,7 +26,7 @@ from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.data.images import read_image
 from mutual_guidance.engine import Predictor, Trainer
-from mutual_guidance.errors import InputError, run_main
+from mutual_guidance.errors import InputError, printable, run_main
 from mutual_guidance.evaluation.detections import detections_of
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
 from mutual_guidance.evaluation.matching import disagreement, match
@@ -97,7 +97,7 @@ def compare(args: argparse.Namespace) -> None:
     entries = draw(records, matches, classes, args)
     path = args.output / ENTRIES_FILE
     write_text(path, json.dumps(entries, indent=2))
-    print(f"{len(entries)} of {len(records)} images drawn: {path}")
+    print(printable(f"{len(entries)} of {len(records)} images drawn: {path}"))
 
 
 def earlier_pictures(folder: Path) -> list[Path]:

@@ -187,14 +187,13 @@ def fingerprint(python: str) -> str:
 
 
 def check_foreign() -> None:
-    """Raise where .venv is the active environment and its PyTorch is not of this script's doing."""
-    is_own = (VENV / STAMP).exists()
-    has_both = all(importlib.util.find_spec(name) for name in ("torch", "detectron2"))
-    if Path(sys.prefix).resolve() == VENV.resolve() and not is_own and has_both:
+    """Raise where .venv has a PyTorch that is not of this script's doing."""
+    look = "import importlib.util, sys; sys.exit(not importlib.util.find_spec('torch'))"
+    if not (VENV / STAMP).exists() and succeeds(str(VENV / "bin" / "python"), "-c", look):
         raise SetupError(
-            f"{VENV}, the active environment, has a PyTorch that making .venv could replace: give "
-            "the environment another folder, or, if its PyTorch is {}.{} or newer, set ACTIVE=1 to "
-            "add only what it lacks.".format(*MIN_TORCH)
+            f"{VENV} has a PyTorch that making .venv could replace: give that environment another "
+            "folder, or activate it, with a Detectron2 and a PyTorch of {}.{} or newer in it, and "
+            "set ACTIVE=1 to add only what else it lacks.".format(*MIN_TORCH)
         )
 
 

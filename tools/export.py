@@ -12,6 +12,8 @@ docs/export.md.
 
 import argparse
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from mutual_guidance.data import check_datasets
 from mutual_guidance.data.inputs import find_images
 from mutual_guidance.engine import Predictor, Trainer
 from mutual_guidance.engine.setup import check_classes
-from mutual_guidance.errors import DatasetError, ExportError, InputError, run_main
+from mutual_guidance.errors import DatasetError, ExportError, InputError, printable, run_main
 from mutual_guidance.export import (
     DetectorGraph,
     ExportedDetector,
@@ -53,6 +55,8 @@ METRICS = ("AP", "AP50", "AP75")
 
 
 def main() -> None:
+    # So that the folder of an unfinished file goes, too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     run_main(run, parse_args())
 
 
@@ -104,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
                 "Nothing was compared: the model finds nothing in them; give --images with objects"
             )
         os.replace(path, args.output)
-    print(f"Written: {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)")
+    print(printable(f"Written: {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)"))
     if args.evaluate:
         exported = ExportedDetector(file, None if args.nms else suppression)
         print(ap_table({"PyTorch": model, args.output.name: exported}, cfg))

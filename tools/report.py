@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from mutual_guidance.arguments import Parser
-from mutual_guidance.errors import run_main
+from mutual_guidance.errors import printable, run_main
 from mutual_guidance.run_files import replace_file
 from mutual_guidance.visualization.report import read_run, render_report, run_labels
 
@@ -33,8 +33,8 @@ def write_report(args: argparse.Namespace) -> None:
     page = render_report(runs).encode(errors="backslashreplace")
     replace_file(args.output, lambda f: f.write(page))
     for _, sentence in (trouble for run in runs for trouble in run.troubles):
-        print(f"warning: {sentence}")
-    print(f"Report: {args.output}")
+        print(printable(f"warning: {sentence}"))
+    print(printable(f"Report: {args.output}"))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from mutual_guidance.arguments import Parser, add_model, at_least_one, check_mod
 from mutual_guidance.assignment import STRATEGIES
 from mutual_guidance.engine import prepare
 from mutual_guidance.engine.predictor import model_files
-from mutual_guidance.errors import InputError, run_main
+from mutual_guidance.errors import InputError, printable, run_main
 from mutual_guidance.run_files import checkpoint_files
 from mutual_guidance.visualization import (
     ASSIGNMENTS_FOLDER,
@@ -129,8 +129,8 @@ def draw(
                 film.add(image.name, iteration, picture, counts)
                 progress.update()
     gifs = [film.write_gif(image.name) for image in images]
-    print(f"Pictures: {len(drawn) * len(images)}, in {film.folder}")
-    print("\n".join(f"Film: {path}" for path in gifs if path))
+    print(printable(f"Pictures: {len(drawn) * len(images)}, in {film.folder}"))
+    print(printable("\n".join(f"Film: {path}" for path in gifs if path)))
 
 
 if __name__ == "__main__":

@@ -185,6 +185,18 @@ def test_builtin_set_that_is_not_there(tmp_path, monkeypatch):
         check_datasets(["voc_2007_test"])
 
 
+def test_builtin_set_that_cannot_be_evaluated_or_read(monkeypatch):
+    with pytest.raises(DatasetError, match="lvis_v1_val is of type 'lvis'; coco and pascal_voc"):
+        check_datasets([], ["lvis_v1_val"])
+
+    def load(name):
+        raise ImportError("no lvis", name="lvis")
+
+    monkeypatch.setattr(DatasetCatalog, "get", load)
+    with pytest.raises(DatasetError, match="reads it with the package lvis: install that"):
+        check_datasets(["lvis_v1_train"])
+
+
 def test_images_of_a_builtin_set_are_checked(tmp_path, monkeypatch):
     entry = {"file_name": str(tmp_path / "a.jpg"), "width": 4, "height": 4, "annotations": []}
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: [entry])

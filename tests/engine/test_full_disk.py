@@ -55,6 +55,12 @@ def test_only_a_full_disk_needs_room():
         raise OSError(errno.EACCES, "Permission denied")
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_processes_are_no_matter_of_the_folder(number):
+    with pytest.raises(OutputError, match=r"lower DATALOADER\.NUM_WORKERS, then"), told("run"):
+        raise OSError(number, "Resource temporarily unavailable")
+
+
 def test_descriptors_are_no_matter_of_the_folder():
     with pytest.raises(OutputError, match=r"too many open files: raise the limit"), told("run"):
         raise OSError(errno.EMFILE, "Too many open files")

@@ -24,8 +24,9 @@ from mutual_guidance.engine.hooks import (
     mean_ap,
 )
 from mutual_guidance.engine.setup import resolve_classes
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, TINY
 
+TINIEST = dict(zip(TINY[::2], TINY[1::2], strict=True))
 # Detectron2's own resizing, which draws its size at random even for testing, and the square.
 CONFIGS = {
     "Shapes/retinanet_R_18.yaml": ["INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True],
@@ -56,9 +57,9 @@ def make_cfg(voc, voc_entry, tmp_path):
 
     def make(config="Shapes/retinanet_R_18.yaml", **opts):
         opts = {
-            "DATASETS.TRAIN": (voc_entry["name"],), "DATASETS.TEST": (), "MODEL.DEVICE": "cpu",
-            "DATALOADER.NUM_WORKERS": 0, "SOLVER.IMS_PER_BATCH": 2, "SOLVER.MAX_ITER": 4,
-            "SOLVER.WARMUP_ITERS": 0, "SOLVER.AMP.ENABLED": False, "MODEL.WEIGHTS": "",
+            **TINIEST, "DATASETS.TRAIN": (voc_entry["name"],), "DATASETS.TEST": (),
+            "SOLVER.IMS_PER_BATCH": 2, "SOLVER.MAX_ITER": 4, "SOLVER.WARMUP_ITERS": 0,
+            "SOLVER.AMP.ENABLED": False, "TEST.PRECISE_BN.ENABLED": False,
             "OUTPUT_DIR": str(tmp_path / "out"), **opts,
         }  # fmt: skip
         pairs = [x for pair in opts.items() for x in pair]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -24,14 +25,17 @@ from detectron2.utils.events import EventStorage
 from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.data.shared import once_a_machine
-from mutual_guidance.engine import Interrupted, Trainer
+from mutual_guidance.engine import Interrupted, Trainer, output
 from mutual_guidance.engine.device import resolve_device
 from mutual_guidance.engine.launch import _end_together, launch
+from mutual_guidance.engine.output import check_output
 from mutual_guidance.engine.setup import resolve_classes
+from mutual_guidance.errors import OutputError
 from mutual_guidance.evaluation import PascalVOCEvaluator
 from tests.conftest import VOCWriter
 from tests.runs import CONFIG, own_set, results, train_net
 
+module = import_module("mutual_guidance.engine.launch")  # which has a function of its name
 BATCH = 8
 
 
@@ -206,6 +210,33 @@ def test_torchrun_is_recognised(voc, tmp_path):
     log = (out / "log.txt").read_text()
     assert "World size: 2" in log and (out / "model_final.pth").exists()
     assert "Making batched data loader with batch_size=2" in log
+
+
+def test_a_refused_run_is_not_resumed_by_a_restart(monkeypatch, tmp_path):
+    store = torch.distributed.HashStore()
+
+    def refused(args):
+        raise OutputError("it holds the checkpoints of an earlier run")
+
+    with pytest.raises(OutputError):
+        module._noting_refusal(refused, store)(Namespace())
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda *_, **__: iter([(store, 0, 1)]))
+    with pytest.raises(SystemExit) as end:
+        module._join_torchrun()
+    assert end.value.code == 1
+
+
+def test_what_fails_later_is_resumed_by_a_restart(monkeypatch, tmp_path):
+    store = torch.distributed.HashStore()
+
+    def failing(args):
+        check_output(str(tmp_path / "out"), is_new_run=True)
+        raise OutputError("it cannot be read for a moment")
+
+    monkeypatch.setattr(output, "_locks", {})
+    with pytest.raises(OutputError):
+        module._noting_refusal(failing, store)(Namespace())
+    assert not store.check([module._REFUSED])
 
 
 def note_threads(path):

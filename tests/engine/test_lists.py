@@ -70,6 +70,12 @@ def test_odd_lists_train_or_end_in_one_sentence(voc, voc_entry, tmp_path):
         ("DATASETS.CLASSES", ["a\x1b[2J"], "must be a list of names"),
         ("DATASETS.CATEGORY_IDS", [None], "must be a list of numbers or texts"),
         ("SOLVER.STEPS", (5, 3), r"SOLVER.STEPS must ascend from above 0, got \(5, 3\)"),
+        ("TEST.EXPECTED_RESULTS", [["bbox", "AP", 45.0]], r'must be a list of \["bbox", metric'),
+        (
+            "TEST.EXPECTED_RESULTS",
+            [["segm", "AP", 45.0, 1.0]],
+            r'must be a list of \["bbox", metric',
+        ),
     ],
 )
 def test_lists_are_told_by_key_and_value(key, value, message):
@@ -82,6 +88,16 @@ def test_lists_are_told_by_key_and_value(key, value, message):
     node[last] = value
     with pytest.raises(ConfigError, match=message):
         check_lists(cfg)
+
+
+def test_expected_results_are_of_one_data_set():
+    cfg = load_config(CONFIG, ["TEST.EXPECTED_RESULTS", [["bbox", "AP", 45.0, 1.0]]])
+    check_lists(cfg)
+    cfg.defrost()
+    for names in ((), ("a", "b")):
+        cfg.DATASETS.TEST = names
+        with pytest.raises(ConfigError, match="TEST.EXPECTED_RESULTS are of one data set"):
+            check_lists(cfg)
 
 
 @pytest.mark.parametrize("mean", [[100.0], [100.0, 100.0, 100.0]], ids=len)

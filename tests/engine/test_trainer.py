@@ -27,6 +27,7 @@ from mutual_guidance.errors import CheckpointError, NonFiniteLoss
 from mutual_guidance.evaluation import PascalVOCEvaluator
 from mutual_guidance.evaluation.detections import DetectionsWriter
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
+from tests.conftest import TINY
 from tests.runs import CONFIG, draw_four_images
 
 ITERATIONS = 6
@@ -63,12 +64,11 @@ def make_cfg(voc, voc_entry, tmp_path):
         cfg = load_config(
             CONFIG,
             [
-                "DATASETS.TRAIN", name, "DATASETS.TEST", name, "OUTPUT_DIR", str(tmp_path / folder),
-                "INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True, "SOLVER.EPOCHS", 0.0,
-                "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.IMS_PER_BATCH", 2,
+                *TINY, "DATASETS.TRAIN", name, "DATASETS.TEST", name,
+                "OUTPUT_DIR", str(tmp_path / folder), "INPUT.SSD_AUGMENTATION", True,
+                "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.IMS_PER_BATCH", 2,
                 "SOLVER.CHECKPOINT_PERIOD", 100, "SOLVER.WARMUP_ITERS", 2,
-                "DATALOADER.NUM_WORKERS", 0, "MODEL.DEVICE", "cpu",
-                "SOLVER.AMP.ENABLED", False, "MODEL.PYRAMID.OUT_CHANNELS", 32, *opts,
+                "SOLVER.AMP.ENABLED", False, "TEST.PRECISE_BN.ENABLED", False, *opts,
             ],
         )  # fmt: skip
         check_values(cfg)
@@ -246,9 +246,19 @@ def test_an_evaluation_keeps_the_config_of_the_training(make_cfg, tmp_path):
     with _kept(str(path)):
         path.write_text("overwritten")
     assert path.read_text() == before
+    with pytest.raises(ValueError, match="too late"), _kept(str(path)):
+        path.write_text("overwritten")
+        raise ValueError("too late")
+    assert path.read_text() == before
     with _kept(None):
         path.write_text("a new training")
     assert path.read_text() == "a new training"
+
+
+def test_without_a_test_set_there_are_no_results(make_cfg, tmp_path):
+    run(make_cfg("out", "DATASETS.TEST", ()))
+    assert (tmp_path / "out" / "model_final.pth").exists()
+    assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
 def test_mixed_precision_leaves_the_average_alone(make_cfg):
@@ -318,6 +328,15 @@ def test_moving_average_by_its_definition(make_cfg, tmp_path):
     run(make_cfg("ema", "SOLVER.EMA_DECAY", 0.5), average)
     saved = next(iter(weights(tmp_path / "ema", "model_ema_final")["model"].values()))
     torch.testing.assert_close(saved, average.value)
+
+
+def test_losses_are_looked_at_before_an_evaluation(make_cfg, monkeypatch):
+    trainer, looked = Trainer(make_cfg("out", "TEST.EVAL_PERIOD", 4)), []
+    monkeypatch.setattr(
+        "mutual_guidance.engine.trainer.use_now", lambda: looked.append(trainer.iter)
+    )
+    trainer.train()
+    assert looked == [0, 3, 5]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_cfg, tmp_path):

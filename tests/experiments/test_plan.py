@@ -50,6 +50,7 @@ def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry, monkeypatch):
     other = {**voc_entry, "name": f"{voc_entry['name']}_test", "classes": ["green", "red"]}
     for overrides, reason in (
         ({"MODEL.DEVICE": "cuda"}, "MODEL.DEVICE is 'cuda', but PyTorch finds no such GPU"),
+        ({"MODEL.DEVICE": "cuda:1"}, "MODEL.DEVICE is 'cuda:1', but each run sees one GPU"),
         ({"MODEL.WEIGHTS": "mine.pth"}, "MODEL.WEIGHTS: there is no file mine.pth"),
         (
             {"DATASETS.REGISTER": [voc_entry, other], "DATASETS.TEST": [other["name"]]},

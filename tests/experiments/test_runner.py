@@ -289,6 +289,16 @@ def test_the_record_names_the_commits_that_the_run_went_on_with(tmp_path, monkey
     assert read_record(tmp_path, cell)["commits"] == ["abc", "def"]
 
 
+def test_a_record_names_the_gpu_of_its_run(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda d: names.append(d) or f"GPU {d}")
+    cells = make(tmp_path, [1], protocol="{}")
+    plans = {cell: Plan(ITERATIONS, 5, 0.0, config={}, device="cuda") for cell in cells}
+    slots = [{"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("7", "3")]
+    assert Runner(tmp_path, plans, slots).run() == {}
+    assert sorted(names) == ["cuda:0", "cuda:1"]
+
+
 def test_slots_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
     monkeypatch.setattr(runner, "num_gpus", lambda: 0)
@@ -301,6 +311,8 @@ def test_slots_share_cores_and_gpus(monkeypatch):
     assert [s["CUDA_VISIBLE_DEVICES"] for s in slots(3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     assert slots(2) == [{"OMP_NUM_THREADS": "8", "CUDA_VISIBLE_DEVICES": "5"}] * 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,-1,1")  # CUDA stops at the third
+    assert [s["CUDA_VISIBLE_DEVICES"] for s in slots(None)] == ["0", "2"]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert slots(1)[0]["OMP_NUM_THREADS"] == "3"
     assert slots(16)[0]["OMP_NUM_THREADS"] == "1"

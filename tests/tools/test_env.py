@@ -112,14 +112,15 @@ def test_a_ready_venv_is_used_whatever_the_callers_python(env, steps, monkeypatc
     assert steps == []
 
 
-def test_an_active_environment_called_venv_is_not_replaced(
-    env, steps, modules, monkeypatch, capsys
-) -> None:
-    env.VENV.mkdir()
-    monkeypatch.setattr(sys, "prefix", str(env.VENV))
-    modules("torch", "detectron2")
+def test_a_venv_of_the_users_keeps_its_pytorch(env, steps, monkeypatch, capsys) -> None:
+    looked = []
+    monkeypatch.setattr(env, "succeeds", lambda *command: looked.append(command) or True)
     assert "has a PyTorch that making .venv could replace" in fails(env, capsys)
-    assert steps == []
+    assert steps == [] and looked[0][0] == str(env.VENV / "bin" / "python")
+    (python, option, code), *_ = looked
+    assert subprocess.run([sys.executable, option, code]).returncode == 0  # which has PyTorch
+    absent = code.replace("torch", "no_such_package")
+    assert subprocess.run([sys.executable, option, absent]).returncode == 1
 
 
 @pytest.mark.parametrize("moved", [False, True])

@@ -27,10 +27,12 @@ def test_writes_the_page_and_tells_what_is_missing(report, tmp_path, capsys):
     assert done == f"Report: {page}"
 
 
-def test_names_that_are_no_utf8_stand_as_escapes(report, tmp_path):
+def test_names_that_are_no_utf8_stand_as_escapes(report, tmp_path, capsys):
     run = write_run(tmp_path / "caf\udce9")
+    (run / "evaluation.json").unlink()
     report(run, "--output", tmp_path / "page.html")
     assert "caf\\udce9" in (tmp_path / "page.html").read_text()
+    assert "caf\\udce9/evaluation.json is missing" in capsys.readouterr().out
 
 
 def test_errors_are_one_sentence(report, tmp_path):

@@ -3,6 +3,8 @@
 import argparse
 import os
 
+from .errors import ConfigError
+
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """The text as it is written, and the default of each option that has one."""
@@ -33,11 +35,25 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args(args, namespace)
 
 
+class _Pairs(argparse.Action):
+    """Takes changes of a config; a tool may add its own behind them."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from .typed import pairs_of  # which waits for PyTorch
+
+        try:
+            pairs_of(values)
+        except ConfigError as error:
+            parser.error(f"{option_string}: {error}")
+        setattr(namespace, self.dest, values)
+
+
 def add_opts(parser: argparse.ArgumentParser) -> None:
     """The pairs that change a config; they stand last."""
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
+        action=_Pairs,
         default=[],
         metavar="KEY VALUE",
         help="changes of the config, to the end of the line",

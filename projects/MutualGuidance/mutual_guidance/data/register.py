@@ -325,10 +325,24 @@ def _any_object(name: str, excluded: Sequence[str]) -> bool:
     )
 
 
+def evaluator_type(name: str) -> str:
+    """Which AP a data set is measured by. Raises DatasetError but for "coco" and "pascal_voc"."""
+    kind = MetadataCatalog.get(name).get("evaluator_type")
+    if kind not in ("coco", "pascal_voc"):
+        raise DatasetError(f"data set {name} is of type {kind!r}; coco and pascal_voc work")
+    return kind
+
+
 def _check_builtin(name: str, is_tested: bool) -> list[Fault]:
     """The faults of the images of a data set that Detectron2 reads, and of what AP reads itself."""
+    if is_tested:
+        evaluator_type(name)
     try:
         records = DatasetCatalog.get(name)
+    except ImportError as error:
+        raise DatasetError(
+            f"data set {name}: Detectron2 reads it with the package {error.name}: install that"
+        ) from error
     except FileNotFoundError as error:
         raise DatasetError(
             f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "

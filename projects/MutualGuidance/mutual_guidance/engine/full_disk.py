@@ -29,6 +29,11 @@ def told(folder: str) -> Iterator[None]:
                 "too many open files: raise the limit (ulimit -n) or lower DATALOADER.NUM_WORKERS, "
                 "then go on with --resume"
             ) from error
+        if error.errno in (errno.EAGAIN, errno.ENOMEM):
+            raise OutputError(
+                f"no more processes or memory can be had ({error.strerror}): raise their limits or "
+                "lower DATALOADER.NUM_WORKERS, then go on with --resume"
+            ) from error
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "make room, then go on" if is_full else "mend that, then go on"
         raise OutputError(

@@ -24,10 +24,12 @@ from ..data.shared import machine_group
 from ..errors import ConfigError, UserError, run_main
 from ..interrupt import STOP_SIGNALS, Interrupted
 from ..machine import num_gpus
+from .output import is_held
 
 Main = Callable[[argparse.Namespace], object]
 
 _LOCALHOST = "127.0.0.1"
+_REFUSED = "mutual_guidance/refused"
 # In which processes that were asked to stop end together, after the first has; in which those
 # that are told to end because another failed do, before they are killed; in which the
 # launcher has ended those that would only hide what the first said; and those that find the same as
@@ -43,7 +45,8 @@ def launch(main: Main, args: argparse.Namespace) -> None:
     """
     Run ``main(args)`` in every process, through :func:`run_main`.
 
-    Under torchrun this is one of the processes already, and a restarted one resumes. Otherwise
+    Under torchrun this is one of the processes already, and a restarted one resumes, unless the run
+    was refused before it had its folder: that ends every restart at once. Otherwise
     ``args.num_gpus`` processes are started on each of ``args.num_machines`` machines; those of one
     machine find each other by themselves, those of several at ``args.dist_url``. Processes talk
     over NCCL where there is a GPU, else over gloo.
@@ -53,10 +56,10 @@ def launch(main: Main, args: argparse.Namespace) -> None:
     """
     if dist.is_torchelastic_launched():
         run_main(_check_gpus, int(os.environ["LOCAL_WORLD_SIZE"]))
-        _join_torchrun()
+        store = _join_torchrun()
         restarts = comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"]))
         args.resume = args.resume or (any(restarts) and not args.eval_only)
-        _run(main, args)
+        _run(_noting_refusal(main, store), args)
     elif args.num_gpus * args.num_machines > 1:
         run_main(_check_gpus, args.num_gpus)
         sys.exit(_run_processes(main, args))
@@ -163,12 +166,37 @@ def told_once() -> Iterator[None]:
         raise
 
 
-def _join_torchrun() -> None:
-    """Join the process group that torchrun's environment variables describe."""
+def _join_torchrun() -> dist.Store:
+    """
+    Join the process group that torchrun's environment variables describe.
+
+    Returns:
+        The store that outlives a restart.
+
+    Raises:
+        SystemExit: the run was refused before a restart.
+    """
     store, rank, world_size = next(dist.rendezvous("env://", timeout=DEFAULT_TIMEOUT))
-    # The store outlives a restart, with the addresses of processes that are gone.
-    store = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
-    _join_group(store, rank, world_size, int(os.environ["LOCAL_WORLD_SIZE"]))
+    if store.check([_REFUSED]):
+        sys.exit(1)
+    # The addresses of processes that are gone are of another attempt.
+    attempt = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    _join_group(attempt, rank, world_size, int(os.environ["LOCAL_WORLD_SIZE"]))
+    return store
+
+
+def _noting_refusal(main: Main, store: dist.Store) -> Main:
+    """``main``, which leaves a note where it is refused before the run has its folder."""
+
+    def run(args: argparse.Namespace) -> object:
+        try:
+            return main(args)
+        except UserError:
+            if comm.is_main_process() and not is_held():
+                store.set(_REFUSED, "")
+            raise
+
+    return run
 
 
 def _join_group(store: dist.Store, rank: int, world_size: int, local_size: int) -> None:

@@ -25,6 +25,8 @@ def check_lists(cfg: CfgNode) -> None:
     tested = repeated(cfg.DATASETS.TEST)
     if tested:
         raise ConfigError(f"DATASETS.TEST names {', '.join(tested)} twice: name it once")
+    if cfg.TEST.EXPECTED_RESULTS and len(cfg.DATASETS.TEST) != 1:
+        raise ConfigError("TEST.EXPECTED_RESULTS are of one data set: name one in DATASETS.TEST")
     steps = cfg.SOLVER.STEPS
     if any(later <= earlier for earlier, later in itertools.pairwise((0, *steps))):
         raise ConfigError(f"SOLVER.STEPS must ascend from above 0, got {reprlib.repr(steps)}")
@@ -62,6 +64,13 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and not has_controls(value)
 
 
+def _is_expected(value: object) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        return False
+    task, metric, expected, tolerance = value
+    return task == "bbox" and _is_name(metric) and _is_number(expected) and _is_number(tolerance)
+
+
 class _List(NamedTuple):
     what: str
     is_item: Callable[[object], bool]
@@ -83,4 +92,5 @@ _LISTS = {
     "MODEL.PIXEL_STD": _List("3 numbers above 0, or 1", _is_positive, range(1, 4, 2)),
     "MODEL.RETINANET.BBOX_REG_WEIGHTS": _List("4 numbers above 0", _is_positive, range(4, 5)),
     "SOLVER.STEPS": _List("whole numbers", _is_whole),
+    "TEST.EXPECTED_RESULTS": _List('["bbox", metric, percent, tolerance]', _is_expected),
 }

@@ -59,6 +59,11 @@ def check_output(folder: str, is_new_run: bool) -> None:
     forget_unfinished(folder)
 
 
+def is_held() -> bool:
+    """Whether :func:`check_output` has passed in this process."""
+    return bool(_locks)
+
+
 def check_shared_memory(cfg: CfgNode) -> None:
     """
     Raise ConfigError where the batches of the loader's workers do not fit into shared memory,

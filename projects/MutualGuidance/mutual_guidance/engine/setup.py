@@ -171,9 +171,11 @@ def _kept(path: str | None) -> Iterator[None]:
         return
     with open(path, "rb") as f:
         content = f.read()
-    yield
-    if comm.is_main_process():
-        replace_file(path, lambda f: f.write(content))
+    try:
+        yield
+    finally:
+        if comm.is_main_process():
+            replace_file(path, lambda f: f.write(content))
 
 
 def known_classes(cfg: CfgNode) -> list[str]:

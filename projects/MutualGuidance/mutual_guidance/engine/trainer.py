@@ -137,9 +137,11 @@ class Trainer(DefaultTrainer):
 
     def after_step(self) -> None:
         sign_of_life()
-        done, periods = self.iter + 1, (PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD)
-        if self.iter in (self.start_iter, self.max_iter - 1) or any(done % p == 0 for p in periods):
-            use_now()  # what writes now and then is about to write
+        done, cfg = self.iter + 1, self.cfg
+        periods = (PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD, cfg.VIS_PERIOD)
+        is_end = self.iter in (self.start_iter, self.max_iter - 1)
+        if is_end or any(p > 0 and done % p == 0 for p in periods):
+            use_now()  # what writes or evaluates now and then is about to
         try:
             super().after_step()
         except Interrupted as stop:  # in the middle of PreciseBN or an evaluation
@@ -263,8 +265,8 @@ def share_buffers(model: torch.nn.Module) -> None:
 
 
 def report(cfg: CfgNode, results: dict, file: str) -> None:
-    """Log one table a data set and write the results to a file of the output folder."""
-    if not comm.is_main_process():
+    """Log one table a data set, if any, and write the results to a file of the output folder."""
+    if not results or not comm.is_main_process():
         return
     names = cfg.DATASETS.TEST
     by_dataset = {names[0]: results} if len(names) == 1 else results

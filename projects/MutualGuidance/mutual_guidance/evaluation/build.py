@@ -1,10 +1,9 @@
 """The evaluator of a data set."""
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from ..errors import DatasetError
+from ..data.register import evaluator_type
 from .coco import COCOBoxEvaluator
 from .detections import DetectionsWriter
 from .misalignment import MisalignmentEvaluator
@@ -17,7 +16,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     misalignment if TEST.MISALIGNMENT.
 
     Raises:
-        DatasetError: for a data set that has no boxes.
+        DatasetError: for a data set of another type.
     """
     evaluators = [ap_evaluator(cfg, dataset_name), DetectionsWriter(dataset_name, cfg.OUTPUT_DIR)]
     if cfg.TEST.MISALIGNMENT:
@@ -26,10 +25,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
 
 
 def ap_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-    """Average precision alone. Raises DatasetError for a data set that has no boxes."""
-    kind = MetadataCatalog.get(dataset_name).evaluator_type
-    if kind == "pascal_voc":
+    """Average precision alone. Raises DatasetError for a data set of another type."""
+    if evaluator_type(dataset_name) == "pascal_voc":
         return PascalVOCEvaluator(dataset_name)
-    if kind == "coco":
-        return COCOBoxEvaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.DETECTIONS_PER_IMAGE)
-    raise DatasetError(f"data set {dataset_name} is of type {kind!r}; coco and pascal_voc work")
+    return COCOBoxEvaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.DETECTIONS_PER_IMAGE)

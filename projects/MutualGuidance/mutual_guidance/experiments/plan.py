@@ -242,6 +242,11 @@ def _device_fault(cfg: CfgNode) -> str:
     """Why it cannot be trained on the device, which is resolved."""
     try:
         check_precision(cfg)
+        if cfg.MODEL.DEVICE.startswith("cuda:") and cfg.MODEL.DEVICE != "cuda:0":
+            raise ConfigError(
+                f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but each run sees one GPU: use cuda or "
+                "auto, and choose GPUs by CUDA_VISIBLE_DEVICES"
+            )
         resolve_device(cfg)
     except ConfigError as error:
         return str(error)

@@ -51,6 +51,7 @@ def slots(jobs: int | None) -> list[dict[str, str]]:
     devices = os.getenv("CUDA_VISIBLE_DEVICES", "").split(",")
     if not all(devices):
         devices = [str(i) for i in range(num_gpus())]
+    devices = devices[: num_gpus()]  # CUDA sees none behind the first that is not there
     jobs = jobs or max(1, len(devices))
     share = max(1, len(os.sched_getaffinity(0)) // jobs)
     most = os.getenv("OMP_NUM_THREADS", "").split(",")[0]  # of the first level of nesting
@@ -72,6 +73,8 @@ class Runner:
         self.root = root
         self.plans = plans
         self.free = list(slots)
+        # As CUDA counts them here.
+        self.gpus = list(dict.fromkeys(s.get("CUDA_VISIBLE_DEVICES") for s in slots))
         self.waiting = [cell for cell in plans if not is_finished(root, cell)]
         self.running: list[_Running] = []
         self.failed: dict[Cell, str] = {}
@@ -170,7 +173,10 @@ class Runner:
                 continue
             try:
                 plan = self.plans[run.cell]
-                write_record(self.root, run.cell, plan.iterations, plan.ims_per_batch, plan.device)
+                device = plan.device
+                if device.startswith("cuda"):
+                    device = f"cuda:{self.gpus.index(run.slot.get('CUDA_VISIBLE_DEVICES'))}"
+                write_record(self.root, run.cell, plan.iterations, plan.ims_per_batch, device)
                 drop_checkpoints(self.root / run.cell.folder, keep=0)
             except (ExperimentError, OSError) as error:
                 self._fail(run.cell, str(error))
