@@ -89,9 +89,7 @@ def test_help_begins_with_a_sentence_and_an_example(script, monkeypatch, capsys)
     assert sentence.endswith(".") and f"python {script}" in example
 
 
-@pytest.mark.parametrize("script", ["train_net.py", "tools/predict.py"])
-def test_known_warnings_of_others_are_silent(script):
-    done = subprocess.run(
-        [sys.executable, script, "--help"], cwd=REPOSITORY, capture_output=True, text=True
-    )
+def test_known_warnings_of_others_are_silent():
+    command = [sys.executable, "train_net.py", "--help"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""

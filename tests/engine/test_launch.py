@@ -257,7 +257,11 @@ def talk_to_each_other(args):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
-@pytest.mark.parametrize("stopped", [False, True], ids=["ended", "stopped"])
+@pytest.mark.parametrize(
+    "stopped",
+    [pytest.param(False, marks=pytest.mark.slow), True],
+    ids=["ended", "stopped"],
+)
 def test_no_thread_of_the_group_is_left_when_python_ends(stopped, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     machine = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
