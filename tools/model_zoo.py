@@ -41,7 +41,8 @@ INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`. Parameters and operations (multiply-adds, counted by fvcore)
 are those of inference at the size given; the paper's AP is of its Tables 1 and 2 and of the
-supplementary's Table 1. The column of our own AP stays empty until it is measured on that data set.
+supplementary's Table 1. The column of our own AP stays empty until it is measured on that data set,
+and no weights trained on it are offered yet.
 Every detector trains with any strategy: `MODEL.MUTUAL_GUIDANCE.STRATEGY`.
 """
 
