@@ -33,21 +33,29 @@ class Interrupted(SystemExit):
 
 
 @contextlib.contextmanager
+def handled_by(handler: Callable[[int, object], None]) -> Iterator[list[signal.Signals]]:
+    """
+    Give the signals to stop to ``handler``, but for those that are ignored, as SIGHUP under nohup,
+    which stay so. Yields those that are not.
+    """
+    heeded = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    previous = {s: signal.signal(s, handler) for s in heeded}
+    try:
+        yield heeded
+    finally:
+        for s, before in previous.items():
+            signal.signal(s, before)
+
+
+@contextlib.contextmanager
 def note_signals() -> Iterator[None]:
-    """
-    Only take note of the signals to stop; a second SIGINT, later, acts as usual. Those that are
-    ignored, as SIGHUP under nohup, stay so.
-    """
+    """Only take note of the signals to stop; a second SIGINT, later, acts as usual."""
     global _received
     _received = None
-    heeded = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
-    previous = {s: signal.signal(s, _take_note) for s in heeded}
     try:
-        with _taken_by_another_thread(heeded):
+        with handled_by(_take_note) as heeded, _taken_by_another_thread(heeded):
             yield
     finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
         _received = None
 
 

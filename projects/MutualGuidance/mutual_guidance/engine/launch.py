@@ -22,7 +22,7 @@ from torch.multiprocessing import start_processes
 
 from ..data.shared import machine_group
 from ..errors import ConfigError, UserError, run_main
-from ..interrupt import STOP_SIGNALS, Interrupted
+from ..interrupt import STOP_SIGNALS, Interrupted, handled_by
 from ..machine import num_gpus
 from .output import is_held
 
@@ -241,13 +241,8 @@ def _signals_passed_on() -> Iterator[list[int]]:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(child.pid, number)
 
-    heeded = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
-    previous = {s: signal.signal(s, pass_on) for s in heeded}
-    try:
+    with handled_by(pass_on):
         yield received
-    finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
 
 
 @contextlib.contextmanager

@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..errors import ExperimentError
+from ..interrupt import handled_by
 from ..machine import num_gpus
 from .grid import Cell
 from .plan import Plan
@@ -90,7 +90,9 @@ class Runner:
             KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came; the runs have been stopped, each with
                 a checkpoint to go on from.
         """
-        with _noted_signals() as came:
+        # In place of what signals do: an exception at any point could lose a process.
+        came: list[int] = []
+        with handled_by(lambda number, _: came.append(number)):
             try:
                 self._run_all(came)
             finally:
@@ -196,23 +198,6 @@ class Runner:
                 _signal_all([run], signal.SIGKILL)
                 run.process.wait()
         self.running.clear()
-
-
-@contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """
-    The signals to stop that came, in place of what they do: an exception at any point could lose a
-    process. Those that are ignored, as under nohup, stay so.
-    """
-    came: list[int] = []
-    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heeded = [s for s in signums if signal.getsignal(s) is not signal.SIG_IGN]
-    previous = {s: signal.signal(s, lambda signum, _: came.append(signum)) for s in heeded}
-    try:
-        yield came
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
 
 
 def _signal_all(runs: Iterable[_Running], signum: int) -> None:

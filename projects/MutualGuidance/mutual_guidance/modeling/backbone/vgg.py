@@ -2,8 +2,9 @@
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
+from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
-from torchvision.models import vgg16_bn
+from torchvision.models.vgg import cfgs, make_layers
 
 # Where torchvision's sequence of layers has the maps that detectors use, the ReLU included.
 _END_OF = {"conv4_3": 33, "conv5_3": 43}
@@ -18,8 +19,13 @@ class VGG16(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        # Numbered as in torchvision, whose weights so keep their names.
-        self.features: nn.Sequential = vgg16_bn(weights=None).features[: _END_OF["conv5_3"]]
+        # Numbered as in torchvision, whose weights so keep their names. Its whole model would make
+        # a classifier of 120 million weights first.
+        layers = make_layers(cfgs["D"], batch_norm=True)
+        self.features: nn.Sequential = layers[: _END_OF["conv5_3"]]
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                c2_msra_fill(layer)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(_SHAPES)
