@@ -69,7 +69,8 @@ def no_gpu(request):
 @pytest.fixture(autouse=True)
 def signals_as_in_a_terminal():
     """Whatever nohup or a worker of pytest-xdist has made of them."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    usual = {signal.SIGINT: signal.default_int_handler}
+    usual |= {signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
     previous = {s: signal.signal(s, handler) for s, handler in usual.items()}
     yield
     for s, handler in previous.items():

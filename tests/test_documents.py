@@ -41,8 +41,10 @@ def test_what_is_no_bomb_is_read(tmp_path):
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("SOLVER: {EPOCHS: 1}\nMODEL: {}\nSOLVER: {BASE_LR: 1}")
-    with pytest.raises(ConfigError, match=r"SOLVER is there twice, once.*a\.yaml.*line 3"):
+    with pytest.raises(ConfigError, match=r"SOLVER is there twice, once in .*a\.yaml, line 3"):
         load_config(str(path), [])
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, <<: {y: 2}, x: 3, 1: 4, '1': 5}")
+    assert read_yaml(path)["b"] == {"x": 3, "y": 2, 1: 4, "1": 5}
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):

@@ -189,7 +189,7 @@ def fingerprint(python: str) -> str:
 def check_foreign() -> None:
     """Raise where .venv has a PyTorch that is not of this script's doing."""
     look = "import importlib.util, sys; sys.exit(not importlib.util.find_spec('torch'))"
-    if not (VENV / STAMP).exists() and succeeds(str(VENV / "bin" / "python"), "-c", look):
+    if not (VENV / STAMP).exists() and succeeds(str(VENV / "bin" / "python"), "-I", "-c", look):
         raise SetupError(
             f"{VENV} has a PyTorch that making .venv could replace: give that environment another "
             "folder, or activate it, with a Detectron2 and a PyTorch of {}.{} or newer in it, and "

@@ -143,7 +143,8 @@ def test_a_quality_may_be_of_double_precision(monkeypatch):
 
 
 def test_a_target_may_be_of_double_precision(monkeypatch):
-    quality = Quality(("pred_boxes", "pred_logits"), lambda pairs: pairs.iou * pairs.score)
+    of = lambda pairs: pairs.iou.double() * pairs.logit.sigmoid()  # noqa: E731
+    quality = Quality(("pred_boxes", "pred_logits"), of)
     monkeypatch.setitem(QUALITIES, "mine", quality)
     monkeypatch.setitem(STRATEGIES, "mine", Strategy("static", "static", target="mine"))
     boxes = torch.tensor([[0.0, 0, 10, 8], [0, 0, 10, 5], [0, 0, 10, 9]])

@@ -186,14 +186,18 @@ def test_builtin_set_that_is_not_there(tmp_path, monkeypatch):
 
 
 def test_builtin_set_that_cannot_be_evaluated_or_read(monkeypatch):
-    with pytest.raises(DatasetError, match="lvis_v1_val is of type 'lvis'; coco and pascal_voc"):
+    with pytest.raises(
+        DatasetError, match="lvis_v1_val is of type 'lvis'; coco and pascal_voc can"
+    ):
         check_datasets([], ["lvis_v1_val"])
 
     def load(name):
-        raise ImportError("no lvis", name="lvis")
+        raise ImportError("No module named 'lvis'", name="lvis")
 
     monkeypatch.setattr(DatasetCatalog, "get", load)
-    with pytest.raises(DatasetError, match="reads it with the package lvis: install that"):
+    with pytest.raises(
+        DatasetError, match="cannot be read: No module named 'lvis'; install that package"
+    ):
         check_datasets(["lvis_v1_train"])
 
 

@@ -210,6 +210,9 @@ def test_an_annotation_of_another_name_is_told(voc):
     (voc.root / "ImageSets" / "Main" / "train.txt").write_text("a")
     _, (fault,) = load(voc)
     assert fault.reason == "annotation is missing: it is there in other capitals"
+    (voc.root / "Annotations" / "a.xml").symlink_to("nowhere.xml")
+    _, (fault,) = load(voc)
+    assert fault.reason == "annotation is missing: it is there as a link that leads nowhere"
 
 
 def test_an_id_with_a_suffix_is_told(voc):

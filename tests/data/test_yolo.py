@@ -85,11 +85,26 @@ def test_labels_that_are_there_but_not_read_are_told(yolo):
     for source in ("images/train", "train.txt"):
         stopped = [f for f in yolo.load(source)[1] if f.effect == STOPS]
         assert {f.file.rsplit("/", 1)[1]: f.reason for f in stopped} == {
-            "b.txt": "label file is missing: it is there as a link that leads nowhere",
-            "c.txt": "label file is missing: it is there in other capitals",
-            "e\u0301.txt": "label file is missing: it is there in another Unicode form (é as one "
-            "sign or as two)",
+            name: f"label file is missing: it is there {how}; rename it, or write an empty one"
+            for name, how in (
+                ("b.txt", "as a link that leads nowhere"),
+                ("c.txt", "in other capitals"),
+                ("e\u0301.txt", "in another Unicode form (é as one sign or as two)"),
+            )
         }
+
+
+def test_labels_in_a_folder_of_other_capitals_are_without_images(yolo):
+    yolo.add("a", "0 0.5 0.5 0.5 0.5")
+    yolo.images.rename(yolo.root / "images" / "Train")
+    (yolo.root / "images" / "b.jpg").write_bytes((yolo.root / "images/Train/a.jpg").read_bytes())
+    (yolo.root / "labels" / "b.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (yolo.root / "labels" / "lost.txt").symlink_to("nowhere.txt")
+    stopped = {
+        f.file.rsplit("/", 1)[1]: f.reason for f in yolo.load("images")[1] if f.effect == STOPS
+    }
+    reason = "the image of these labels is missing: add it, or remove them"
+    assert stopped == {"a.txt": reason, "lost.txt": reason}
 
 
 def test_labels_that_may_be_keypoints_are_told(yolo):

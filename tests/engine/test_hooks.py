@@ -63,7 +63,7 @@ def make_cfg(voc, voc_entry, tmp_path):
             "OUTPUT_DIR": str(tmp_path / "out"), **opts,
         }  # fmt: skip
         pairs = [x for pair in opts.items() for x in pair]
-        cfg = load_config(str(REPOSITORY / "configs" / config), [*CONFIGS[config], *pairs])
+        cfg = load_config(str(REPOSITORY / "configs" / config), [*pairs, *CONFIGS[config]])
         resolve_classes(cfg)
         (tmp_path / "out").mkdir(exist_ok=True)
         return cfg

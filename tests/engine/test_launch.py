@@ -212,8 +212,9 @@ def test_torchrun_is_recognised(voc, tmp_path):
     assert "Making batched data loader with batch_size=2" in log
 
 
-def test_a_refused_run_is_not_resumed_by_a_restart(monkeypatch, tmp_path):
+def test_a_refused_run_is_not_resumed_by_a_restart(monkeypatch):
     store = torch.distributed.HashStore()
+    monkeypatch.setattr(output, "_locks", {})
 
     def refused(args):
         raise OutputError("it holds the checkpoints of an earlier run")

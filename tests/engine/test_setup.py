@@ -158,7 +158,7 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         ("MODEL.PYRAMID.NUM_LEVELS", 5, "leave out p6, p7 of the pyramid: set .*NUM_LEVELS to 3"),
         ("MODEL.PYRAMID.IN_FEATURES", ["res3", "res4"], "leave out res5 of MODEL.RESNETS.OUT_FEA"),
         ("SOLVER.EMA_DECAY", 1.0, r"must be in \[0, 1\), got 1.0"),
-        ("SEED", 2**32, "SEED must be below 2\\*\\*32 less the number of processes"),
+        ("SEED", 2**32, "SEED must be at most 2\\*\\*32 less the number of processes"),
     ],
 )
 def test_wrong_values_are_refused(key, value, message):

@@ -103,6 +103,7 @@ def same(a, b):
     return torch.equal(a, b) if torch.is_tensor(a) else a == b
 
 
+AT_THE_END = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 1)
 PRECISE_BN = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2,
               "TEST.EVAL_PERIOD", 2)  # fmt: skip
 
@@ -134,7 +135,7 @@ def test_a_run_that_fails_at_its_end_has_all_files_after_a_resume(
         save(self, name, **kwargs)
 
     save = Checkpointer.save
-    opts = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.CHECKPOINT_PERIOD", 3, "VIS_PERIOD", 3)
+    opts = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.CHECKPOINT_PERIOD", 3, "VIS_PERIOD", 3, *AT_THE_END)
     run(make_cfg("whole", *opts))
     with monkeypatch.context() as patched:
         patched.setattr(Checkpointer, "save", full_disk)
@@ -156,7 +157,7 @@ def files(folder):
 
 
 def test_a_run_whose_last_file_is_lost_writes_it_anew(make_cfg, tmp_path):
-    opts = ("SOLVER.CHECKPOINT_PERIOD", 3, "VIS_PERIOD", 3)
+    opts = ("SOLVER.CHECKPOINT_PERIOD", 3, "VIS_PERIOD", 3, *AT_THE_END)
     run(make_cfg("out", *opts))
     before = weights(tmp_path / "out")
     (tmp_path / "out" / "model_final.pth").unlink()
@@ -330,8 +331,9 @@ def test_moving_average_by_its_definition(make_cfg, tmp_path):
     torch.testing.assert_close(saved, average.value)
 
 
-def test_losses_are_looked_at_before_an_evaluation(make_cfg, monkeypatch):
-    trainer, looked = Trainer(make_cfg("out", "TEST.EVAL_PERIOD", 4)), []
+@pytest.mark.parametrize("period", ["TEST.EVAL_PERIOD", "VIS_PERIOD"])
+def test_losses_are_looked_at_before_an_evaluation(make_cfg, monkeypatch, period):
+    trainer, looked = Trainer(make_cfg("out", period, 4)), []
     monkeypatch.setattr(
         "mutual_guidance.engine.trainer.use_now", lambda: looked.append(trainer.iter)
     )

@@ -117,10 +117,10 @@ def test_a_venv_of_the_users_keeps_its_pytorch(env, steps, monkeypatch, capsys) 
     monkeypatch.setattr(env, "succeeds", lambda *command: looked.append(command) or True)
     assert "has a PyTorch that making .venv could replace" in fails(env, capsys)
     assert steps == [] and looked[0][0] == str(env.VENV / "bin" / "python")
-    (python, option, code), *_ = looked
-    assert subprocess.run([sys.executable, option, code]).returncode == 0  # which has PyTorch
+    (python, *options, code), *_ = looked
+    assert subprocess.run([sys.executable, *options, code]).returncode == 0  # which has PyTorch
     absent = code.replace("torch", "no_such_package")
-    assert subprocess.run([sys.executable, option, absent]).returncode == 1
+    assert subprocess.run([sys.executable, *options, absent]).returncode == 1
 
 
 @pytest.mark.parametrize("moved", [False, True])

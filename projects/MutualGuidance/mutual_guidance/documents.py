@@ -8,6 +8,7 @@ import yaml
 
 _MAX_BYTES = 2**19  # a second or two of PyYAML's; the longest of the project's has 2**14
 _MAX_VALUES = 100_000
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class BoundedLoader(yaml.SafeLoader):
@@ -42,10 +43,14 @@ def _num_values(node: yaml.Node | None, known: dict[int, int]) -> int:
 def _refuse_repeated(keys: Iterable[yaml.Node]) -> None:
     found = set()
     for key in keys:
-        if isinstance(key, yaml.ScalarNode):
-            if key.value in found:
-                raise yaml.YAMLError(f"{key.value} is there twice, once{key.start_mark}")
-            found.add(key.value)
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+            continue
+        if (key.tag, key.value) in found:
+            mark = key.start_mark
+            file = "" if mark.name.startswith("<") else f"{mark.name}, "  # <unicode string>
+            where = f"{file}line {mark.line + 1}"
+            raise yaml.YAMLError(f"{key.value} is there twice, once in {where}: remove one")
+        found.add((key.tag, key.value))
 
 
 def require_file(path: str | os.PathLike) -> None:

@@ -43,19 +43,21 @@ def plain_name(name: str) -> str:
 
 
 def how_named(path: str) -> str | None:
-    """How a file is named that a person may have meant by a path at which there is none."""
+    """How a file is there that a person may have meant by a path at which there is none."""
     folder, name = os.path.split(os.path.abspath(path))
+    if os.path.islink(path):
+        return "as a link that leads nowhere"
     if not os.path.isdir(folder):
         return None
     there = _names_in(folder, os.stat(folder).st_mtime_ns).get(plain_name(name))
-    if there is None:
+    if there in (None, name):
         return None
     if unicodedata.normalize("NFC", there) == unicodedata.normalize("NFC", name):
         return "in another Unicode form (é as one sign or as two)"
     return "in other capitals"
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _names_in(folder: str, _changed: int) -> dict[str, str]:
     """By their plain names."""
     return {plain_name(name): name for name in sorted(os.listdir(folder))}

@@ -226,7 +226,7 @@ def _load(name: str) -> Loaded:
 
 def _read(name: str) -> Loaded:
     loaded = _LOADERS[_entries[name]["format"]](_entries[name])
-    if in_first_pixel(loaded.records):
+    if _entries[name]["format"] != "yolo" and in_first_pixel(loaded.records):
         reason = "boxes look like shares (0 to 1) of the image's width and height: write pixels"
         loaded.faults.append(Fault(name, reason))
     return loaded
@@ -329,7 +329,10 @@ def evaluator_type(name: str) -> str:
     """Which AP a data set is measured by. Raises DatasetError but for "coco" and "pascal_voc"."""
     kind = MetadataCatalog.get(name).get("evaluator_type")
     if kind not in ("coco", "pascal_voc"):
-        raise DatasetError(f"data set {name} is of type {kind!r}; coco and pascal_voc work")
+        raise DatasetError(
+            f"data set {name} is of type {kind!r}; coco and pascal_voc can be evaluated "
+            "(evaluator_type in Detectron2's MetadataCatalog)"
+        )
     return kind
 
 
@@ -341,7 +344,7 @@ def _check_builtin(name: str, is_tested: bool) -> list[Fault]:
         records = DatasetCatalog.get(name)
     except ImportError as error:
         raise DatasetError(
-            f"data set {name}: Detectron2 reads it with the package {error.name}: install that"
+            f"data set {name} cannot be read: {error}; install that package"
         ) from error
     except FileNotFoundError as error:
         raise DatasetError(

@@ -98,7 +98,7 @@ def _images_of(root: str, source: str) -> list[str]:
 
 
 def _listed_images(path: str, root: str) -> list[str]:
-    """Paths of the lines of a text file: relative ones are below its folder, or below the root."""
+    """Paths of the lines of a text file, see :func:`_listed_image`."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]
     except ValueError as error:
@@ -107,7 +107,10 @@ def _listed_images(path: str, root: str) -> list[str]:
 
 
 def _listed_image(line: str, folder: str, root: str) -> str:
-    """The first of the paths that a line may mean at which there is a file, or else the first."""
+    """
+    The first of the paths that a line may mean at which there is a file, or else the first: below
+    the list's folder, below the root, and the same without a leading "data/".
+    """
     meant = [line, line.removeprefix("data/")]  # CVAT's are of where Darknet would have them
     paths = [os.path.normpath(os.path.join(b, m)) for m in meant for b in (folder, root)]
     return next(filter(os.path.isfile, paths), paths[0])
@@ -149,14 +152,20 @@ def _faults_of_files(root: str, sources: Sequence[str], images: dict[str, str]) 
     ]
     folders = [p for p in (os.path.join(root, s) for s in sources) if os.path.isdir(p)]
     # Of the missing ones it is told where their images are read.
-    known = {label if os.path.isfile(label) else plain_name(label) for label in images.values()}
+    known = {label if os.path.isfile(label) else _plain(label) for label in images.values()}
     for folder in folders:
         labels = os.path.dirname(label_path(os.path.join(folder, "image.jpg"), root))
         for path in walk_files(labels) if os.path.isdir(labels) else ():
-            if {path, plain_name(path)}.isdisjoint(known) and _has_labels(path):
+            if {path, _plain(path)}.isdisjoint(known) and _has_labels(path):
                 reason = "the image of these labels is missing: add it, or remove them"
                 faults.append(Fault(path, reason))
     return faults
+
+
+def _plain(path: str) -> str:
+    """A path by which those of one folder that differ as :func:`how_named` tells are the same."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, plain_name(name))
 
 
 def _has_labels(path: str) -> bool:
@@ -169,6 +178,8 @@ def _has_labels(path: str) -> bool:
         return math.isfinite(parse_number(first))
     except ValueError:
         return False
+    except OSError:  # so is what cannot be read
+        return True
 
 
 def _read_labels(
@@ -179,8 +190,9 @@ def _read_labels(
     values lines have is counted in ``lengths``.
     """
     if not os.path.isfile(path):
-        how = "as a link that leads nowhere" if os.path.islink(path) else how_named(path)
-        return [], [Fault(path, f"label file is missing: it is there {how}")] if how else []
+        how = how_named(path)
+        reason = f"label file is missing: it is there {how}; rename it, or write an empty one"
+        return [], [Fault(path, reason)] if how else []
     try:
         lines = read_text(path).splitlines()
     except ValueError as error:

@@ -42,7 +42,9 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
         _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, _FLIPS)
         _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB", "L"))
     if cfg.SEED + comm.get_world_size() > _SEEDS:  # each process has its own
-        raise ConfigError(f"SEED must be below 2**32 less the number of processes, got {cfg.SEED}")
+        raise ConfigError(
+            f"SEED must be at most 2**32 less the number of processes, got {cfg.SEED}"
+        )
     _check_off("TEST.AUG.ENABLED", cfg.TEST.AUG.ENABLED)
     _check_least("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0)
     _check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, _SAMPLERS)
