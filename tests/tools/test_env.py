@@ -207,6 +207,7 @@ def test_fresh_venv(env, steps) -> None:
 
 def test_working_venv_is_kept(env, steps, monkeypatch) -> None:
     env.VENV.mkdir()
+    (env.VENV / env.STAMP).touch()
     monkeypatch.setattr(env, "succeeds", lambda *command: True)
     assert env.main([]) == 0
     assert [s.split(" ", 1)[1] for s in steps] == [
