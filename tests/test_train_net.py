@@ -14,7 +14,9 @@ from tests.runs import CONFIG, overfit, results, train_net
 
 def test_overfits_a_handful_of_images_and_evaluates_to_the_same(voc, tmp_path):
     out = tmp_path / "out"
-    log, opts = overfit(CONFIG, voc, out, "SOLVER.EPOCHS", 120.0)
+    log, opts = overfit(
+        CONFIG, voc, out, "SOLVER.EPOCHS", 160.0, "MODEL.PYRAMID.OUT_CHANNELS", 64,
+    )  # fmt: skip
     trained = results(out)
     assert trained["AP50"] > 90, trained
     assert "blue" in log and "| " in log
