@@ -5,10 +5,10 @@ How often the intervals of an experiment hold the true difference, by their numb
     python benchmarks/coverage.py
 
 makes experiments of which the truth is known, a difference of 0: four folds, pairs of trainings
-that differ by chance, and images that favour one strategy by chance, each normally distributed. It
-draws the intervals as tools/experiment.py does, and tells how often the bootstrap holds 0, how
-often the t-interval holds the difference on the images at hand, and how often each lies above 0,
-which would confirm a gain that is not there.
+that differ by chance, of which the folds of a seed may share some, and images that favour one
+strategy by chance, each normally distributed. It draws the intervals as tools/experiment.py does,
+and tells how often the bootstrap holds 0, how often the t-interval holds the difference on the
+images at hand, and how often each lies above 0, which would confirm a gain that is not there.
 """
 
 import math
@@ -24,8 +24,13 @@ from mutual_guidance.experiments.student import quantile
 
 SEEDS = (2, 3, 5, 8)
 FOLDS = 4
-# Variance that the images add to the mean difference, in units of what the trainings add.
-OF_IMAGES = {"trainings alone": 0.0, "images as much": 1.0}
+# Variance that the images add to the mean difference, in units of what the trainings add, and the
+# share of the trainings' variance that the folds of a seed have in common.
+CASES = {
+    "trainings alone": (0.0, 0.0),
+    "images as much": (1.0, 0.0),
+    "trainings alone, a third of it shared by a seed's folds": (0.0, 1 / 3),
+}
 
 
 def main() -> None:
@@ -34,11 +39,15 @@ def main() -> None:
     parser.add_argument("--images", type=at_least_one, default=364, help="of all folds")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    cases = [(what, seeds) for what in OF_IMAGES for seeds in SEEDS]
+    cases = [(what, seeds) for what in CASES for seeds in SEEDS]
     rows = []
     for what, seeds in tqdm(cases, leave=False):
-        trainings = rng.normal(size=(args.experiments, FOLDS, seeds))
-        deviation = math.sqrt(OF_IMAGES[what] / (FOLDS * seeds) * args.images)
+        of_images, shared = CASES[what]
+        trainings = rng.normal(size=(args.experiments, FOLDS, seeds)) * math.sqrt(1 - shared)
+        if shared:
+            of_seeds = rng.normal(size=(args.experiments, 1, seeds))
+            trainings += of_seeds * math.sqrt(shared)
+        deviation = math.sqrt(of_images / (FOLDS * seeds) * args.images)
         images = rng.normal(0, deviation, (args.experiments, args.images))
         rows.append([what, seeds, *by_bootstrap(trainings, images), *by_t(trainings, images)])
     headers = ("chance of", "seeds", "bootstrap holds (%)", "above 0 (%)", "t holds (%)",

@@ -41,8 +41,8 @@ class OwnRetinaNet(Guided, RetinaNet):
 
     def guided_losses(self, dense, truth, assignment):
         # Detectron2's losses of both tasks with the labels of each, of which one counts. Its moving
-        # average of the number of positives moves twice an iteration by that. (CLS_TARGET is
-        # for losses of classification by self.cls_loss.)
+        # average of the number of positives moves twice an iteration by that. (CLS_TARGET,
+        # for losses by self.cls_loss, and HEAD have no effect here.)
         loc_labels = torch.where(assignment.loc_mask, 0, self.num_classes)
         anchors, logits, deltas = dense.anchors, [dense.logits], [dense.deltas]
         targets = list(truth.boxes_at(assignment.loc_gt_inds))
@@ -74,7 +74,7 @@ def main() -> None:
     instances.gt_boxes = Boxes(torch.tensor([[10.0, 10.0, 70.0, 90.0], [50.0, 40.0, 120.0, 80.0]]))
     instances.gt_classes = torch.tensor([3, 7])
     image = torch.randint(0, 256, (3, 128, 128), dtype=torch.float32)
-    with EventStorage():
+    with EventStorage():  # a training has one, and advances its iter
         losses = model([{"image": image, "instances": instances}])
     print(", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
 

@@ -36,7 +36,7 @@ class GuidedRetinaNet(RetinaNet):
         self, targets: list[dict], head_outputs: dict[str, Tensor], anchors: list[Tensor]
     ) -> dict[str, Tensor]:
         """Label the anchors by the predictions of this very step, then torchvision's losses."""
-        deltas = head_outputs["bbox_regression"].detach()  # (N, R, 4)
+        deltas = head_outputs["bbox_regression"].detach().float()  # (N, R, 4); halves lack pixels
         labels = self.matcher(
             anchors[0],  # images of a batch are padded to one size, hence have the same anchors
             [t["boxes"] for t in targets],

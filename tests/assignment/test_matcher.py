@@ -344,6 +344,11 @@ def test_refuses_what_does_not_fit_together():
         call([], [], strategy="static", num_classes=1)
     with pytest.raises(ValueError, match="image 0: boxes of shape"):
         call(boxes, [torch.tensor([0, 1])], strategy="static", num_classes=1)
+    with pytest.raises(ValueError, match="image 0: boxes and classes must be tensors"):
+        call([boxes[0].numpy()], classes, strategy="static", num_classes=1)
+    elsewhere = torch.zeros(1, 64, 4, device="meta")
+    with pytest.raises(ValueError, match="pred_boxes is on meta, the ground truths are on cpu"):
+        call(boxes, classes, elsewhere, strategy="localize_to_classify", num_classes=1)
     with pytest.raises(ValueError, match="needs pred_boxes"):
         call(boxes, classes, num_classes=1)
     with pytest.raises(ValueError, match="needs pred_logits"):

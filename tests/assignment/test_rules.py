@@ -128,7 +128,7 @@ def test_a_quality_of_0_or_less_or_nan_is_never_positive(monkeypatch, none):
 @pytest.mark.parametrize(("value", "needed"), [("iou", "pred_boxes"), ("score", "pred_logits")])
 def test_a_quality_that_looks_at_what_it_does_not_need(monkeypatch, value, needed):
     quality = Quality((), lambda pairs: getattr(pairs, value))
-    with pytest.raises(ValueError, match=f"looks at {needed}, which its row of QUALITIES does not"):
+    with pytest.raises(ValueError, match=f"looks at {needed}, which is not in the tuple `needs`"):
         one_object(quality, monkeypatch)
 
 

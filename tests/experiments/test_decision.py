@@ -5,6 +5,7 @@ import pytest
 
 from mutual_guidance.experiments.decision import answer, holm, power, verdict
 from mutual_guidance.experiments.grid import Cell
+from mutual_guidance.experiments.page import verdict_section
 from mutual_guidance.experiments.student import T_975, quantile, two_sided_p
 
 PLACE = {"config": "configs/A/x.yaml", "variant": "", "strategy": "mutual_guidance"}
@@ -71,21 +72,35 @@ def test_one_seed_decides_nothing():
 
 
 @pytest.mark.parametrize(
-    ("seeds", "low", "expected"),
+    ("seeds", "low", "expected", "span", "found"),
     [
-        (2, 0.5, "confirmed"),
-        (2, -0.5, "undecided"),
-        (4, -0.5, "undecided"),
-        (5, -0.5, "confirmed"),
-        (2, None, "undecided"),
+        (2, 0.5, "confirmed", [0.5, 3.5], "; both intervals +0.5 to +3.5"),
+        (2, -0.5, "undecided", [-0.5, 3.5], "; both intervals -0.5 to +3.5"),
+        (4, -0.5, "undecided", [-0.5, 3.5], "; both intervals -0.5 to +3.5"),
+        (5, -0.5, "confirmed", None, ""),
+        (2, None, "undecided", [None, None], "; no t-interval"),
     ],
 )
-def test_of_few_seeds_both_intervals_have_to_say_it(seeds, low, expected):
+def test_of_few_seeds_both_intervals_have_to_say_it(seeds, low, expected, span, found):
     runs = {"mean": 51.5, "difference": 1.5, "low": low, "high": 3.5, "pairs": seeds}
     rows = [row({"AP": interval(1.0, 2.5)}, {"AP": runs}, seeds=range(seeds))]
     got = answer(QUESTIONS, rows, CELLS, PLACES)
     assert got["state"] == expected
     assert (got["primary"]["low"], got["primary"]["high"]) == (1.0, 2.5)
+    assert got["primary"].get("span") == span
+    questions = {"primary": {**QUESTIONS["primary"], "claim": "it helps"}}
+    section = verdict_section({"answer": got, "questions": questions}).splitlines()[0]
+    assert section.endswith(f"AP +1.8 (+1.0 to +2.5){found}")
+
+
+@pytest.mark.parametrize(("seeds", "low", "p"), [(4, 0.5, 0.03), (4, -0.5, 0.122), (5, -0.5, 0.03)])
+def test_of_few_seeds_the_larger_p_counts(seeds, low, p):
+    # Of nine pairs: t = 1.5 / 1 * 2.306 = 3.46, p = 0.009; t = 1.5 / 2 * 2.306 = 1.73, p = 0.122.
+    runs = {"mean": 51.5, "difference": 1.5, "low": low, "high": 3.0 - low, "pairs": 9}
+    bootstrap = {"AP": interval(1.0, 2.0), "AP75": interval(0.1, 2.1, p=0.03)}
+    rows = [row(bootstrap, {"AP": runs, "AP75": runs}, seeds=range(seeds))]
+    ap75 = answer(QUESTIONS, rows, CELLS, PLACES)["secondary"][0]
+    assert ap75["p"] == pytest.approx(p, abs=1e-3)
 
 
 def test_a_secondary_comparison_may_come_later():

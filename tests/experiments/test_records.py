@@ -3,6 +3,7 @@ from pathlib import Path
 
 from mutual_guidance.experiments.records import (
     UNCOMMITTED,
+    UNKNOWN,
     _commit,
     environment,
     history,
@@ -39,7 +40,11 @@ def test_the_plans_commit_is_that_of_before_the_runs(tmp_path):
     assert plans(after, of_plan) == plans(after) == [of_plan]
     assert plans(after + "-dirty") == [of_plan + "-dirty"]
     assert plans(before) == plans(before + "-dirty") == [UNCOMMITTED]
-    assert plans(before, strategy="static") == plans("unknown") == plans("0123abc") == []
+    assert plans(before, strategy="static") == []
+    assert plans("unknown") == plans("0123abc") == [UNKNOWN]
+    (tmp_path / ".git" / "shallow").write_text(git("rev-parse", after).stdout)
+    assert plans(after) == [UNKNOWN]
+    (tmp_path / ".git" / "shallow").unlink()
 
     assert is_committed(tmp_path, Path("plan.yaml"))
     assert not is_committed(tmp_path, Path("none.yaml"))

@@ -118,7 +118,7 @@ def planned(tool, tmp_path, result):
     ap.update(relative=16.28, relative_low=5.8, relative_high=26.7)
     guided["bootstrap"] = {
         "images": 91, "seeds": [1, 2], "draws": 2000, "in_mean": ["a"], "rounding": 0.012,
-        "metrics": {"AP": ap, "AP75": {**ap, "p": 0.02}},
+        "metrics": {"AP": ap, "AP75": {**ap, "p": 0.3}},
     }  # fmt: skip
     guided["metrics"]["AP"].update(low=0.5, high=6.5)  # of few seeds both intervals have to say it
     result.update(questions=questions, plan_commits=["0123abc"], missing=[])
@@ -132,6 +132,15 @@ def planned(tool, tmp_path, result):
     return result
 
 
+def test_while_runs_are_missing_no_table_is_the_plans(tool, tmp_path, monkeypatch, planned):
+    planned["answer"] = {"state": "running: 2 of 4 runs"}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(planned))
+    page = call(tool, monkeypatch, path)
+    assert "**running: 2 of 4 runs**: nothing is decided; the tables are of the runs so far" in page
+    assert not rows_of(page, "mutual_guidance ") and "The first line decides" not in page
+
+
 def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
     path = tmp_path / "results.json"
     path.write_text(json.dumps(planned))
@@ -139,7 +148,8 @@ def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
     (decision,) = rows_of(page, "it helps")
     assert decision == [
         "it helps", "tiny", "**confirmed**",
-        "AP +3.5 (+1.2 to +5.8); +16.3 (+5.8 to +26.7) %", "+3.5 %", "`0123abc`",
+        "AP +3.5 (+1.2 to +5.8); +16.3 (+5.8 to +26.7) %; both intervals +0.5 to +6.5",
+        "+3.5 %", "`0123abc`",
     ]  # fmt: skip
     first, second, third = rows_of(page, "mutual_guidance ")
     assert first == [
@@ -148,7 +158,7 @@ def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
     ]  # fmt: skip
     assert ["Δ", "A/x mutual_guidance"] in rows_of(page, "Δ")
     assert ["AP75", "+3.5 (+1.2 to +5.8); +16.3 (+5.8 to +26.7) %"] in rows_of(page, "AP75 ")
-    assert second[0] == "mutual_guidance AP75" and second[-1] == "0.040"
+    assert second[0] == "mutual_guidance AP75" and second[-1] == "0.600"
     assert third == ["mutual_guidance x", "", "", "", "", "none", ""]
     planned["answer"]["secondary"][0]["p_holm"] = 0.0004
     path.write_text(json.dumps(planned))

@@ -11,10 +11,10 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from mutual_guidance.assignment import STRATEGIES
+from mutual_guidance.assignment import STRATEGIES, AnchorMatcher
 from mutual_guidance.config import load_config
 from mutual_guidance.modeling.losses import quality_focal_loss
-from mutual_guidance.modeling.meta_arch import GuidedFCOS, GuidedRetinaNet, ground_truths
+from mutual_guidance.modeling.meta_arch import Guided, GuidedFCOS, GuidedRetinaNet, ground_truths
 from mutual_guidance.modeling.meta_arch.guided import grid_anchors
 from tests.conftest import REPOSITORY, make_instances, tiny_config, tiny_model
 
@@ -50,6 +50,28 @@ def test_dense_predictions_belong_to_their_levels(detector):
     assert dense.logits.requires_grad and not dense.boxes.requires_grad
     assert len(model.candidates(dense.anchors)) == count
     assert (dense.centerness is None) == (model.candidate_kind == "boxes")
+
+
+def test_what_a_detector_must_have_is_named():
+    class Nameless(Guided, RetinaNet):
+        pass
+
+    arguments = {**RetinaNet.from_config(tiny_config()), "matcher": AnchorMatcher()}
+    with pytest.raises(TypeError, match="Nameless must have the attribute candidate_kind"):
+        Nameless(**arguments)
+
+
+def test_a_generator_of_ones_own_makes_the_anchors():
+    class Shifted(DefaultAnchorGenerator):
+        def forward(self, features):
+            return [Boxes(boxes.tensor + 1) for boxes in super().forward(features)]
+
+    model = tiny_model(tiny_config())
+    usual = model.predict_dense(torch.zeros(1, 3, 64, 64)).anchors
+    model.anchor_generator.__class__ = Shifted
+    own = model.predict_dense(torch.zeros(1, 3, 64, 64)).anchors
+    for a, b in zip(own, usual, strict=True):
+        assert torch.equal(a.tensor, b.tensor + 1)
 
 
 def test_detectron2s_methods_keep_their_signatures():

@@ -55,9 +55,19 @@ Nothing here imports more than PyTorch: the package can be used in any PyTorch d
 
 from .assign import Assignment
 from .matcher import AnchorMatcher, PointMatcher
-from .pairs import GroundTruths, PairValues
+from .pairs import Batch, GroundTruths, PairValues
 from .quality import amplify, centerness, matched_pairwise_iou
-from .strategies import COUNTS, POOLS, QUALITIES, STRATEGIES, Count, Quality, Strategy
+from .strategies import (
+    COUNTS,
+    POOLS,
+    QUALITIES,
+    STRATEGIES,
+    Count,
+    Eligible,
+    Numbers,
+    Quality,
+    Strategy,
+)
 
 __all__ = [
     "COUNTS",
@@ -66,8 +76,11 @@ __all__ = [
     "STRATEGIES",
     "AnchorMatcher",
     "Assignment",
+    "Batch",
     "Count",
+    "Eligible",
     "GroundTruths",
+    "Numbers",
     "PairValues",
     "PointMatcher",
     "Quality",

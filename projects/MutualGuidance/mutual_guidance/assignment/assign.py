@@ -29,12 +29,20 @@ _CLAIM = 2**62
 
 
 class Assignment(NamedTuple):
-    """Labels of R candidates in each of N images, for each task."""
+    """
+    Labels of R candidates in each of N images, for each task.
 
-    cls_labels: Tensor  # (N, R) int64: a class, K for background, -1 for ignored
-    cls_gt_inds: Tensor  # (N, R) int64: ground truth (in its image) of a positive, else -1
-    loc_mask: Tensor  # (N, R) bool: trained for localisation
-    loc_gt_inds: Tensor  # (N, R) int64: its ground truth (in its image), else -1
+    Attributes:
+        cls_labels: (N, R) int64, a class, K for background, -1 for ignored.
+        cls_gt_inds: (N, R) int64, ground truth (in its image) of a positive, else -1.
+        loc_mask: (N, R) bool, trained for localisation.
+        loc_gt_inds: (N, R) int64, its ground truth (in its image), else -1.
+    """
+
+    cls_labels: Tensor
+    cls_gt_inds: Tensor
+    loc_mask: Tensor
+    loc_gt_inds: Tensor
 
 
 def assign(

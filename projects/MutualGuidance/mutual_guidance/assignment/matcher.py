@@ -137,6 +137,11 @@ class _Matcher:
                 )
             elif pred.dim() != 3 or last not in ("K", pred.shape[2]):
                 raise ValueError(f"{name} must be (N, R, {last}), got {tuple(pred.shape)}")
+            elif pred.device != truth.boxes.device:
+                raise ValueError(
+                    f"{name} is on {pred.device}, the ground truths are on {truth.boxes.device}: "
+                    "move them to one device"
+                )
         known = {self.num_classes, None if pred_logits is None else pred_logits.shape[2]} - {None}
         if not known:
             raise ValueError("num_classes must be given where pred_logits is not")
@@ -236,11 +241,15 @@ class AnchorMatcher(_Matcher):
     ) -> Assignment:
         """
         Args:
-            anchors: (R, 4).
-            gt_boxes: N tensors (M_i, 4), of positive width and height.
+            anchors: (R, 4), XYXY in pixels, the same for all images.
+            gt_boxes: N tensors (M_i, 4), XYXY in pixels, of positive width and height, on the
+                device of all others; (0, 4) for an image without objects.
             gt_classes: N tensors (M_i,), int64, in [0, K).
-            pred_boxes: (N, R, 4) decoded boxes; None is fine where no task ranks by them.
-            pred_logits: (N, R, K) classification logits; None is fine where no task ranks by them.
+            pred_boxes: (N, R, 4), decoded, XYXY in pixels; None is fine where no task ranks by
+                them.
+            pred_logits: (N, R, K), before the sigmoid and without background; of a softmax head
+                ``probabilities[..., :K].logit(eps=1e-6)``, background being the last class. None is
+                fine where no task ranks by them.
             level_sizes: anchors of each level, R in sum, for ``atss``; none: all are of one level.
 
         Returns:

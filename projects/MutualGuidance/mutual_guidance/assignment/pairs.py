@@ -28,12 +28,18 @@ _CELLS_IN_CACHE = 2**17
 
 
 class GroundTruths(NamedTuple):
-    """Ground truths of N images, one after the other."""
+    """
+    Ground truths of N images, one after the other.
 
-    boxes: Tensor  # (M, 4) float32, XYXY, pixels
-    classes: Tensor  # (M,) int64
-    images: Tensor  # (M,) int64, image of each
-    firsts: Tensor  # (N,) int64, where each image begins
+    Attributes:
+        boxes: (M, 4) float32, XYXY in pixels. classes: (M,) int64.
+        images: (M,) int64, image of each. firsts: (N,) int64, where each image begins.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    images: Tensor
+    firsts: Tensor
 
     @classmethod
     def cat(cls, boxes: Sequence[Tensor], classes: Sequence[Tensor]) -> "GroundTruths":
@@ -49,10 +55,13 @@ class GroundTruths(NamedTuple):
                 f"got {len(boxes)} and {len(classes)}"
             )
         for i, (b, c) in enumerate(zip(boxes, classes, strict=True)):
+            if not torch.is_tensor(b) or not torch.is_tensor(c):
+                raise ValueError(f"image {i}: boxes and classes must be tensors, (M, 4) and (M,)")
             if c.dim() != 1 or tuple(b.shape) != (len(c), 4):
                 raise ValueError(
                     f"image {i}: boxes of shape {tuple(b.shape)} do not fit "
-                    f"classes of shape {tuple(c.shape)}"
+                    f"classes of shape {tuple(c.shape)}; they must be (M, 4) and (M,), for no "
+                    "object (0, 4) and (0,)"
                 )
         device = boxes[0].device
         sizes = torch.tensor([len(b) for b in boxes])  # shapes are known to the host
@@ -280,7 +289,9 @@ def _nonzero(mask: Tensor, size: int) -> Tensor:
 
 def _given(name: str, predictions: Tensor | None) -> Tensor:
     if predictions is None:
-        raise ValueError(f"a quality looks at {name}, which its row of QUALITIES does not need")
+        raise ValueError(
+            f"a quality looks at {name}, which is not in the tuple `needs` of its row of QUALITIES"
+        )
     return predictions
 
 

@@ -27,11 +27,16 @@ _SIMOTA_TOP, _SIMOTA_RADIUS, _SIMOTA_IOU_WEIGHT = 10, 2.5, 3.0
 
 
 class Quality(NamedTuple):
-    """By what the candidates of a ground truth can rank."""
+    """
+    By what the candidates of a ground truth can rank.
 
-    needs: tuple[str, ...]  # of "pred_boxes" and "pred_logits"
-    # (P,) float32 in [0, 1], of a strategy with an owner any from 0 on; 0 and NaN are never
-    # positive.
+    Attributes:
+        needs: names of the predictions that it looks at, "pred_boxes" and "pred_logits", a tuple.
+        of: of P pairs, each for itself since they come in chunks, (P,) in [0, 1], of a strategy
+            with an owner any from 0 on; 0 and NaN are never positive.
+    """
+
+    needs: tuple[str, ...]
     of: Callable[[PairValues], Tensor]
 
 
@@ -226,14 +231,20 @@ class Strategy(NamedTuple):
     what a ground truth owns are positive. Where there is an ``owner``, the best of the pool are
     taken first, and a candidate that several ground truths took stays with that of the highest such
     quality; nothing takes its place.
+
+    Attributes:
+        classification, localisation: the quality that ranks for the task.
+        count: how many are positive and ignored. pool: which candidates can be.
+        owner: the quality that decides between ground truths.
+        target: what the score of a positive shall be, where it is no label.
     """
 
-    classification: str  # the quality that ranks for it
+    classification: str
     localisation: str
-    count: str = "static"  # how many are positive and ignored
-    pool: str = "overlapping"  # which candidates can be
-    owner: str | None = None  # the quality that decides between ground truths
-    target: str = "regressed"  # what the score of a positive shall be, where it is no label
+    count: str = "static"
+    pool: str = "overlapping"
+    owner: str | None = None
+    target: str = "regressed"
 
     @property
     def qualities(self) -> list[str]:

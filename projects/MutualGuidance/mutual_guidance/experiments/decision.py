@@ -33,7 +33,8 @@ def answer(
     Returns:
         {"state"}: "not run yet" or "running: n of m runs" where runs of the primary comparison are
         missing, and nothing else; otherwise the verdict on "primary" (see :func:`verdict`; with
-        fewer than FEW_SEEDS seeds, of what both of its intervals span) with the comparison, and
+        fewer than FEW_SEEDS seeds, of what both of its intervals span, which is its "span" where
+        that is another one; None without a t-interval) with the comparison, and
         "secondary", a list of comparisons with their "p" and "p_holm", corrected for how many they
         are. A comparison has "value", "baseline", "difference", "low", "high", "relative" and
         "interval", which says of what it is: "bootstrap", "t", "none" (with the reason, where runs
@@ -52,6 +53,9 @@ def answer(
         comparison["p_holm"] = p
     both = _both_intervals(primary, _row(questions["primary"], rows), classes)
     state = verdict(both, questions["decision"]["paper_gain"])
+    span = [both["low"], both["high"]]
+    if span != [primary["low"], primary["high"]]:
+        primary["span"] = span
     return {"state": state, "primary": primary, "secondary": secondary}
 
 
@@ -103,7 +107,10 @@ def _compare(
     if metric in bootstrap["metrics"]:
         if len(bootstrap["seeds"]) < 2:
             return _nothing(question, "none: one seed tells nothing of other trainings")
-        return {**place, **bootstrap["metrics"][metric], "interval": "bootstrap"}
+        found = {**place, **bootstrap["metrics"][metric], "interval": "bootstrap"}
+        if len(bootstrap["seeds"]) < FEW_SEEDS:
+            found["p"] = _larger(found["p"], _p_of_runs(_of_runs(row, metric, classes)))
+        return found
     if row.get("unmatched") and metric.startswith("AP"):
         return _nothing(question, f"none: {row['unmatched']} runs without their detections")
     summary = _of_runs(row, metric, classes)
@@ -119,7 +126,7 @@ def _compare(
         "low": summary["low"],
         "high": summary["high"],
         "relative": 100 * difference / baseline if baseline else None,
-        "p": _p_of_interval(difference, summary["low"], summary["pairs"]),
+        "p": _p_of_runs(summary),
         "interval": "t",
     }
 
@@ -153,11 +160,17 @@ def _both_intervals(comparison: dict, row: dict, classes: Collection[str]) -> di
     return {**comparison, "low": low, "high": high}
 
 
-def _p_of_interval(difference: float, low: float | None, pairs: int) -> float | None:
-    """Of the t-test whose 95 % interval it is."""
-    if low is None:
+def _larger(*ps: float | None) -> float | None:
+    """Of both tests, of which neither alone is to be believed."""
+    return None if None in ps else max(ps)
+
+
+def _p_of_runs(summary: Mapping[str, Any]) -> float | None:
+    """Of the t-test whose 95 % interval a summary has; None where it has none."""
+    if summary.get("low") is None:
         return None
-    half = difference - low
+    difference, pairs = summary["difference"], summary["pairs"]
+    half = difference - summary["low"]
     if half <= 0:
         return 0.0 if difference else 1.0
     return two_sided_p(difference / half * quantile(pairs - 1), pairs - 1)

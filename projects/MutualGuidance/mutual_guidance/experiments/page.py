@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from .decision import FEW_SEEDS, answer
 from .grid import Experiment
-from .records import UNCOMMITTED
+from .records import UNCOMMITTED, UNKNOWN
 from .report import LEGEND, markdown, of_bootstrap, short_table, signed
 
 
@@ -20,7 +20,7 @@ def decisions(experiments: Iterable[Experiment], results: Mapping[str, dict]) ->
     """
     rows = [_decision(e, results.get(e.name)) for e in experiments]
     rows.sort(key=lambda row: not row[3])  # those without an answer
-    headers = ("claim", "experiment", "verdict", "difference", "paper's gain", "plan")
+    headers = ("claim", "experiment", "verdict", "difference", "paper's least gain", "plan")
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
@@ -35,7 +35,7 @@ def _decision(experiment: Experiment, result: dict | None) -> list[str]:
         f"**{given['state']}**",
         _found(given),
         f"+{questions['decision']['paper_gain']:g} %",
-        ", ".join(c if c == UNCOMMITTED else f"`{c}`" for c in commits),
+        ", ".join(c if c in (UNCOMMITTED, UNKNOWN) else f"`{c}`" for c in commits),
     ]
 
 
@@ -51,7 +51,12 @@ def _found(given: Mapping[str, Any]) -> str:
     primary = given.get("primary")
     if primary is None:
         return ""
-    return f"{primary['metric']} {of_bootstrap(primary) or primary['interval']}"
+    text = f"{primary['metric']} {of_bootstrap(primary) or primary['interval']}"
+    if "span" not in primary:
+        return text
+    low, high = primary["span"]
+    both = "no t-interval" if low is None else f"both intervals {low:+.1f} to {high:+.1f}"
+    return f"{text}; {both}"
 
 
 def _answers(result: Mapping[str, Any]) -> list[str]:
@@ -64,7 +69,11 @@ def _answers(result: Mapping[str, Any]) -> list[str]:
 
 def planned_section(result: dict, pictures: str) -> str:
     """Of an experiment with a plan: its comparisons, then all tables; ``pictures`` is a folder."""
-    parts = [_heading(result), *_answers(result)]
+    interim = (
+        f"**{result['answer']['state']}**: nothing is decided; the tables are of the runs so far, "
+        "and not the planned comparisons."
+    )
+    parts = [_heading(result), *(_answers(result) or [interim])]
     parts += [markdown(result["rows"], result["paper_source"]), _picture(result, pictures)]
     return "\n\n".join([*parts, _runs(result)])
 
@@ -72,8 +81,9 @@ def planned_section(result: dict, pictures: str) -> str:
 _COMPARISONS_LEGEND = (
     "The first line decides. bootstrap: the interval over images and seeds below, for AP of the "
     "detections of all folds in one ranking, not the mean of the runs' AP; t: over pairs of runs; "
-    f"with fewer than {FEW_SEEDS} seeds it must agree on the first line. p (Holm): corrected for "
-    "the number of the other lines, also those not run yet; above 0.05 it is no finding."
+    f"with fewer than {FEW_SEEDS} seeds it must agree on the first line, and p is the larger of "
+    "both. p (Holm): corrected for the number of the other lines, also those not run yet; above "
+    "0.05 it is no finding."
 )
 
 

@@ -268,26 +268,27 @@ def environment(device: str) -> dict[str, str]:
 
 def _commit(root: Path) -> str:
     """Of the checkout, with "-dirty" where files differ from it; "unknown" outside of one."""
-    return _git(root, "describe", "--always", "--dirty", "--exclude", "*") or "unknown"
+    return _git(root, "describe", "--always", "--dirty", "--exclude", "*") or UNKNOWN
 
 
-UNCOMMITTED = "not committed"
+UNCOMMITTED, UNKNOWN = "not committed", "unknown"
 
 
 def plan_commits(root: Path, path: Path, runs: Iterable[dict]) -> list[str]:
     """
     The commits that the experiment's file ``path`` was of when the runs that are compared with the
     baseline were launched first: with "-dirty" where files differed from it, UNCOMMITTED where it
-    was in none. Without those of runs whose commit is not known here.
+    was in none, UNKNOWN where the history here does not have it.
     """
     launched = {run["commits"][0] for run in runs if run["strategy"] != BASELINE}
-    return sorted({_plan_commit(root, path, commit) for commit in launched} - {""})
+    return sorted({_plan_commit(root, path, commit) for commit in launched})
 
 
 def _plan_commit(root: Path, path: Path, launched: str) -> str:
     commit = launched.removesuffix("-dirty")
-    if not _git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
-        return ""
+    is_shallow = _git(root, "rev-parse", "--is-shallow-repository") == "true"
+    if is_shallow or not _git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
+        return UNKNOWN
     of_file = _git(root, "log", "-1", "--format=%h", commit, "--", str(path))
     return of_file + launched.removeprefix(commit) if of_file else UNCOMMITTED
 

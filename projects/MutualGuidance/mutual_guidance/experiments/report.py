@@ -34,8 +34,8 @@ _LABELS = {
 LEGEND = (
     "Mean ± standard deviation over the runs. Δ is the difference from `static` with the same "
     "seeds, folds and variant, or with no variant if it has no `static`; in parentheses its paired "
-    "95 % t-interval (n/a with one pair), which covers other trainings on these images. [1 of 3]: "
-    "from 1 of 3 runs only."
+    "95 % t-interval (n/a with one pair), which covers other trainings on these images, as if all "
+    "pairs were independent. [1 of 3]: from 1 of 3 runs only."
 )
 _MISALIGNMENT_LEGEND = (
     "Misalignment of the trained detectors, before NMS (docs/misalignment.md): less IoU lost, a "

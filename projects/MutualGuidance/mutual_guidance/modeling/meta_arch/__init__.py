@@ -1,5 +1,6 @@
 """Detectors; importing registers them."""
 
+from .common import loss_normalizers
 from .guided import DensePredictions, Guided, ground_truths, matcher_keys
 from .guided_fcos import GuidedFCOS
 from .guided_retinanet import GuidedRetinaNet
@@ -13,5 +14,6 @@ __all__ = [
     "GuidedRetinaNet",
     "RFBNet",
     "ground_truths",
+    "loss_normalizers",
     "matcher_keys",
 ]

@@ -44,13 +44,21 @@ class Guided:
     To stand before Detectron2's RetinaNet or FCOS in a class's bases: candidates are labelled for
     each task apart, by the predictions of the very step. Inference is Detectron2's.
 
-    A detector supplies ``from_config`` with :meth:`guided_args` in it, :meth:`build_matcher`,
-    :meth:`candidates` and :meth:`guided_losses`; one whose head predicts otherwise, :meth:`dense`
-    and :meth:`scores`.
+    A detector supplies ``candidate_kind``, ``prior_name``, ``from_config`` with
+    :meth:`guided_args` in it, :meth:`build_matcher`, :meth:`candidates` and :meth:`guided_losses`;
+    one whose head predicts otherwise, :meth:`dense`, :meth:`scores` and Detectron2's
+    ``forward_inference``.
+
+    Detectron2's event storage counts the iterations, for STATIC_ITERS and curves: one for the whole
+    training, whose ``iter`` advances, as its trainers have it.
+
+    Attributes:
+        candidate_kind: "boxes" or "points".
+        prior_name: what the prior is called in curves and tables, "anchor_iou" or "centerness".
     """
 
-    candidate_kind: str  # "boxes" or "points"
-    prior_name: str  # what the prior is called in curves and tables
+    candidate_kind: str
+    prior_name: str
 
     @configurable
     def __init__(
@@ -73,6 +81,9 @@ class Guided:
             ValueError: unknown ``cls_target``, or a gamma with which its loss has no gradient.
         """
         super().__init__(**kwargs)
+        for name in ("candidate_kind", "prior_name"):
+            if not hasattr(self, name):
+                raise TypeError(f"{type(self).__name__} must have the attribute {name}")
         if cls_target not in _CLS_TARGETS:
             known = ", ".join(_CLS_TARGETS)
             raise ValueError(f"unknown cls_target {cls_target!r}; choose one of {known}")
@@ -138,7 +149,9 @@ class Guided:
         logits, deltas, *centerness = (
             cat(levels, dim=1) for levels in self._transpose_dense_predictions(predictions, dims)
         )
-        anchors = grid_anchors(self.anchor_generator, features)
+        generator = self.anchor_generator
+        is_usual = type(generator) is DefaultAnchorGenerator
+        anchors = grid_anchors(generator, features) if is_usual else generator(features)
         boxes = decode_boxes(self.box2box_transform, anchors, deltas.detach())
         return DensePredictions(anchors, logits, deltas, boxes, *centerness)
 
@@ -159,7 +172,7 @@ class Guided:
         return loss, targets.sum() if matcher.strategy.scales_target else None
 
     def scores(self, dense: DensePredictions) -> Tensor:
-        """Scores (N, R, K) in [0, 1] by which inference ranks."""
+        """Scores (N, R, K) in [0, 1] by which ``forward_inference`` ranks, for export."""
         return dense.logits.sigmoid()
 
     @torch.no_grad()
