@@ -9,7 +9,12 @@ from tests.conftest import REPOSITORY
 
 # Several processes would otherwise want a GPU each, and bit-identity is promised on the CPU.
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
-CONFIG = "configs/Shapes/retinanet_R_18.yaml"
+CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+# Of two processes, which find each other where the machine's own name leads nowhere, too.
+TORCHRUN = (
+    "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
+    "--nproc-per-node", "2",
+)  # fmt: skip
 
 
 def train_net(*args, ok=True, launcher=(), **variables):

@@ -25,7 +25,7 @@ def test_work_is_left_on_a_signal_and_none_is_begun_after_it(number):
         assert signal_of_any_process() == number
         assert work() is None
     assert work() == "done"
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 25
 
 
 def test_other_errors_of_work_are_its_own():

@@ -107,7 +107,7 @@ def test_the_layout_of_a_dtype_is_not_the_strangers(tmp_path):
 )
 def test_small_files_that_ask_for_much_are_refused_at_once(tmp_path, data):
     # Of the processor's time, after which the process ends: no handler interrupts an unpickler.
-    signal.setitimer(signal.ITIMER_PROF, 5)
+    signal.setitimer(signal.ITIMER_PROF, 30)
     try:
         with pytest.raises(CheckpointError, match="is not of Detectron2's model zoo"):
             load(tmp_path, data)

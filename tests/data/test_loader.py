@@ -2,6 +2,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -55,10 +56,11 @@ def test_a_worker_is_ended_by_the_process_of_its_loader_alone(cfg, start):
     next(batches)
     (worker,) = batches._workers
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # of a terminal, of a scheduler
-        subprocess.run(["kill", f"-{number.value}", str(worker.pid)], check=True)
+        kill = f"import os; os.kill({worker.pid}, {number.value})"  # of another process
+        subprocess.run([sys.executable, "-S", "-c", kill], check=True)
     assert len([next(batches) for _ in range(5)]) == 5 and worker.is_alive()
     os.kill(worker.pid, signal.SIGTERM)
-    worker.join(5)
+    worker.join(60)
     assert worker.exitcode == 0
 
 

@@ -34,6 +34,7 @@ def scripts():
 @pytest.fixture
 def download(scripts, monkeypatch):
     monkeypatch.setattr(scripts["download"], "WAIT", 0.0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     return scripts["download"]
 
 

@@ -33,7 +33,7 @@ from mutual_guidance.engine.setup import resolve_classes
 from mutual_guidance.errors import OutputError
 from mutual_guidance.evaluation import PascalVOCEvaluator
 from tests.conftest import VOCWriter
-from tests.runs import CONFIG, own_set, results, train_net
+from tests.runs import CONFIG, TORCHRUN, own_set, results, train_net
 
 module = import_module("mutual_guidance.engine.launch")  # which has a function of its name
 BATCH = 8
@@ -172,8 +172,7 @@ def test_two_processes_train_and_evaluate_as_one(voc, tmp_path, taken_port):
 @pytest.mark.slow
 def test_launchers_and_numbers_of_workers_give_the_same_weights(voc, tmp_path):
     draw(voc)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    launchers = [((), ["--num-gpus", 2]), (torchrun, [])]
+    launchers = [((), ["--num-gpus", 2]), (TORCHRUN, [])]
     weights = []
     for (launcher, processes), workers in itertools.product(launchers, (0, 1, 2)):
         out = tmp_path / f"{len(weights)}"
@@ -205,7 +204,7 @@ def test_torchrun_is_recognised(voc, tmp_path):
         "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.EPOCHS", 0.0,
         "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 4, "MODEL.PYRAMID.OUT_CHANNELS", 32,
         "OUTPUT_DIR", out,
-        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        launcher=TORCHRUN,
     )  # fmt: skip
     log = (out / "log.txt").read_text()
     assert "World size: 2" in log and (out / "model_final.pth").exists()
@@ -265,6 +264,7 @@ def talk_to_each_other(args):
 )
 def test_no_thread_of_the_group_is_left_when_python_ends(stopped, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(module, "_STOP_S", 60.0)
     machine = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
     with pytest.raises(SystemExit) as end:
         launch(talk_to_each_other, Namespace(folder=tmp_path, stopped=stopped, **machine))
@@ -300,14 +300,15 @@ def end(code, after=0.0, deaf=False):
     ],
     ids=["all", "one_fails", "deaf", "stopped", "second_fails"],
 )
-def test_processes_end_together(ends, code):
+def test_processes_end_together(ends, code, monkeypatch):
+    monkeypatch.setattr(module, "_STOP_S", 60.0)
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=end, args=args) for args in ends]
     start = time.monotonic()
     for process in processes:
         process.start()
     assert _end_together(processes) == code
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 50
     assert not any(process.is_alive() for process in processes)
     if code == 143:
         assert {process.exitcode for process in processes} == {143}

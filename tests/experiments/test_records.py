@@ -1,5 +1,8 @@
+import os
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from mutual_guidance.experiments.records import (
     UNCOMMITTED,
@@ -18,6 +21,15 @@ def test_a_run_is_told_to_be_on_the_device_that_it_was_on(monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: f"GPU {device}")
     devices = [environment(device)["device"] for device in ("cuda:1", "cpu")]
     assert devices == ["GPU cuda:1", processor()]
+
+
+@pytest.fixture(autouse=True)
+def no_git_of_the_callers(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
 
 
 def test_the_plans_commit_is_that_of_before_the_runs(tmp_path):

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
-from tests.conftest import PAGES, REPOSITORY
-from tools.try_pages import Reader, commands
+from tests.conftest import PAGES, REPOSITORY, load_script
+
+tool = load_script("tools/try_pages.py")
+Reader, commands = tool.Reader, tool.commands
 
 PAGE = """# Page
 ```yaml

@@ -26,11 +26,11 @@ def test_names_of_anchors_with_one_corner_stand_apart_on_narrow_images():
     labels = ("positive", "negative", "negative")
     rows = [CandidateRow([-5, -5, 20, 100], 0.5, 0.5, 0.5, 0.5, *labels)] * 2
     axes = Figure().subplots()
-    previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it looks for ever"))
-    signal.alarm(10)
+    previous = signal.signal(signal.SIGVTALRM, lambda *_: pytest.fail("it looks for ever"))
+    signal.setitimer(signal.ITIMER_VIRTUAL, 10)
     try:
         _draw_boxes(axes, image, 0, rows)
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, previous)
     assert [text.get_position() for text in axes.texts] == [(0, 0), (1, 0)]
