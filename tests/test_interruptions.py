@@ -133,7 +133,7 @@ def children(process, pattern):
     """The ids of those whose command line has the pattern."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # it has ended
             parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
             if int(parent) == process.pid and pattern in (folder / "cmdline").read_text():
                 found.append(int(folder.name))

@@ -85,7 +85,7 @@ def test_labels_that_are_there_but_not_read_are_told(yolo):
     for source in ("images/train", "train.txt"):
         stopped = [f for f in yolo.load(source)[1] if f.effect == STOPS]
         assert {f.file.rsplit("/", 1)[1]: f.reason for f in stopped} == {
-            name: f"label file is missing: it is there {how}; rename it, or write an empty one"
+            name: f"label file is missing: it is there {how}; correct that, or give an empty file"
             for name, how in (
                 ("b.txt", "as a link that leads nowhere"),
                 ("c.txt", "in other capitals"),
@@ -190,9 +190,11 @@ def test_structural_faults_of_files(yolo):
     (yolo.labels / "README.roboflow.txt").write_text("\nExported from ...")
     (yolo.labels / "empty.txt").write_text("")
     (yolo.labels / "cache.txt").write_bytes(b"\0")
+    yolo.add("folder")
+    (yolo.labels / "folder.txt").mkdir()
     _, faults = yolo.load()
     stopped = {f.file.rsplit("/", 1)[1] for f in faults if f.effect == STOPS}
-    assert stopped == {"torn.jpg", "binary.txt", "orphan.txt", "empty.txt"}
+    assert stopped == {"torn.jpg", "binary.txt", "orphan.txt", "empty.txt", "folder.txt"}
 
 
 def test_images_that_are_not_there_are_blamed_and_not_their_labels(yolo):

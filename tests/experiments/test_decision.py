@@ -74,9 +74,9 @@ def test_one_seed_decides_nothing():
 @pytest.mark.parametrize(
     ("seeds", "low", "expected", "span", "found"),
     [
-        (2, 0.5, "confirmed", [0.5, 3.5], "; both intervals +0.5 to +3.5"),
-        (2, -0.5, "undecided", [-0.5, 3.5], "; both intervals -0.5 to +3.5"),
-        (4, -0.5, "undecided", [-0.5, 3.5], "; both intervals -0.5 to +3.5"),
+        (2, 0.5, "confirmed", [0.5, 3.5], "; both intervals together +0.5 to +3.5 AP"),
+        (2, -0.5, "undecided", [-0.5, 3.5], "; both intervals together -0.5 to +3.5 AP"),
+        (4, -0.5, "undecided", [-0.5, 3.5], "; both intervals together -0.5 to +3.5 AP"),
         (5, -0.5, "confirmed", None, ""),
         (2, None, "undecided", [None, None], "; no t-interval"),
     ],

@@ -118,6 +118,7 @@ def test_a_venv_of_the_users_keeps_its_pytorch(env, steps, monkeypatch, capsys) 
     assert "has a PyTorch that making .venv could replace" in fails(env, capsys)
     assert steps == [] and looked[0][0] == str(env.VENV / "bin" / "python")
     (python, *options, code), *_ = looked
+    assert "-I" in options  # not what the caller's PYTHONPATH has
     assert subprocess.run([sys.executable, *options, code]).returncode == 0  # which has PyTorch
     absent = code.replace("torch", "no_such_package")
     assert subprocess.run([sys.executable, *options, absent]).returncode == 1

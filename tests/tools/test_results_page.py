@@ -148,7 +148,7 @@ def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
     (decision,) = rows_of(page, "it helps")
     assert decision == [
         "it helps", "tiny", "**confirmed**",
-        "AP +3.5 (+1.2 to +5.8); +16.3 (+5.8 to +26.7) %; both intervals +0.5 to +6.5",
+        "AP +3.5 (+1.2 to +5.8); +16.3 (+5.8 to +26.7) %; both intervals together +0.5 to +6.5 AP",
         "+3.5 %", "`0123abc`",
     ]  # fmt: skip
     first, second, third = rows_of(page, "mutual_guidance ")

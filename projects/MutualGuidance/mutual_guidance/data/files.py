@@ -43,7 +43,7 @@ def plain_name(name: str) -> str:
 
 
 def how_named(path: str) -> str | None:
-    """How a file is there that a person may have meant by a path at which there is none."""
+    """How a file is there that a person may have meant by a path at which there is nothing."""
     folder, name = os.path.split(os.path.abspath(path))
     if os.path.islink(path):
         return "as a link that leads nowhere"

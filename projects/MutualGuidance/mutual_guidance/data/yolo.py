@@ -189,9 +189,9 @@ def _read_labels(
     The objects of a label file, which may be missing, and the lines that cannot be read. How many
     values lines have is counted in ``lengths``.
     """
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         how = how_named(path)
-        reason = f"label file is missing: it is there {how}; rename it, or write an empty one"
+        reason = f"label file is missing: it is there {how}; correct that, or give an empty file"
         return [], [Fault(path, reason)] if how else []
     try:
         lines = read_text(path).splitlines()

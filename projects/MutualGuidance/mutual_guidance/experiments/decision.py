@@ -34,7 +34,7 @@ def answer(
         {"state"}: "not run yet" or "running: n of m runs" where runs of the primary comparison are
         missing, and nothing else; otherwise the verdict on "primary" (see :func:`verdict`; with
         fewer than FEW_SEEDS seeds, of what both of its intervals span, which is its "span" where
-        that is another one; None without a t-interval) with the comparison, and
+        that is another one; of None without a t-interval) with the comparison, and
         "secondary", a list of comparisons with their "p" and "p_holm", corrected for how many they
         are. A comparison has "value", "baseline", "difference", "low", "high", "relative" and
         "interval", which says of what it is: "bootstrap", "t", "none" (with the reason, where runs

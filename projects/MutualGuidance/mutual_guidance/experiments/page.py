@@ -20,7 +20,14 @@ def decisions(experiments: Iterable[Experiment], results: Mapping[str, dict]) ->
     """
     rows = [_decision(e, results.get(e.name)) for e in experiments]
     rows.sort(key=lambda row: not row[3])  # those without an answer
-    headers = ("claim", "experiment", "verdict", "difference", "paper's least gain", "plan")
+    headers = (
+        "claim",
+        "experiment",
+        "verdict",
+        "difference",
+        "paper's gain (VOC, at least)",
+        "plan",
+    )
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
@@ -55,8 +62,9 @@ def _found(given: Mapping[str, Any]) -> str:
     if "span" not in primary:
         return text
     low, high = primary["span"]
-    both = "no t-interval" if low is None else f"both intervals {low:+.1f} to {high:+.1f}"
-    return f"{text}; {both}"
+    if low is None:
+        return f"{text}; no t-interval"
+    return f"{text}; both intervals together {low:+.1f} to {high:+.1f} {primary['metric']}"
 
 
 def _answers(result: Mapping[str, Any]) -> list[str]:

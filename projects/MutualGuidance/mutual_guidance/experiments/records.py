@@ -278,7 +278,7 @@ def plan_commits(root: Path, path: Path, runs: Iterable[dict]) -> list[str]:
     """
     The commits that the experiment's file ``path`` was of when the runs that are compared with the
     baseline were launched first: with "-dirty" where files differed from it, UNCOMMITTED where it
-    was in none, UNKNOWN where the history here does not have it.
+    was in none, UNKNOWN where the history here is not whole or lacks it.
     """
     launched = {run["commits"][0] for run in runs if run["strategy"] != BASELINE}
     return sorted({_plan_commit(root, path, commit) for commit in launched})

@@ -79,6 +79,7 @@ class Guided:
 
         Raises:
             ValueError: unknown ``cls_target``, or a gamma with which its loss has no gradient.
+            TypeError: the class lacks an attribute.
         """
         super().__init__(**kwargs)
         for name in ("candidate_kind", "prior_name"):
