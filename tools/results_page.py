@@ -12,7 +12,7 @@ from mutual_guidance.arguments import Parser
 from mutual_guidance.errors import ExperimentError, run_main
 from mutual_guidance.experiments.grid import load_experiment
 from mutual_guidance.experiments.kept import keep, read_results
-from mutual_guidance.experiments.page import decisions, exploratory_sections, planned_section
+from mutual_guidance.experiments.page import decisions, exploratory_sections, planned_sections
 from mutual_guidance.experiments.plots import plot
 from mutual_guidance.experiments.schema import START
 from mutual_guidance.run_files import write_text
@@ -59,7 +59,7 @@ def written(text: str, kept: Path, experiments: Path) -> str:
         DECISIONS: decisions(
             [e for e in plans if e.questions], {r["experiment"]: r for r in planned}
         ),
-        PLANNED: "\n\n".join(planned_section(r, kept.name) for r in planned),
+        PLANNED: planned_sections(planned, kept.name),
         EXPLORATORY: exploratory_sections(others, kept.name),
     }
     for name, content in contents.items():

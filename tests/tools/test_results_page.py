@@ -8,7 +8,8 @@ from mutual_guidance.experiments.bootstrap import compare, resample
 from mutual_guidance.experiments.decision import answer
 from mutual_guidance.experiments.grid import load_experiment, run_place
 from mutual_guidance.experiments.matches import pool, read_matches
-from mutual_guidance.experiments.report import summarize
+from mutual_guidance.experiments.page import planned_sections
+from mutual_guidance.experiments.report import LEGEND, LEGENDS, summarize
 from tests.conftest import REPOSITORY, load_script
 
 
@@ -139,6 +140,13 @@ def test_while_runs_are_missing_no_table_is_the_plans(tool, tmp_path, monkeypatc
     page = call(tool, monkeypatch, path)
     assert "**running: 2 of 4 runs**: nothing is decided; the tables are of the runs so far" in page
     assert not rows_of(page, "mutual_guidance ") and "The first line decides" not in page
+
+
+def test_a_legend_stands_below_the_first_table_of_its_kind(planned):
+    text = planned_sections([planned, planned], "results")
+    assert text.count("### tiny") == 2 and text.index(LEGEND) < text.rindex("### tiny")
+    assert all(text.count(legend) <= 1 for legend in LEGENDS)
+    assert text.count(LEGEND) == text.count("The first line decides.") == 1
 
 
 def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):

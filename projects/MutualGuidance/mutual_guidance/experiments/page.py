@@ -8,7 +8,7 @@ from tabulate import tabulate
 from .decision import FEW_SEEDS, answer
 from .grid import Experiment
 from .records import UNCOMMITTED, UNKNOWN
-from .report import LEGEND, markdown, of_bootstrap, short_table, signed
+from .report import LEGEND, LEGENDS, markdown, of_bootstrap, short_table, signed
 
 
 def decisions(experiments: Iterable[Experiment], results: Mapping[str, dict]) -> str:
@@ -75,8 +75,19 @@ def _answers(result: Mapping[str, Any]) -> list[str]:
     return [_comparisons([result["answer"]["primary"], *comparisons]), _COMPARISONS_LEGEND]
 
 
-def planned_section(result: dict, pictures: str) -> str:
-    """Of an experiment with a plan: its comparisons, then all tables; ``pictures`` is a folder."""
+def planned_sections(results: Sequence[dict], pictures: str) -> str:
+    """
+    Of experiments with a plan: their comparisons, then all tables, and a legend below the first
+    table of its kind; ``pictures`` is a folder.
+    """
+    text = "\n\n".join(_planned_section(result, pictures) for result in results)
+    for legend in (_COMPARISONS_LEGEND, *LEGENDS):
+        before, first, after = text.partition(legend)
+        text = before + first + after.replace(f"\n\n{legend}", "")
+    return text
+
+
+def _planned_section(result: dict, pictures: str) -> str:
     interim = (
         f"**{result['answer']['state']}**: nothing is decided; the tables are of the runs so far, "
         "and not the planned comparisons."

@@ -48,6 +48,9 @@ _LABELS_LEGEND = (
     "by the strategy or by `static`, the share positive by both; the IoU of the positives' "
     "regressed boxes; and positives per object."
 )
+_CLASSES_LEGEND = "AP of each class, and Δ as above."
+# Of tables that are alike, but for what differs by experiment.
+LEGENDS = (LEGEND, _MISALIGNMENT_LEGEND, _LABELS_LEGEND, _CLASSES_LEGEND)
 
 _NARROW = (
     " Of so few seeds the interval is too narrow, and p too small, if trainings vary more than "
@@ -169,7 +172,7 @@ def markdown(rows: list[dict], paper_source: str = "") -> str:
             if 0 < len(classes) <= _MOST_CLASSES:
                 columns = {m: m.removeprefix(CLASS_AP) for m in classes}
                 table = _table([_place(of_data), _compared(of_data, columns, digits=1)])
-                parts += [table, "AP of each class, and Δ as above."]
+                parts += [table, _CLASSES_LEGEND]
         if _have(chosen, _MISALIGNMENT):
             table = _table([_place(chosen), _compared(chosen, _MISALIGNMENT, digits=3)])
             parts += [table, _MISALIGNMENT_LEGEND]
