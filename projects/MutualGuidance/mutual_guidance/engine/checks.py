@@ -152,7 +152,7 @@ def check_detector(cfg: CfgNode) -> Guided | None:
     _check_limits(cfg)
     labels = cfg.MODEL.RETINANET.IOU_LABELS
     has_anchors = getattr(detectors[name], "candidate_kind", "") == "boxes"
-    if has_anchors and list(labels) != [0, -1, 1]:
+    if has_anchors and labels not in ([0, -1, 1], (0, -1, 1)):
         raise ConfigError(
             f"MODEL.RETINANET.IOU_LABELS {labels} has no effect on {name}: anchors between the "
             "thresholds are ignored; to ignore none, make both of IOU_THRESHOLDS the higher one"
