@@ -5,6 +5,9 @@ import os
 import subprocess
 import sys
 
+from detectron2.engine import launch
+
+from mutual_guidance.engine.launch import _leave_group
 from tests.conftest import REPOSITORY
 
 # Several processes would otherwise want a GPU each, and bit-identity is promised on the CPU.
@@ -15,6 +18,19 @@ TORCHRUN = (
     "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
     "--nproc-per-node", "2",
 )  # fmt: skip
+
+
+def in_two_processes(main, *args):
+    """Call ``main(*args)`` in two processes that talk over gloo."""
+    launch(_leaving, 2, dist_url="auto", args=(main, args))
+
+
+def _leaving(main, args):
+    """A thread of the group that is at work when Python ends may abort the process."""
+    try:
+        main(*args)
+    finally:
+        _leave_group()
 
 
 def train_net(*args, ok=True, launcher=(), **variables):

@@ -91,19 +91,23 @@ def zoo_row(path: Path) -> list:
     model.eval()
     height, width = input_size(cfg)
     image = {"image": torch.zeros(3, height, width), "height": height, "width": width}
-    shapes = [model.backbone.output_shape()[f] for f in model.head_in_features]
-    # Convolutions of stride 2 round up.
-    features = [torch.zeros(1, 1, -(-height // s.stride), -(-width // s.stride)) for s in shapes]
     key = f"{path.parent.name}/{path.stem}"
     return [
         f"[{path.stem}](../../configs/{key}.yaml)",
         f"{height}x{width}",
         sum(p.numel() for p in model.parameters()) / 1e6,
         FlopCountAnalysis(model, [image]).total() / 1e9,
-        sum(len(a) for a in model.anchor_generator(features)),
+        num_candidates(model, height, width),
         *paper_ap(f"configs/{key}.yaml"),
         None,
     ]
+
+
+def num_candidates(model: nn.Module, height: int, width: int) -> int:
+    """Anchors or points of an image; its feature maps are rounded up, as by convolutions."""
+    shapes = [model.backbone.output_shape()[f] for f in model.head_in_features]
+    features = [torch.zeros(1, 1, -(-height // s.stride), -(-width // s.stride)) for s in shapes]
+    return sum(map(len, model.anchor_generator(features)))
 
 
 def paper_ap(config: str) -> list[float | None]:

@@ -80,7 +80,7 @@ def test_why_an_image_is_missing(tmp_path, there, asked, reason):
 
 def test_a_link_that_leads_nowhere(tmp_path):
     (tmp_path / "a.jpg").symlink_to("gone.jpg")
-    reason = "image is a link to gone.jpg, which is not there"
+    reason = "image is missing: it is there as a link that leads nowhere"
     with pytest.raises(ValueError, match=f"^{reason}$"):
         read_image(str(tmp_path / "a.jpg"))
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from detectron2.data import MetadataCatalog
-from detectron2.engine import launch
 from detectron2.utils import comm
 
 from mutual_guidance.data import check_datasets, records_of, register, register_datasets
 from mutual_guidance.errors import DatasetError
+from tests.runs import in_two_processes
 
 
 def check(entry, good, bad, path):
@@ -35,7 +35,7 @@ def test_one_process_reads_for_all_of_its_machine(voc, voc_entry, tmp_path, monk
     voc.add("b", [("blue", (2, 2, 9, 9))])
     del voc_entry["classes"]
     path = os.fspath(tmp_path / "has")
-    launch(check, 2, dist_url="auto", args=(voc_entry, "shared", "shared_bad", path))
+    in_two_processes(check, voc_entry, "shared", "shared_bad", path)
     first, second = (json.loads(Path(f"{path}.{rank}").read_text()) for rank in range(2))
     assert first.pop("read") == ["shared", "shared_bad"] and second.pop("read") == []
     assert first == second and first["classes"] == ["blue", "green"]

@@ -74,7 +74,7 @@ def test_structural_faults(voc):
     assert all(f.effect == STOPS for f in faults)
     told = {f.file.rsplit("/", 1)[1]: f"{f.reason}; {f.detail}" for f in faults}
     assert "missing" in told["no_xml.xml"]
-    assert told["torn.xml"].startswith("annotation is not XML, torn, or in another encoding")
+    assert told["torn.xml"].startswith("annotation is not XML, torn, or not in its declared")
     assert told["torn.xml"].endswith("; line 1, column 19")
     assert "missing" in told["no_image.jpg"]
     assert "the file is empty" in told["empty_image.jpg"]

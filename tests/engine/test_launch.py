@@ -18,7 +18,6 @@ from urllib.parse import urlparse
 import pytest
 import torch
 from detectron2.engine import default_argument_parser
-from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
@@ -33,7 +32,7 @@ from mutual_guidance.engine.setup import resolve_classes
 from mutual_guidance.errors import OutputError
 from mutual_guidance.evaluation import PascalVOCEvaluator
 from tests.conftest import VOCWriter
-from tests.runs import CONFIG, TORCHRUN, own_set, results, train_net
+from tests.runs import CONFIG, TORCHRUN, in_two_processes, own_set, results, train_net
 
 module = import_module("mutual_guidance.engine.launch")  # which has a function of its name
 BATCH = 8
@@ -101,8 +100,7 @@ def test_a_signal_ends_the_metrics_in_all_processes(monkeypatch, tmp_path):
     draw(voc)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "out").mkdir()
-    args = (voc.root, str(tmp_path / "out"))
-    launch_processes(stopped_at_metrics, 2, dist_url="auto", args=args)
+    in_two_processes(stopped_at_metrics, voc.root, str(tmp_path / "out"))
     assert (tmp_path / "out" / "model_0000001.pth").exists()
 
 
@@ -133,7 +131,7 @@ def test_two_processes_give_the_gradients_of_one(monkeypatch, tmp_path, config_o
     threads = torch.get_num_threads()
     first_gradients(*args)
     torch.set_num_threads(threads)
-    launch_processes(first_gradients, 2, dist_url="auto", args=args)
+    in_two_processes(first_gradients, *args)
     one = torch.load(tmp_path / "gradients.1.0")
     for rank in range(2):
         two = torch.load(tmp_path / f"gradients.2.{rank}")
@@ -224,6 +222,17 @@ def test_a_refused_run_is_not_resumed_by_a_restart(monkeypatch):
     with pytest.raises(SystemExit) as end:
         module._join_torchrun()
     assert end.value.code == 1
+
+
+@pytest.mark.slow
+def test_torchrun_does_not_resume_what_was_refused(voc, tmp_path):
+    draw(voc)
+    (tmp_path / "model_0000001.pth").touch()
+    log = train_net(
+        "--config-file", CONFIG, *own_set(voc), "OUTPUT_DIR", tmp_path, ok=False,
+        launcher=(*TORCHRUN, "--max-restarts", "2"),
+    )  # fmt: skip
+    assert log.count("holds the checkpoints of an earlier run") == 1 and "Resuming" not in log
 
 
 def test_what_fails_later_is_resumed_by_a_restart(monkeypatch, tmp_path):

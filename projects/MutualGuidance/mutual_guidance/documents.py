@@ -53,10 +53,9 @@ def _refuse_repeated(keys: Iterable[yaml.Node]) -> None:
         found.add((key.tag, key.value))
 
 
-def require_file(path: str | os.PathLike) -> None:
-    """Raise ValueError for a pipe or device, which would be waited for."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{os.fspath(path)} is no file")
+def is_no_file(path: str | os.PathLike) -> bool:
+    """Whether there is a folder, or a pipe or device, which would be waited for."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def read_yaml(path: str | os.PathLike) -> Any:
@@ -67,7 +66,8 @@ def read_yaml(path: str | os.PathLike) -> Any:
         OSError: it is missing. ValueError: it is no file, or no text.
         yaml.YAMLError: it is no YAML of plain values, has a key twice, or means too much.
     """
-    require_file(path)
+    if is_no_file(path):
+        raise ValueError(f"{os.fspath(path)} is no file")
     if os.path.getsize(path) > _MAX_BYTES:
         raise yaml.YAMLError(f"it has more than {_MAX_BYTES >> 10} KiB")
     with open(path, encoding="utf-8") as f:

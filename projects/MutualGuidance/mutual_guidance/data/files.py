@@ -6,6 +6,8 @@ import os
 import unicodedata
 from collections.abc import Iterator
 
+from ..documents import is_no_file
+
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -21,7 +23,7 @@ def read_text(path: str) -> str:
         OSError: it cannot be read. ValueError: it is no file, or no text; of that, the message is
             the reason without the path.
     """
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+    if is_no_file(path):
         raise ValueError("is no file")
     with open(path, "rb") as f:
         content = f.read()

@@ -198,8 +198,6 @@ def why_missing(path: str) -> str:
     """Why there is no image file at a path, with the likely cause."""
     if os.path.isdir(path):
         return "image is a folder"
-    if os.path.islink(path):
-        return f"image is a link to {os.readlink(path)}, which is not there"
     folder, name = os.path.split(os.path.abspath(path))
     if "\\" in name:
         return "image is missing: its name has a backslash; folders are separated by /"

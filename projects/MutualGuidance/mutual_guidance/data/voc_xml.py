@@ -83,8 +83,7 @@ def _parse(path: str) -> ET.Element:
     except expat.ExpatError as error:
         place = f"line {error.lineno}, column {error.offset + 1}"
         raise ValueError(
-            "annotation is not XML, torn, or in another encoding than it declares (without a word, "
-            "UTF-8)",
+            "annotation is not XML, torn, or not in its declared encoding (UTF-8 if it has none)",
             place,
         ) from error
     except _EntityError:

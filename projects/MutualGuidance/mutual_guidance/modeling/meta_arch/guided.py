@@ -150,9 +150,7 @@ class Guided:
         logits, deltas, *centerness = (
             cat(levels, dim=1) for levels in self._transpose_dense_predictions(predictions, dims)
         )
-        generator = self.anchor_generator
-        is_usual = type(generator) is DefaultAnchorGenerator
-        anchors = grid_anchors(generator, features) if is_usual else generator(features)
+        anchors = grid_anchors(self.anchor_generator, features)
         boxes = decode_boxes(self.box2box_transform, anchors, deltas.detach())
         return DensePredictions(anchors, logits, deltas, boxes, *centerness)
 
@@ -210,7 +208,9 @@ class Guided:
 
 
 def grid_anchors(generator: DefaultAnchorGenerator, features: list[Tensor]) -> list[Boxes]:
-    """What the generator makes of features (N, C, Hi, Wi); it would upload two tensors a level."""
+    """What it makes of features (N, C, Hi, Wi); Detectron2's would upload two tensors a level."""
+    if type(generator) is not DefaultAnchorGenerator:
+        return generator(features)
     anchors = []
     for feature, stride, cell in zip(
         features, generator.strides, generator.cell_anchors, strict=True
