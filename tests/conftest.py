@@ -4,6 +4,8 @@ import random
 import re
 import signal
 import uuid
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -60,7 +62,10 @@ def no_gpu(request):
     """Tests that are not of a GPU are the same on a machine with one."""
     # Not the tests' own, which would then be undone after their folders are removed.
     with pytest.MonkeyPatch.context() as patched:
-        if not request.node.get_closest_marker("gpu"):
+        if request.node.get_closest_marker("gpu"):
+            if not torch.cuda.is_available():
+                pytest.skip("needs a CUDA device")
+        else:
             patched.setattr("torch.cuda.is_available", lambda: False)
             patched.setenv("CUDA_VISIBLE_DEVICES", "")  # of the processes that they start
         yield
@@ -89,6 +94,30 @@ def gpu():
     """``cuda:0`` without a GPU; see pretend_gpu.py."""
     with pretend_gpu() as device:
         yield device
+
+
+@pytest.fixture(params=["pretended", pytest.param("real", marks=pytest.mark.gpu)])
+def any_gpu(request):
+    """``cuda:0``, pretended and, where there is one, real."""
+    with pretend_gpu() if request.param == "pretended" else nullcontext():
+        yield
+
+
+@pytest.fixture
+def counted_waits():
+    """Counts how often the host waits for a real GPU in a call."""
+
+    def count(function, *args):
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                function(*args)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(warning.message) for warning in told)
+
+    return count
 
 
 @pytest.fixture

@@ -90,26 +90,25 @@ def test_labels_and_targets_on_a_pretended_gpu_are_the_cpus(strategy, kind, memo
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("memory_budget", [2**30, 2**16])
+@pytest.mark.parametrize("kind", ["anchors", "points"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_gpu_gives_the_labels_of_the_cpu_and_waits_once(strategy):
-    gt_boxes, gt_classes, pred, logits = crowded_batch(64)
-    matcher = AnchorMatcher(strategy)
-    expected = matcher(some_anchors(), gt_boxes, gt_classes, pred, logits)
-    on_gpu = (
-        some_anchors().cuda(),
-        [b.cuda() for b in gt_boxes],
-        [c.cuda() for c in gt_classes],
-        pred.cuda(),
-        logits.cuda(),
+def test_a_real_gpu_gives_the_labels_of_the_cpu(strategy, kind, memory_budget, counted_waits):
+    anchors = kind == "anchors"
+    matcher = (AnchorMatcher if anchors else PointMatcher)(strategy, memory_budget=memory_budget)
+    geometry = (some_anchors(),) if anchors else fcos_points()
+    boxes, classes, *predictions = crowded_batch(len(geometry[0]))
+    expected = matcher(*geometry, boxes, classes, *predictions)
+    geometry, boxes, classes, predictions = (
+        [x.cuda() for x in tensors] for tensors in (geometry, boxes, classes, predictions)
     )
-    matcher(*on_gpu)
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with pytest.warns(UserWarning) as warned:
-            got = matcher(*on_gpu)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len([w for w in warned if "synchroniz" in str(w.message)]) == 1
-    for a, b in zip(got, expected, strict=True):
-        assert torch.equal(a.cpu(), b)
+    labels = []
+
+    def call():
+        labels[:] = matcher(*geometry, boxes, classes, *predictions)
+
+    call()
+    waits = counted_waits(call)
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(labels, expected, strict=True))
+    if memory_budget == 2**30:
+        assert waits == 1

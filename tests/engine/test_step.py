@@ -137,6 +137,60 @@ def test_detections_are_the_cpus_bit_for_bit(detector, gpu):
         assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
 
 
+@pytest.fixture
+def real_gpu():
+    """``cuda:0`` where float32 keeps its bits."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield "cuda:0"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [None, "float16", "bfloat16"])
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_step_waits_once_for_a_real_gpu(detector, precision, counted_waits):
+    opts = ["MODEL.DEVICE", "cuda:0", "SOLVER.BASE_LR", 0.0]
+    if precision:
+        opts += ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision]
+    step = make_step(config(detector, *opts), [batch_of(3, 0), batch_of(1, 2, 5, 1)])
+    ema = build_ema(step.model, 0.9)
+
+    def iterate():
+        step.run_step()
+        ema.update_parameters(step.model)
+
+    with EventStorage() as storage:
+        for step.iter, waits in ((0, None), (1, None), (2, 1), (HISTOGRAM_PERIOD - 2, 2)):
+            storage.iter = step.iter
+            assert counted_waits(iterate) == waits or waits is None
+        use_now()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("detector", DETECTORS[:3])
+def test_losses_and_gradients_of_a_real_gpu_are_near_the_cpus(detector, real_gpu):
+    losses, expected = train(config(detector), [batch_of(3, 0, 2)])
+    gpu_losses, got = train(config(detector, "MODEL.DEVICE", real_gpu), [batch_of(3, 0, 2)])
+    for name, values in losses.items():
+        assert gpu_losses[name] == pytest.approx(values, rel=1e-4)
+    for a, b in zip(got.model.parameters(), expected.model.parameters(), strict=True):
+        assert (a.grad.cpu() - b.grad).norm() <= 1e-3 * b.grad.norm() + 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("detector", ["retinanet_R_18", "fssd_R_18", "fcos_R_18"])
+def test_detections_of_a_real_gpu_are_near_the_cpus(detector, real_gpu):
+    model = tiny_model(tiny_config(detector))
+    images = [{**image, "height": 50, "width": 90} for image in batch_of(0, 0)]
+    with torch.no_grad():
+        expected = model(images)
+        got = model.to(real_gpu)(images)
+    for a, b in zip(got, expected, strict=True):
+        a, b = a["instances"].to("cpu"), b["instances"]
+        assert len(b) > 5
+        torch.testing.assert_close(a.scores, b.scores, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor, rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_mixed_precision(precision, gpu):
     opts = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision, "MODEL.DEVICE", "cuda:0")
@@ -178,7 +232,7 @@ def test_momentum_fits_the_weights_whatever_the_run_was_on():
     assert all(map(torch.equal, *ends))
 
 
-def test_a_run_in_bfloat16_of_the_cpu_goes_on_on_a_gpu(gpu):
+def test_a_run_in_bfloat16_of_the_cpu_goes_on_on_a_gpu(any_gpu):
     opts = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16")
     cfg = config("Shapes/retinanet_R_18", *opts)
     saved = make_step(cfg, [batch_of(2)]).state_dict()
@@ -190,7 +244,7 @@ def test_a_run_in_bfloat16_of_the_cpu_goes_on_on_a_gpu(gpu):
 
 
 @pytest.mark.parametrize("precision", [None, "float16"])
-def test_a_loss_that_is_not_finite_is_named_a_step_later(precision, gpu, tmp_path):
+def test_a_loss_that_is_not_finite_is_named_a_step_later(precision, any_gpu, tmp_path):
     opts = [*TINY, "MODEL.DEVICE", "cuda:0", "OUTPUT_DIR", str(tmp_path)]
     if precision:
         opts += ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision]
@@ -217,7 +271,7 @@ def test_a_loss_that_is_not_finite_is_named_a_step_later(precision, gpu, tmp_pat
         assert not sum(model(load_batch(path)).values()).isfinite()
 
 
-def test_an_update_is_left_out_where_another_process_has_the_loss(gpu, monkeypatch):
+def test_an_update_is_left_out_where_another_process_has_the_loss(any_gpu, monkeypatch):
     cfg = config("Shapes/retinanet_R_18", *TINY, "MODEL.DEVICE", "cuda:0")
     step = make_step(cfg, [batch_of(3)])
     before = state(step.model.head)

@@ -273,12 +273,23 @@ def test_mixed_precision_leaves_the_average_alone(make_cfg):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_mixed_precision_on_a_gpu(make_cfg, precision):
     amp = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision)
     cfg = make_cfg("gpu", *amp, "MODEL.DEVICE", "cuda", "MODEL.CHANNELS_LAST", True)
     assert torch.tensor(run(cfg)).isfinite().all()
+
+
+@pytest.mark.gpu
+def test_a_resumed_run_on_a_gpu_is_the_uninterrupted_one(make_cfg):
+    opts = ("MODEL.DEVICE", "cuda", "SOLVER.EMA_DECAY", 0.9, "SOLVER.CHECKPOINT_PERIOD", 4)
+    whole = run(make_cfg("whole", *opts))
+    begun = crash(make_cfg("torn", *opts), 4)
+    resumed = run(make_cfg("torn", *opts), resume=True)
+    # Sums of a GPU are rounded in any order.
+    torch.testing.assert_close(
+        torch.tensor(begun[:4] + resumed), torch.tensor(whole), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_random_seed_is_kept_with_the_run(make_cfg):
