@@ -203,7 +203,8 @@ def _receive(url: str, partial: Path) -> None:
             start = 0
         length = response.headers["Content-Length"]
         total = None if length is None else start + int(length)
-        _require_space(partial.parent, int(length or 0))
+        # Unpacked beside it, the archive takes as much again: images hardly compress.
+        _require_space(partial.parent, int(length or 0) + (total or 0))
         bar = tqdm(
             desc=partial.stem, total=total, initial=start, unit="B", unit_scale=True, disable=None
         )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import os
 import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -499,7 +500,8 @@ def draw_dataset(
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--root", type=Path, default=Path("datasets/Shapes"), help="output folder")
+    root = Path(os.getenv("DETECTRON2_DATASETS", "datasets"), "Shapes").expanduser()
+    parser.add_argument("--root", type=Path, default=root, help="output folder")
     parser.add_argument("--train", type=int, default=600, help="number of training images")
     parser.add_argument("--test", type=int, default=100, help="number of test images")
     parser.add_argument("--size", type=int, default=160, help="side of the images, pixels")

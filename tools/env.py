@@ -28,7 +28,7 @@ VENV = ROOT / ".venv"
 INPUTS = ("requirements.txt", "setup.cfg", "pyproject.toml", "tools/env.py")
 MIN_PYTHON = (3, 10)
 MIN_TORCH = (2, 4)  # as in setup.cfg
-DISK_GB = 8  # 6 stay, the rest is for the downloads
+DISK_GB = 10  # 6 stay, the rest is for the downloads, which pip's cache keeps besides
 
 # The stamp is written last and holds the fingerprint of what the environment was made from. In
 # .venv it exists, empty, from the start: this tells the script's .venv from one that a user made.
@@ -220,8 +220,8 @@ def check_venv_modules() -> None:
     for name in ("venv", "ensurepip"):
         if importlib.util.find_spec(name) is None:
             raise SetupError(
-                f"{sys.executable} has no module {name!r}: install it "
-                "(`apt install python3-venv` on Debian and Ubuntu) and run this again."
+                f"{sys.executable} has no module {name!r}: install it (on Debian and Ubuntu "
+                "`apt install python{}.{}-venv`) and run this again.".format(*sys.version_info)
             )
 
 
@@ -272,6 +272,8 @@ def complete_active(python: str) -> None:
     missing, present = split_requirements((ROOT / "requirements.txt").read_text())
     if not missing:
         return
+    if not succeeds(python, "-m", "pip", "--version"):
+        raise SetupError(f"{sys.prefix} has no pip: install it (`uv pip install pip` with uv).")
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(present))

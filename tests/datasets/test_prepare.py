@@ -139,7 +139,8 @@ def test_refusal_and_silence_are_told(download, server, tmp_path):
 
 def test_full_disk_is_told_before_the_download(download, server, tmp_path, monkeypatch):
     server.files["/a.bin"] = CONTENT
-    usage = download.shutil.disk_usage(tmp_path)._replace(free=10)
+    # Of the archive, but not of what is in it.
+    usage = download.shutil.disk_usage(tmp_path)._replace(free=len(CONTENT) + 10)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(download.PrepareError, match=r"0\.0 GB free"):
         download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))

@@ -141,7 +141,7 @@ def test_no_venv_module(env, steps, modules, capsys, present, missing) -> None:
     modules(present)
     error = fails(env, capsys)
     assert f"no module '{missing}'" in error
-    assert "apt install python3-venv" in error
+    assert "apt install python{}.{}-venv".format(*sys.version_info) in error
     assert steps == []
 
 
@@ -150,7 +150,7 @@ def test_no_disk(env, monkeypatch, capsys) -> None:
     usage = shutil.disk_usage(env.ROOT)._replace(free=1_500_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     error = fails(env, capsys)
-    assert "needs about 8 GB" in error
+    assert "needs about 10 GB" in error
     assert "1.5 GB left" in error
     assert not env.VENV.exists()
 
@@ -296,11 +296,13 @@ def test_own_venv_is_not_taken_for_the_users(env, modules, monkeypatch) -> None:
     assert not env.is_active_ready()
 
 
-def test_active_environment(env, steps, monkeypatch, tmp_path) -> None:
+def test_active_environment(env, steps, monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setattr(env, "is_active_ready", lambda: True)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setenv("ACTIVE", "1")
     (env.ROOT / "requirements.txt").write_text("# Group\n\npytest==0.1\nno-such-thing==1.2\n")
+    assert env.main([]) == 1 and "has no pip: install it" in capsys.readouterr().err
+    monkeypatch.setattr(env, "succeeds", lambda *command: "pip" in command)
     assert env.main([]) == 0
     missing, project = steps
     assert missing.startswith(f"{sys.executable} -m pip install --constraint ")
