@@ -24,6 +24,7 @@ if __name__ == "__mp_main__":  # launch() has held it back until here
 
 import argparse
 import os
+import re
 import shlex
 import sys
 
@@ -82,8 +83,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if not args.config_file:
         parser.error("no config is given: name one with --config-file FILE, as in configs/")
     args.opts = [*args.pairs, *args.opts]
-    if args.num_machines > 1 and args.dist_url == "auto":
-        parser.error("--num-machines: name the first with --dist-url, as tcp://HOST:PORT")
+    if args.num_machines > 1 and not re.fullmatch(r"tcp://.+:\d+|(file|env)://.*", args.dist_url):
+        parser.error(
+            f"--num-machines: name the first with --dist-url tcp://HOST:PORT, not {args.dist_url}"
+        )
     if not 0 <= args.machine_rank < max(args.num_machines, 1):
         parser.error(f"--machine-rank {args.machine_rank}: --num-machines is {args.num_machines}")
     return args

@@ -96,9 +96,12 @@ def test_pairs_stand_with_and_without_opts(capsys):
     for argv in ([*pairs], ["--opts", *pairs], ["--resume", *pairs]):
         args = script.parse_args(["--config-file", "c.yaml", *argv])
         assert args.opts == pairs
-    with pytest.raises(SystemExit):
-        script.parse_args(["--config-file", "c.yaml", "--num-machines", "2"])
-    assert "name the first with --dist-url" in capsys.readouterr().err
+    for url in ([], ["--dist-url", "10.0.0.1:29500"], ["--dist-url", "tcp://host"]):
+        with pytest.raises(SystemExit):
+            script.parse_args(["--config-file", "c.yaml", "--num-machines", "2", *url])
+        assert "name the first with --dist-url tcp://HOST:PORT, not" in capsys.readouterr().err
+    machines = ["--num-machines", "2", "--dist-url", "tcp://10.0.0.1:29500"]
+    assert script.parse_args(["--config-file", "c.yaml", *machines]).num_machines == 2
     with pytest.raises(SystemExit):
         script.parse_args(["--config-file", "c.yaml", "--num-gpus", "2", "--machine-rank", "1"])
     assert "--machine-rank 1: --num-machines is 1" in capsys.readouterr().err

@@ -35,6 +35,13 @@ def test_a_log_that_cannot_be_written_is_told_once(full_log, capfd):
     assert said.count("/dev/full ends here") == 1 and "Traceback" not in said
 
 
+def test_what_cannot_be_read_is_not_said_to_be_written():
+    for path, what in (("run/log.txt", "written"), ("elsewhere/a.json", "used")):
+        expected = rf"^{path} cannot be {what}: Stale .*; mend that, then go on with --resume$"
+        with pytest.raises(OutputError, match=expected), told("run"):
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+
+
 def test_what_a_thread_and_a_writer_meet_is_one_sentence(capfd):
     def write():
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -290,6 +290,14 @@ def test_python_ends_without_a_last_look_for_garbage():
     assert subprocess.run(command, capture_output=True, text=True).stdout == "True\n"
 
 
+def test_a_process_that_cannot_join_says_why(monkeypatch, capfd):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    machines = {"num_gpus": 1, "num_machines": 2, "machine_rank": 0, "dist_url": "host:29500"}
+    with pytest.raises(SystemExit) as end:
+        launch(print, Namespace(**machines))
+    assert end.value.code == 1 and "No rendezvous handler" in capfd.readouterr().err
+
+
 def end(code, after=0.0, deaf=False):
     """A process that ends so."""
     if deaf:

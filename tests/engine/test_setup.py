@@ -61,9 +61,10 @@ def test_a_short_training_has_checkpoints_on_the_way(period, iterations, expecte
         ((12000,), (10,)),
         ((), ()),
         ((5, 10), (5, 10)),
-        ((14, 16000), (14, 16000)),  # one is reached
-        ((600, 800), (600, 800)),
-        ((18000,), (18000,)),  # of no schedule of 18,000
+        ((14, 16000), (14,)),  # one is reached
+        ((600, 800), ()),
+        ((18000,), ()),  # of no schedule of 18,000
+        ((10, 15), (10,)),  # a rate of no iteration
     ],
 )
 def test_steps_that_would_not_be_reached_move_with_the_epochs(voc, voc_entry, steps, expected):
@@ -281,6 +282,11 @@ def test_weights_must_be_there(tmp_path, monkeypatch):
     monkeypatch.setattr(TorchvisionHandler, "_get_local_path", lambda *_, **__: CONFIG)
     cfg.MODEL.WEIGHTS = "torchvision://resnet18"
     check_weights(cfg, "start")
+    with pytest.raises(ConfigError, match="trained weights are needed, not torchvision://resnet18"):
+        check_weights(cfg, "trained")
+    cfg.MODEL.WEIGHTS = "https://host/model.pth?download=true"
+    with pytest.raises(ConfigError, match=r"no \?download=true; download the file"):
+        check_weights(cfg, "start")
 
 
 BACKBONE = "build_top_down_resnet_backbone"
@@ -336,6 +342,21 @@ def test_weights_of_other_classes_are_not_evaluated(voc, voc_entry):
     new = [*other, "DATASETS.TRAIN", (voc_entry["name"],), "DATASETS.CATEGORY_IDS", [3, 7]]
     cfg = prepare(CONFIG, new, data=("TRAIN", "TEST"), for_training=True)
     assert cfg.DATASETS.CLASSES == ["red", "green", "blue"] and cfg.DATASETS.CATEGORY_IDS == []
+
+
+def test_weights_bring_the_classes_of_their_run(voc, voc_entry, tmp_path):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    run = load_config(CONFIG, ["DATASETS.CLASSES", ["green", "red", "blue"]])
+    (tmp_path / "config.yaml").write_text(run.dump())
+    (tmp_path / "model_final.pth").touch()
+    opts = ["DATASETS.REGISTER", [voc_entry], "DATASETS.TEST", (voc_entry["name"],)]
+    named = [*opts, "MODEL.WEIGHTS", str(tmp_path / "model_final.pth")]
+    with pytest.raises(ConfigError, match="classes green, red, blue .*, but the data sets"):
+        prepare(CONFIG, named, data=("TEST",), weights="trained")
+    with pytest.raises(ConfigError, match="classes green, red, blue .*, but the data sets"):
+        prepare(CONFIG, opts, data=("TEST",), folder=str(tmp_path))  # with --resume
+    (tmp_path / "config.yaml").write_text("of: another project")
+    prepare(CONFIG, named, data=("TEST",), weights="trained")
 
 
 def test_values_of_a_training_do_not_stop_an_evaluation():

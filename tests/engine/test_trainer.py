@@ -23,9 +23,11 @@ from mutual_guidance.engine.checks import check_values
 from mutual_guidance.engine.device import resolve_device
 from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_schedule
 from mutual_guidance.engine.step import load_batch
-from mutual_guidance.errors import CheckpointError, NonFiniteLoss
+from mutual_guidance.engine.trainer import results_table
+from mutual_guidance.errors import CheckpointError, ConfigError, NonFiniteLoss
 from mutual_guidance.evaluation import PascalVOCEvaluator
 from mutual_guidance.evaluation.detections import DetectionsWriter
+from mutual_guidance.modeling.late import use_now
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
 from tests.conftest import TINY
 from tests.runs import CONFIG, draw_four_images
@@ -40,6 +42,7 @@ class Losses(HookBase):
         self.values = []
 
     def after_step(self):
+        use_now()  # of a GPU they arrive a step later
         names = sorted(n for n in self.trainer.storage.histories() if "loss" in n)
         latest = self.trainer.storage.latest()
         self.values.append([latest[name] for name in names])
@@ -254,6 +257,40 @@ def test_an_evaluation_keeps_the_config_of_the_training(make_cfg, tmp_path):
     with _kept(None):
         path.write_text("a new training")
     assert path.read_text() == "a new training"
+
+
+def test_a_shorter_training_does_not_go_on(make_cfg):
+    run(make_cfg("out"))
+    with pytest.raises(ConfigError, match=r"training of 6 iterations, more than the 4 of"):
+        Trainer(make_cfg("out", "SOLVER.MAX_ITER", 4)).resume_or_load(resume=True)
+
+
+def test_the_config_is_of_what_was_loaded(make_cfg, tmp_path):
+    run(make_cfg("out"))
+    path = tmp_path / "out" / "config.yaml"
+    path.write_text("of the run")
+    with _kept(str(path)):
+        wider = make_cfg("out", "MODEL.PYRAMID.OUT_CHANNELS", 48)
+    with pytest.raises(CheckpointError, match="go on with the settings of the run"):
+        Trainer(wider).resume_or_load(resume=True)
+    assert path.read_text() == "of the run"
+    with _kept(str(path)):
+        longer = make_cfg("out", "SOLVER.MAX_ITER", 8)
+    Trainer(longer).resume_or_load(resume=True)
+    assert "MAX_ITER: 8" in path.read_text()
+
+
+def test_a_stock_retinanet_keeps_the_mean_that_divides_its_losses(make_cfg):
+    opts = ("MODEL.META_ARCHITECTURE", "RetinaNet", "SOLVER.CHECKPOINT_PERIOD", 4,
+            "MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "smooth_l1")  # fmt: skip
+    whole = run(make_cfg("whole", *opts))
+    crash(make_cfg("torn", *opts), 4)
+    assert run(make_cfg("torn", *opts), resume=True) == whole[4:]
+
+
+def test_names_of_classes_are_no_numbers():
+    table = results_table({"AP": 50.0, "AP-0.05": 40.0, "AP-0.10": 60.0})
+    assert "| 0.05 " in table and "| 0.10 " in table
 
 
 def test_without_a_test_set_there_are_no_results(make_cfg, tmp_path):

@@ -19,7 +19,7 @@ from .archives import archive_fault
 from .errors import CheckpointError
 from .modeling import VGG16
 from .pickles import load_pickled_arrays
-from .run_files import checkpoint_files, replace_file
+from .run_files import checkpoint_files, remedy, replace_file
 
 _PREFIX = "torchvision://"
 # torchvision's names of a ResNet's layers to Detectron2's, in this order.
@@ -53,7 +53,8 @@ class TorchvisionHandler(PathHandler):
             except OSError as error:
                 raise CheckpointError(
                     f"{path}: {weights.url} cannot be fetched ({error}); without a network, put "
-                    f'the file into {folder} or set MODEL.WEIGHTS to "" or to a local file'
+                    f"the file into {folder} (TORCH_HOME names another), or set MODEL.WEIGHTS to a "
+                    'local file or to ""'
                 ) from error
         return file
 
@@ -89,7 +90,8 @@ class Checkpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(f"{name}.pth")
         except OSError as error:
             raise CheckpointError(
-                f"{path} cannot be written: {error.strerror}; make room, then go on with --resume"
+                f"{path} cannot be written: {error.strerror}; {remedy(error)}, then go on with "
+                "--resume"
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -156,7 +158,7 @@ class Checkpointer(DetectionCheckpointer):
         if faults:
             raise CheckpointError(
                 "no checkpoint can be resumed from: " + "; ".join(faults) + "; "
-                "remove them to start anew, or choose another OUTPUT_DIR"
+                "go on with the settings of the run, or choose another OUTPUT_DIR to start anew"
             )
         return None
 

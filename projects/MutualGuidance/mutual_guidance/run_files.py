@@ -1,5 +1,6 @@
 """What a training leaves in its output folder: written whole, read while it is being written."""
 
+import errno
 import json
 import math
 import os
@@ -49,6 +50,11 @@ def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> 
         os.fsync(descriptor)  # the rename itself
     finally:
         os.close(descriptor)
+
+
+def remedy(error: OSError) -> str:
+    """What a person can do where a file cannot be written."""
+    return "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
 
 
 def _error_of_the_system(error: BaseException | None) -> OSError | None:

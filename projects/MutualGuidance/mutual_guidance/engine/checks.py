@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import traceback
 from functools import partial
 
@@ -29,7 +30,10 @@ _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 _OF_RESNET = [f"build_{kind}_resnet_backbone" for kind in ("fssd", "top_down")]
 _OF_VGG = [f"build_{kind}_vgg_backbone" for kind in ("fssd", "top_down", "rfb")]
 _SEEDS = 2**32  # of NumPy
-_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
+# ImageNet's.
+_OF_TRUNKS = re.compile("torchvision://|detectron2://ImageNetPretrained/")
+# Detectron2's third, WarmupStepWithFixedGammaLR, fails in the last iteration of every training.
+_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR")
 
 
 def check_values(cfg: CfgNode, for_training: bool = True) -> None:
@@ -79,8 +83,6 @@ def _check_solver(solver: CfgNode) -> None:
     if not 0 <= solver.EMA_DECAY < 1:
         raise ConfigError(f"SOLVER.EMA_DECAY must be in [0, 1), got {solver.EMA_DECAY}")
     _check_above("SOLVER.BASE_LR", solver.BASE_LR, 0)
-    if solver.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR":
-        _check_least("SOLVER.NUM_DECAYS", solver.NUM_DECAYS, 1)
     if solver.NESTEROV:
         _check_above("SOLVER.MOMENTUM, with SOLVER.NESTEROV,", solver.MOMENTUM, 0)
     _check_choice("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, _SCHEDULERS)
@@ -237,17 +239,23 @@ def check_weights(cfg: CfgNode, needed: str) -> None:
     none) or "any" (nothing is looked at). Those of another place are fetched.
     """
     weights = cfg.MODEL.WEIGHTS
-    if needed == "trained" and not weights:
+    if needed == "trained" and (not weights or _OF_TRUNKS.match(weights)):
         has = "has some" if checkpoint_files(cfg.OUTPUT_DIR) else "has none"
+        given = f", not {weights}" if weights else ""
         raise ConfigError(
-            "trained weights are needed: add MODEL.WEIGHTS FILE, or --resume for the newest "
-            f"checkpoint of OUTPUT_DIR ({cfg.OUTPUT_DIR} {has})"
+            f"trained weights are needed{given}: add MODEL.WEIGHTS FILE, or --resume for the "
+            f"newest checkpoint of OUTPUT_DIR ({cfg.OUTPUT_DIR} {has})"
         )
     if needed == "any" or not weights:
         return
+    place, _, query = weights.partition("?")
+    if query and not query.startswith("matching_heuristics="):
+        raise ConfigError(
+            f"MODEL.WEIGHTS {weights}: Detectron2 takes no ?{query}; download the file and name it"
+        )
     if "://" in weights:
-        once_a_machine(partial(_fetch_weights, weights))
-    elif not os.path.isfile(weights.partition("?")[0]):  # ?matching_heuristics=True may follow
+        once_a_machine(partial(_fetch_weights, place))
+    elif not os.path.isfile(place):
         raise ConfigError(f"MODEL.WEIGHTS: there is no file {weights}{nearest_path(weights)}")
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from ..errors import OutputError
+from ..run_files import remedy
 
 
 @contextlib.contextmanager
@@ -34,11 +35,11 @@ def told(folder: str) -> Iterator[None]:
                 f"no more processes or memory can be had ({error.strerror}): raise their limits or "
                 "lower DATALOADER.NUM_WORKERS, then go on with --resume"
             ) from error
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "make room, then go on" if is_full else "mend that, then go on"
+        path = str(error.filename or folder)
+        is_output = os.path.realpath(path).startswith(os.path.realpath(folder))
         raise OutputError(
-            f"{error.filename or folder} cannot be written: {error.strerror or error}; {remedy} "
-            "with --resume"
+            f"{path} cannot be {'written' if is_output else 'used'}: {error.strerror or error}; "
+            f"{remedy(error)}, then go on with --resume"
         ) from error
     finally:
         threading.excepthook = hook

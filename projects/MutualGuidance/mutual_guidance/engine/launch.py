@@ -123,11 +123,16 @@ def _run_rank(local_rank: int, main: Main, args: argparse.Namespace, port: int |
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     rank = args.machine_rank * args.num_gpus + local_rank
     world_size = args.num_gpus * args.num_machines
-    if port is not None:
-        store = dist.TCPStore(_LOCALHOST, port, is_master=False, timeout=DEFAULT_TIMEOUT)
-    else:
-        store = next(dist.rendezvous(args.dist_url, rank, world_size, timeout=DEFAULT_TIMEOUT))[0]
-    _join_group(store, rank, world_size, args.num_gpus)
+    try:
+        if port is not None:
+            store = dist.TCPStore(_LOCALHOST, port, is_master=False, timeout=DEFAULT_TIMEOUT)
+        else:
+            found = dist.rendezvous(args.dist_url, rank, world_size, timeout=DEFAULT_TIMEOUT)
+            store = next(found)[0]
+        _join_group(store, rank, world_size, args.num_gpus)
+    except Exception:  # which PyTorch would write to a file that nobody reads
+        traceback.print_exc()
+        sys.exit(1)
     _run(main, args)
 
 

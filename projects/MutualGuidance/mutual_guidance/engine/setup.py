@@ -76,7 +76,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
                 "Starting from random weights (MODEL.WEIGHTS is empty): with few images a detector "
                 "learns much more from ImageNet's, as those that configs/detectors name"
             )
-    kept = os.path.join(folder, "config.yaml") if args.eval_only else None
+    # A training that goes on writes it anew once its checkpoint has been loaded.
+    kept = os.path.join(folder, "config.yaml") if args.eval_only or weights == "any" else None
     with full_disk.told(folder), _kept(kept):
         default_setup(cfg, args)
     return cfg
@@ -135,6 +136,9 @@ def prepare(
     resolve_precision(cfg)
     register_datasets(cfg.DATASETS.REGISTER)
     needs_classes = bool(data) or weights == "trained"
+    if not is_training and not cfg.DATASETS.CLASSES:
+        run = folder if weights == "any" else os.path.dirname(cfg.MODEL.WEIGHTS)
+        cfg.DATASETS.CLASSES = [] if run is None else _classes_of_run(run)
     if data and not cfg.DATASETS[data[0]]:
         raise ConfigError(f"DATASETS.{data[0]} is empty: name a data set")
     train, test = (cfg.DATASETS[key] if key in data else () for key in ("TRAIN", "TEST"))
@@ -165,7 +169,7 @@ def _noted(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept(path: str | None) -> Iterator[None]:
-    """Keep a file that is there as it is: an evaluation's config is not the training's."""
+    """Keep a file that is there as it is: the config of a training, which this may not be."""
     if path is None or not os.path.isfile(path):
         yield
         return
@@ -185,6 +189,15 @@ def known_classes(cfg: CfgNode) -> list[str]:
         if "thing_classes" in metadata:
             return list(metadata["thing_classes"])
     return list(cfg.DATASETS.CLASSES)
+
+
+def _classes_of_run(folder: str) -> list[str]:
+    """Those of the training that wrote the folder; none where nobody knows."""
+    path = os.path.join(folder, "config.yaml")
+    try:
+        return list(load_config(path).DATASETS.CLASSES) if os.path.isfile(path) else []
+    except ConfigError:  # of another project
+        return []
 
 
 def check_classes(cfg: CfgNode) -> None:
@@ -250,6 +263,17 @@ def _keep_steps_within(solver: CfgNode, meant: int) -> None:
         f"{list(given)} of {meant} (SOLVER.STEPS)"
     )
     solver.STEPS = tuple(steps)
+
+
+def _drop_late_steps(solver: CfgNode) -> None:
+    """Drop those that the training does not reach: Detectron2 fails at one at its very end."""
+    steps = tuple(step for step in solver.STEPS if step < solver.MAX_ITER)
+    if steps != tuple(solver.STEPS):
+        logger.warning(
+            f"Of SOLVER.STEPS {tuple(solver.STEPS)} the training of {solver.MAX_ITER} iterations "
+            f"reaches {steps or 'none'}"
+        )
+        solver.STEPS = steps
 
 
 def _have_checkpoints_on_the_way(solver: CfgNode) -> None:
@@ -319,6 +343,8 @@ def resolve_schedule(cfg: CfgNode) -> None:
         )
         if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
             _keep_steps_within(solver, meant)
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        _drop_late_steps(solver)
     lowest = solver.BASE_LR_END
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= lowest <= solver.BASE_LR:
         raise ConfigError(

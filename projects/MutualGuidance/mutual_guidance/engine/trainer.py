@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from ..checkpoint import Checkpointer
 from ..data import build_test_loader, build_train_loader
-from ..errors import UserError
+from ..errors import ConfigError, UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
 from ..evaluation.build import ap_evaluator
 from ..interrupt import Interrupted, StopOnSignal, note_signals, signal_of_any_process
@@ -159,13 +159,25 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """As Detectron2's; the stream of images goes on where it was, too."""
         super().resume_or_load(resume)
+        if self.start_iter > self.max_iter:
+            raise ConfigError(
+                f"{self.cfg.OUTPUT_DIR} has a training of {self.start_iter} iterations, more than "
+                f"the {self.max_iter} of SOLVER.MAX_ITER now: nothing is left to train; choose "
+                "another OUTPUT_DIR for a shorter training"
+            )
         if self.start_iter:
+            if comm.is_main_process():
+                write_text(os.path.join(self.cfg.OUTPUT_DIR, "config.yaml"), self.cfg.dump())
             self._trainer.reset_data_loader(
                 lambda: build_train_loader(self.cfg, self.data_seed, self.start_iter)
             )
 
     def state_dict(self) -> dict:
-        return {**super().state_dict(), "data_seed": self.data_seed}
+        state = {**super().state_dict(), "data_seed": self.data_seed}
+        # Detectron2's RetinaNet divides its losses by a mean that it keeps outside of its state.
+        if hasattr(self.checkpointer.model, "loss_normalizer"):
+            state["loss_normalizer"] = self.checkpointer.model.loss_normalizer
+        return state
 
     def misfit(self, state: Any) -> str | None:
         """Why the training cannot go on from a state, or None."""
@@ -183,6 +195,8 @@ class Trainer(DefaultTrainer):
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
         self.data_seed = state_dict["data_seed"]
+        if "loss_normalizer" in state_dict:
+            self.checkpointer.model.loss_normalizer = state_dict["loss_normalizer"]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
@@ -284,7 +298,10 @@ def results_table(metrics: dict[str, float]) -> str:
     table = tabulate([means.values()], headers=means.keys(), tablefmt="pipe", floatfmt=".1f")
     if not classes:
         return table
-    return f"{table}\n\n{tabulate(classes, ('class', 'AP'), 'pipe', floatfmt='.1f')}"
+    per_class = tabulate(
+        classes, ("class", "AP"), "pipe", floatfmt=".1f", disable_numparse=[0], colalign=("left",)
+    )
+    return f"{table}\n\n{per_class}"
 
 
 def _nan_to_none(results):
