@@ -61,13 +61,13 @@ def low_cost(pairs: PairValues) -> Tensor:
     """
     SimOTA, Eq. (1) of YOLOX: 1 / (1 + cost), the cost being the cross entropy of the scores of all
     classes with the object's and 3 * -log(IoU). Points within 2.5 strides of the object's centre
-    come before all others: 1 more.
+    come before all others: 1 more, and all of it halved, to be at most 1 as other qualities are.
     """
     entropy = pairs.batch.background_costs.index_select(0, pairs.cells) - pairs.logit
     cost = entropy - _SIMOTA_IOU_WEIGHT * (pairs.iou.double() + 1e-8).log()
     candidates, boxes, inds = pairs.batch.candidates, pairs.gt_boxes, pairs.inds
     central = candidates.near_centre(boxes, inds, _SIMOTA_RADIUS)
-    return (1 / (1 + cost.clamp(min=0)) + central).float()
+    return ((1 / (1 + cost.clamp(min=0)) + central) / 2).float()
 
 
 QUALITIES: dict[str, Quality] = {

@@ -44,13 +44,16 @@ def load_records(dataset_name: str) -> list[Record]:
             raise DatasetError(f"data set {dataset_name}:\n{fault_table(faults)}")
         return records
     dicts = DatasetCatalog.get(dataset_name)  # which sets the classes of COCO's files
-    if "json_file" not in metadata.as_dict() or not any(d.get("annotations") for d in dicts):
+    is_read = {"json_file", "image_root"} <= metadata.as_dict().keys()
+    if not is_read or not any(d.get("annotations") for d in dicts):
         return [_record_of(d) for d in dicts]
     read = load_coco(
         metadata.json_file, metadata.image_root, metadata.thing_classes, check_images=False
     )
     if not stopping(read.faults):
-        return read.records
+        by_id = {record.image_id: record for record in read.records}
+        # A loader of one's own may give some of them, or other ids.
+        return [by_id.get(d["image_id"]) or _record_of(d) for d in dicts]
     logger.warning(
         f"data set {dataset_name}: AP is of what Detectron2 could read of {metadata.json_file}, in "
         f"which this is wrong:\n{fault_table(read.faults)}"
