@@ -177,14 +177,15 @@ def warnings(experiment: Experiment, left: dict[Cell, Plan], path: Path) -> list
 def listing(plans: dict[Cell, Plan], jobs: int) -> str:
     """The runs with their state and cost, and why their data cannot be used."""
     speeds = seconds_per_image(ROOT, list(plans))
-    rows, seconds_left = [], 0.0
+    rows, seconds_left = [], []
     for cell, plan in plans.items():
         length = str(plan.iterations or f"{plan.epochs:g} epochs")
         cost = None
         if cell.config in speeds and plan.iterations:
             seconds = speeds[cell.config] * plan.ims_per_batch  # an iteration
             cost = seconds * plan.iterations
-            seconds_left += seconds * (plan.iterations - progress(ROOT, cell, plan.iterations))
+            iterations = plan.iterations - progress(ROOT, cell, plan.iterations)
+            seconds_left.append(seconds * iterations)
         state = "finished" if is_finished(ROOT, cell) else "no data" if plan.missing else "to do"
         hours = "unknown" if cost is None else f"{cost / 3600:.2f}"
         rows.append(
@@ -196,8 +197,8 @@ def listing(plans: dict[Cell, Plan], jobs: int) -> str:
     parts += dict.fromkeys(f"Data that cannot be used: {reason}" for reason in missing)
     unknown = sum(row[3] == "unknown" and row[4] != "finished" for row in rows)
     left = f"{len(rows)} runs, {jobs} at a time."
-    if seconds_left:
-        hours = seconds_left / jobs / 3600
+    if any(seconds_left):
+        hours = max(sum(seconds_left) / jobs, *seconds_left) / 3600
         left += f" Left: {hours:.1f} hours of training at the speed of its runs so far, "
         left += "wherever they ran, and the evaluations."
     if unknown:

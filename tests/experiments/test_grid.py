@@ -87,6 +87,21 @@ def test_variants_add_to_the_grid(tmp_path):
     assert cells[-1].settings[-2:] == ("MODEL.MUTUAL_GUIDANCE.SIGMA", "3.0")
 
 
+def test_iterations_end_the_epochs_of_lower_layers(tmp_path):
+    content = {
+        **MINIMAL,
+        "overrides": {"SOLVER.EPOCHS": 60.0},
+        "protocols": {"long": {}, "short": {"overrides": {"SOLVER.MAX_ITER": 500}}},
+        "variants": [{"name": "both", "overrides": {"SOLVER.MAX_ITER": 9, "SOLVER.EPOCHS": 2.0}}],
+    }
+    told = {
+        (c.protocol, c.variant): [key for key in c.settings if key.startswith("SOLVER.")]
+        for c in load(tmp_path, content).cells
+    }
+    assert told["long", ""] == ["SOLVER.EPOCHS"] and told["short", ""] == ["SOLVER.MAX_ITER"]
+    assert set(told["long", "both"]) == {"SOLVER.EPOCHS", "SOLVER.MAX_ITER"}
+
+
 FOLDS = {
     "number": 3,
     "seed": 7,
@@ -220,6 +235,8 @@ def test_a_config_may_be_anywhere(tmp_path, config, place):
         ({**MINIMAL, "paper": {"source": "T", "metrics": ["AP"], "figures":
           {"configs/B/y.yaml": {"static": [1]}}}}, "paper.figures: configs/B/y.yaml is not among"),
         ({**MINIMAL, "paper": {"source": "T", "metrics": [50], "figures": {}}}, "names such as AP"),
+        ({**MINIMAL, "paper": {"source": "T", "metrics": ["mAP"], "figures": {}}},
+         "paper.metrics: no table has mAP; choose from AP, AP50"),
         ({**MINIMAL, "strategies": [["static"]]}, "some of static, .* got \\['static'\\]"),
         ("seeds: [1]\noverrides: {A.B: 2024-13-01}", "mine.yaml: month must be in 1..12"),
         ({**MINIMAL, "folds": FOLDS, "overrides": {"DATASETS.TEST": ["d"]}},

@@ -12,6 +12,7 @@ from mutual_guidance.errors import ExperimentError
 from mutual_guidance.experiments.grid import Cell
 from mutual_guidance.experiments.kept import collect_runs, keep, restore
 from mutual_guidance.experiments.records import (
+    check_folders,
     is_finished,
     note_launch,
     read_launch,
@@ -140,6 +141,21 @@ def test_a_kept_run_of_another_config_is_refused(tmp_path):
     with pytest.raises(ExperimentError, match=r"mine.json holds a run with SOLVER.EPOCHS 2.0 wh"):
         restore(tmp_path, tmp_path / "docs" / "mine.json", {c: {**CONFIG, "SOLVER.EPOCHS": 3.0}})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_with_other_seeds_is_refused(tmp_path):
+    old = cell()
+    new = replace(old, folder=old.folder.parent / "seed_2", seed=2)
+    asked = {"primary": {"metric": "AP"}, "decision": {}, "secondary": []}
+    plans = [{**CONFIG, **asked, "seeds": [seed]} for seed in (1, 2)]
+    finish(tmp_path, {old: plans[0]}, old)
+    kept_results(tmp_path, [old])
+    message = r"holds a run with seeds \[1\] where the experiment has \[2\]"
+    with pytest.raises(ExperimentError, match=f"fold_1/seed_1 {message}"):
+        check_folders(tmp_path, {new: plans[1]})
+    with pytest.raises(ExperimentError, match=f"mine.json {message}"):
+        restore(tmp_path, tmp_path / "docs" / "mine.json", {new: plans[1]})
+    check_folders(tmp_path, {new: {**plans[1], "seeds": [1]}})  # of the same plan
 
 
 def test_a_start_comes_back_only_if_no_run_needs_its_weights(tmp_path):

@@ -5,6 +5,7 @@ import copy
 import pytest
 import yaml
 
+from mutual_guidance.data import register
 from mutual_guidance.engine import precision
 from mutual_guidance.errors import ExperimentError
 from mutual_guidance.experiments.grid import load_experiment
@@ -20,13 +21,15 @@ def plan_of(voc, voc_entry, tmp_path):
     voc.add("a", [("red", (3, 5, 24, 40))])
     data = {f"DATASETS.{part}": [voc_entry["name"]] for part in ("TRAIN", "TEST")}
 
-    def make(overrides=(), variant=None, strategies=("static",)):
+    def make(overrides=(), variant=None, strategies=("static",), of_variant=("static",)):
         content = {
             "configs": ["configs/Shapes/retinanet_R_18.yaml"],
             "strategies": list(strategies),
             "seeds": [1],
             "overrides": {**data, "DATASETS.REGISTER": [voc_entry], **dict(overrides)},
-            "variants": [{"name": "v", "overrides": variant}] if variant else [],
+            "variants": [{"name": "v", "overrides": variant, "strategies": list(of_variant)}]
+            if variant
+            else [],
         }
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
         cells = load_experiment(tmp_path / "mine.yaml", tmp_path / "out").cells
@@ -43,6 +46,26 @@ def test_a_name_stands_for_one_data_set(plan_of, voc_entry):
         plan_of(variant={"DATASETS.REGISTER": [again]})
 
 
+def test_a_variant_is_tested_on_what_its_baseline_is(plan_of, voc_entry):
+    other = {**voc_entry, "name": f"{voc_entry['name']}_other"}
+    moved = {"DATASETS.REGISTER": [voc_entry, other], "DATASETS.TEST": [other["name"]]}
+    assert len(plan_of(variant=moved)) == 2  # it has a static run of its own
+    with pytest.raises(ExperimentError, match="add static to the strategies of the variant v"):
+        plan_of(variant=moved, of_variant=["mutual_guidance"])
+
+
+def test_runs_on_other_data_do_not_go_together(plan_of, voc, monkeypatch):
+    path, launches = voc.root / "Annotations" / "a.xml", []
+    text = path.read_text()
+    for right in (24, 24, 25):
+        path.write_text(text.replace("<xmax>24<", f"<xmax>{right}<"))
+        monkeypatch.setattr(register, "_loaded", {})  # another process
+        ((cell, plan),) = plan_of().items()
+        launches.append(launch(cell, {cell: plan.config}))
+    assert not difference(*launches[:2])
+    assert "a run with the contents of DATASETS '" in difference(*launches[1:])
+
+
 def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (plan,) = plan_of().values()
@@ -52,6 +75,7 @@ def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry, monkeypatch):
         ({"MODEL.DEVICE": "cuda"}, "MODEL.DEVICE is 'cuda', but PyTorch finds no such GPU"),
         ({"MODEL.DEVICE": "cuda:1"}, "MODEL.DEVICE is 'cuda:1', but each run sees one GPU"),
         ({"MODEL.WEIGHTS": "mine.pth"}, "MODEL.WEIGHTS: there is no file mine.pth"),
+        ({"SOLVER.REFERENCE_WORLD_SIZE": 8}, "REFERENCE_WORLD_SIZE 8 would scale the batch"),
         (
             {"DATASETS.REGISTER": [voc_entry, other], "DATASETS.TEST": [other["name"]]},
             "DATASETS.TRAIN and DATASETS.TEST differ in their classes",
@@ -71,7 +95,8 @@ def test_a_device_that_is_not_there_is_told_without_the_data(plan_of, voc, monke
 def test_a_strategy_that_would_never_begin_is_unfit_and_no_other(plan_of):
     overrides = {"SOLVER.MAX_ITER": 9, "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS": 9}
     always = {"MODEL.MUTUAL_GUIDANCE.STATIC_ITERS": 0}
-    plans = plan_of(overrides, always, ["static", "mutual_guidance"])
+    both = ["static", "mutual_guidance"]
+    plans = plan_of(overrides, always, both, both)
     unfit = {(cell.variant, cell.strategy) for cell, plan in plans.items() if plan.unfit}
     assert unfit == {("", "mutual_guidance")}
 

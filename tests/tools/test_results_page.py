@@ -173,7 +173,7 @@ def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
     assert rows_of(call(tool, monkeypatch, path), "mutual_guidance ")[1][-1] == "< 0.001"
     assert "2,000 draws" in page and "91 images and 2 seeds, with AP, AP50 and AP75 over a" in page
     assert "within 0.01 of what it printed. Of so few seeds the interval is too narrow" in page
-    assert "AP of the detections of all folds in one ranking" in page
+    assert "AP of the detections, with folds of all of them in one ranking" in page
     asked = {"config": "configs/A/x.yaml", "variant": "", "strategy": "mutual_guidance"}
     reason = "none: 3 runs lack them"
     planned["answer"]["primary"] = {"metric": "AP", **asked, "interval": reason}

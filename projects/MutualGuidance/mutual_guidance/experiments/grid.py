@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .schema import BASELINE, START, config_place, read_experiment
+from .schema import BASELINE, PLANNED, START, config_place, read_experiment
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def load_experiment(path: Path, output: Path) -> Experiment:
         ExperimentError: as :func:`read_experiment`.
     """
     raw = read_experiment(path)
-    # The seeds belong to the plan: more of them until an interval leaves 0 would decide anything.
-    questions = {key: raw[key] for key in ("primary", "decision", "secondary", "seeds")}
+    questions = {key: raw[key] for key in PLANNED}
     cells = _cells(raw, output / path.stem)
     return Experiment(path.stem, cells, raw["paper"], questions if raw["primary"] else {})
 
@@ -94,16 +93,16 @@ def _cells(raw: dict, output: Path) -> list[Cell]:
         raw["variants"], raw["protocols"].items(), raw["seeds"], _folds(raw["folds"])
     )
     for variant, (protocol, stage), seed, (fold, data) in grid:
-        common = {**data, **raw["overrides"], "SEED": seed}
+        common = _layered(data, raw["overrides"], {"SEED": seed})
         for config in variant["configs"]:
             point = {"protocol": protocol, "config": config, "fold": fold, "seed": seed}
             start = None
             if START in stage:
                 of_start = {**point, "variant": START, "strategy": BASELINE}
                 folder = output / run_place(of_start)
-                settings = _settings({**common, **stage[START]}, BASELINE)
+                settings = _settings(_layered(common, stage[START]), BASELINE)
                 start = cells.setdefault(folder, Cell(folder, settings=settings, **of_start))
-            overrides = {**common, **stage.get("overrides", {}), **variant["overrides"]}
+            overrides = _layered(common, stage.get("overrides", {}), variant["overrides"])
             for strategy in variant["strategies"]:
                 of_cell = {**point, "variant": variant["name"], "strategy": strategy}
                 folder = output / run_place(of_cell)
@@ -165,6 +164,16 @@ def _baseline(variant: dict, strategy: str, plain_strategies: list[str]) -> str 
     if BASELINE in variant["strategies"]:
         return variant["name"]
     return "" if BASELINE in plain_strategies else None
+
+
+def _layered(*layers: dict[str, Any]) -> dict[str, Any]:
+    """All overrides, of which later ones win; iterations win over earlier epochs, as in configs."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        if "SOLVER.MAX_ITER" in layer and "SOLVER.EPOCHS" not in layer:
+            merged.pop("SOLVER.EPOCHS", None)
+        merged |= layer
+    return merged
 
 
 def _settings(overrides: dict[str, Any], strategy: str) -> tuple[str, ...]:

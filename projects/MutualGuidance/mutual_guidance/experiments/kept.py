@@ -14,10 +14,15 @@ from .records import (
     difference,
     is_finished,
     launch,
+    other_plan,
     read_launch,
     read_record,
     write_finished,
     write_json,
+)
+
+_OTHERS = (
+    "{} holds {}: give the experiment's file another name, or delete the results that are kept"
 )
 
 
@@ -44,6 +49,10 @@ def _flat(launched: Mapping[str, Any]) -> dict[str, Any]:
     """From {"config": {key: value}, ...} to {"config/key": value}, without the commits."""
     stages = {stage: values for stage, values in launched.items() if stage != "commits"}
     return {f"{stage}/{key}": v for stage, values in stages.items() for key, v in values.items()}
+
+
+def _launched_with(result: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return _nested({**result["launched"], **run["launched"]})
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -136,16 +145,17 @@ def restore(root: Path, kept: Path, configs: Configs) -> None:
     runs = {run_place(run): run for run in result["runs"] if "launched" in run}
     finished = {cell for cell in configs if is_finished(root, cell)}
     found = {cell: runs[cell.place] for cell in configs if cell.place in runs}
+    for place in runs.keys() - {cell.place for cell in configs}:
+        text = other_plan(_launched_with(result, runs[place]), configs)
+        if text:
+            raise ExperimentError(_OTHERS.format(kept, text))
     for cell, run in found.items():
         needed = any(c.start == cell and c not in {*found, *finished} for c in configs)
         if cell in finished or needed:
             continue
-        launched = _nested({**result["launched"], **run["launched"]})
+        launched = _launched_with(result, run)
         text = difference(launched, launch(cell, configs))
         if text:
-            raise ExperimentError(
-                f"{kept} holds {text}: give the experiment's file another name, or delete the "
-                "results that are kept"
-            )
+            raise ExperimentError(_OTHERS.format(kept, text))
         record = {key: value for key, value in run.items() if key != "launched"}
         write_finished(root, cell, record, launched, kept.with_suffix("") / f"{cell.place}.npz")

@@ -1,5 +1,6 @@
 """What the cells of an experiment will cost, and whether they can run at all."""
 
+import hashlib
 import json
 import logging
 import re
@@ -13,6 +14,7 @@ from detectron2.data import MetadataCatalog
 
 from ..config import load_config
 from ..data import check_datasets, register_datasets
+from ..data.register import records_of
 from ..engine.checks import check_values, check_weights
 from ..engine.device import chosen_device, has_gpu, resolve_device
 from ..engine.precision import best_precision, check_precision, slow_precision
@@ -21,7 +23,7 @@ from ..errors import ConfigError, DatasetError, ExperimentError
 from ..evaluation.misalignment import MEASURES, STAGES
 from ..machine import num_gpus
 from ..run_files import CLASS_AP, checkpoint_files, flatten
-from .grid import Cell
+from .grid import Cell, run_place
 from .records import is_finished, metrics_so_far, read_record
 from .schema import BASELINE, PLACE
 
@@ -34,6 +36,7 @@ _APS = {"pascal_voc": r"AP(50|75)?", "coco": r"AP[sml]|AP(50|75)?(@\d+)?"}
 _METRIC = rf"{CLASS_AP}.+|misalignment/({'|'.join(_MISALIGNMENT)})"
 # What a run takes from its data sets, whatever its config says.
 _FROM_DATA = ("MODEL.RETINANET.NUM_CLASSES", "MODEL.FCOS.NUM_CLASSES")
+_CONTENTS = "the contents of DATASETS"
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,24 @@ def make_plans(
         if asked:
             _check_questions(asked, cell, cfg)
         unfit = by_data[key].unfit or _weights_fault(cfg, cell)
+        config |= by_data[key].config
         plans[cell] = replace(by_data[key], unfit=unfit, config={**config, **asked})
+    _check_tests(plans)
     return plans
+
+
+def _check_tests(plans: Mapping[Cell, Plan]) -> None:
+    """Raise ExperimentError for a run that is tested on other images than its baseline."""
+    tests = {cell.place: plan.config["DATASETS.TEST"] for cell, plan in plans.items()}
+    for cell in plans:
+        if cell.baseline is None:
+            continue
+        baseline = run_place({**vars(cell), "variant": cell.baseline, "strategy": BASELINE})
+        if tests[cell.place] != tests[baseline]:
+            raise ExperimentError(
+                f"{cell.folder}: DATASETS.TEST is not that of the {BASELINE} run that it is "
+                f"compared with: add {BASELINE} to the strategies of the variant {cell.variant}"
+            )
 
 
 def _check_names(register: list, entries: dict[str, dict], cell: Cell) -> None:
@@ -217,11 +236,22 @@ def _plan(cfg: CfgNode) -> Plan:
     try:
         missing, unfit = _data_faults(cfg)
         unfit = unfit or _device_fault(cfg)
+        contents = {} if missing or unfit else {_CONTENTS: _fingerprint(cfg)}
     finally:
         logging.disable(logging.NOTSET)
     iterations = 0 if missing and epochs else solver.MAX_ITER
     slow, device = slow_precision(cfg), cfg.MODEL.DEVICE
-    return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing, unfit, slow, device)
+    return Plan(iterations, solver.IMS_PER_BATCH, epochs, missing, unfit, slow, device, contents)
+
+
+def _fingerprint(cfg: CfgNode) -> str:
+    """Of the ids, objects and classes of the data sets that were read: runs of others differ."""
+    digest = hashlib.sha256(repr(known_classes(cfg)).encode())
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        for record in records_of(name) or ():
+            digest.update(repr((record.image_id, record.width, record.height)).encode())
+            digest.update(record.objects.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _data_faults(cfg: CfgNode) -> tuple[str, str]:
@@ -240,6 +270,12 @@ def _data_faults(cfg: CfgNode) -> tuple[str, str]:
 
 def _device_fault(cfg: CfgNode) -> str:
     """Why it cannot be trained on the device, which is resolved."""
+    processes = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if processes > 1:
+        return (
+            f"SOLVER.REFERENCE_WORLD_SIZE {processes} would scale the batch and the iterations for "
+            "the one process of a run: set it to 0, and both for one process"
+        )
     try:
         check_precision(cfg)
         if cfg.MODEL.DEVICE.startswith("cuda:") and cfg.MODEL.DEVICE != "cuda:0":

@@ -1,5 +1,6 @@
 """Plots of an experiment."""
 
+import itertools
 import statistics
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def plot(result: dict, path: Path) -> None:
     """
     rows = [row for row in result["rows"] if row["variant"] != START]
     places = list(dict.fromkeys((row["protocol"], row["config"]) for row in rows))
-    colors = {label: f"C{i}" for i, label in enumerate(dict.fromkeys(map(_label, rows)))}
+    labels = list(dict.fromkeys(map(_label, rows)))
+    palette = matplotlib.colormaps["tab10" if len(labels) <= 10 else "tab20"].colors
+    colors = dict(zip(labels, itertools.cycle(palette), strict=False))
     columns = 1 + len(_CURVES)
     with matplotlib.rc_context({"font.size": 8}):
         figure = Figure((columns * _INCHES[0], len(places) * _INCHES[1]), layout="constrained")

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import statistics
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..run_files import (
     write_text,
 )
 from .grid import Cell
-from .schema import BASELINE
+from .schema import BASELINE, PLANNED
 
 _RECORD_FILE = "record.json"
 LOG_FILE = "train_net.log"
@@ -60,12 +60,34 @@ def check_folders(root: Path, configs: Configs) -> None:
     """
     differences = {c: difference(read_launch(root, c), launch(c, configs)) for c in configs}
     others = [f"{cell.folder} holds {text}" for cell, text in differences.items() if text]
+    others += [f"{path.parent.relative_to(root)} holds {t}" for path, t in _planned(root, configs)]
     if others:
         more = f", and {len(others) - 1} more of its folders do" if len(others) > 1 else ""
         raise ExperimentError(
             f"{others[0]}{more}: delete or rename what is old, or give the experiment's file "
             "another name"
         )
+
+
+def _planned(root: Path, configs: Configs) -> Iterator[tuple[Path, str]]:
+    """What the experiment's folder holds of other plans, outside of its cells."""
+    cell = next(iter(configs))
+    folder = root / cell.folder.parents[len(cell.place.parts) - 1]
+    known = {root / cell.folder for cell in configs}
+    for path in sorted(folder.rglob(_LAUNCH_FILE)):
+        text = other_plan(json.loads(path.read_text()), configs)
+        if text and path.parent not in known:
+            yield path, text
+
+
+def other_plan(there: Mapping[str, Any], configs: Configs) -> str:
+    """How a run outside of the experiment's grid had another plan than it; empty if it had not."""
+    noted = there.get("config", {})
+    plan = next((config for config in configs.values() if "primary" in config), {})
+    for key in PLANNED if plan and "primary" in noted else ():
+        if noted.get(key, plan[key]) != plan[key]:
+            return f"a run with {key} {noted[key]!r} where the experiment has {plan[key]!r}"
+    return ""
 
 
 def note_launch(root: Path, cell: Cell, configs: Configs) -> None:

@@ -11,12 +11,11 @@ from tabulate import tabulate
 
 from ..run_files import CLASS_AP
 from .decision import FEW_SEEDS
-from .schema import BASELINE, START
+from .schema import BASELINE, START, TABLED
 from .student import quantile
 
 _Run = tuple[int, int]  # fold, or 0, and seed
-COMPARED = ("AP", "AP50", "AP75")
-_SIZES = ("APs", "APm", "APl")
+COMPARED, _SIZES = TABLED[:3], TABLED[3:]
 _MOST_CLASSES = 10  # in a table
 # What lies behind AP, with the headings of its tables.
 _MISALIGNMENT = {

@@ -18,6 +18,11 @@ BASELINE = "static"
 START = "start"
 # Which runs are compared, with the baseline's.
 PLACE = ("config", "variant", "strategy")
+# What is decided before the runs. The seeds, too: more of them until an interval leaves 0 would
+# decide anything.
+PLANNED = ("primary", "decision", "secondary", "seeds")
+# Metrics that tables have beside the paper's, the last three where runs have them.
+TABLED = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -257,6 +262,10 @@ def _paper(value: Any, what: str) -> dict[str, Any]:
     metrics = _items(
         value.get("metrics"), f"{what}.metrics", lambda v: isinstance(v, str), "names such as AP75"
     )
+    unknown = [metric for metric in metrics if metric not in TABLED]
+    if unknown:
+        known = ", ".join(TABLED)
+        raise ValueError(f"{what}.metrics: no table has {unknown[0]}; choose from {known}")
     if not isinstance(value.get("source"), str):
         raise ValueError(f"{what}.source must say which table of the paper it is")
     for config, figures in _mapping(value.get("figures"), f"{what}.figures").items():
