@@ -35,6 +35,7 @@ from mutual_guidance.engine import Trainer, prepare
 from mutual_guidance.engine.step import build_step
 from mutual_guidance.errors import run_main
 from mutual_guidance.machine import device_name
+from mutual_guidance.modeling.late import use_now
 from mutual_guidance.run_files import write_text
 
 WARM_UP = 2  # batches
@@ -119,16 +120,15 @@ def measure_step(cfg: CfgNode, strategy: str, batches: list[list[dict]]) -> dict
     cfg.defrost()
     cfg.MODEL.MUTUAL_GUIDANCE.STRATEGY = strategy
     trainer, model = make_trainer(cfg, itertools.cycle(batches))
+    seconds = [time_steps(i, trainer) for i in range(len(batches))]
+    # In steps of their own: waiting for the assignment's begin and end takes a GPU time.
     timed = model.matcher.match = Timed(model.matcher.match)
-    seconds, assignment = [], []
-    with EventStorage():  # whose iteration stays 0: every 20th would label once more for the curves
-        for trainer.iter in range(len(batches)):
-            timed.seconds, start = 0.0, time.perf_counter()
-            trainer.run_step()
-            synchronize()
-            seconds.append(time.perf_counter() - start)
-            assignment.append(timed.seconds)
-    shares = [a / s for a, s in zip(assignment, seconds, strict=True)]
+    assignment, shares = [], []
+    for i in range(len(batches)):
+        timed.seconds = 0.0
+        step = time_steps(i, trainer)
+        assignment.append(timed.seconds)
+        shares.append(timed.seconds / step)
     return {
         "images_per_second": cfg.SOLVER.IMS_PER_BATCH / statistics.median(seconds[WARM_UP:]),
         "assignment_ms": 1000 * statistics.median(assignment[WARM_UP:]),
@@ -136,18 +136,24 @@ def measure_step(cfg: CfgNode, strategy: str, batches: list[list[dict]]) -> dict
     }
 
 
+def time_steps(first: int, trainer: Any, count: int = 1) -> float:
+    """Seconds of some training steps, until the device is done."""
+    start = time.perf_counter()
+    with EventStorage() as storage:
+        for trainer.iter in range(first, first + count):
+            storage.iter = 20 * trainer.iter  # the last of 20 labels once more for the curves
+            trainer.run_step()
+        use_now()
+    synchronize()
+    return time.perf_counter() - start
+
+
 def measure_both(cfg: CfgNode, workers: int, count: int) -> float:
     """Images a second of training from the disk."""
     cfg = with_workers(cfg, workers)
     trainer, _ = make_trainer(cfg, build_train_loader(cfg, 0))
-    with EventStorage():
-        for trainer.iter in range(WARM_UP + count):
-            if trainer.iter == WARM_UP:
-                synchronize()
-                start = time.perf_counter()
-            trainer.run_step()
-    synchronize()
-    return count * cfg.SOLVER.IMS_PER_BATCH / (time.perf_counter() - start)
+    time_steps(0, trainer, WARM_UP)
+    return count * cfg.SOLVER.IMS_PER_BATCH / time_steps(WARM_UP, trainer, count)
 
 
 def make_trainer(cfg: CfgNode, loader: Iterable) -> tuple[Any, nn.Module]:

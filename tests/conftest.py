@@ -22,6 +22,8 @@ from mutual_guidance.config import load_config
 
 from .pretend_gpu import pretend_gpu
 
+# Asked before a test hides it: CUDA counts its devices once.
+HAS_GPU = torch.cuda.is_available()
 settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.load_profile("seeded")
 
@@ -63,7 +65,7 @@ def no_gpu(request):
     # Not the tests' own, which would then be undone after their folders are removed.
     with pytest.MonkeyPatch.context() as patched:
         if request.node.get_closest_marker("gpu"):
-            if not torch.cuda.is_available():
+            if not HAS_GPU:
                 pytest.skip("needs a CUDA device")
         else:
             patched.setattr("torch.cuda.is_available", lambda: False)

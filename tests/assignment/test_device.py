@@ -97,15 +97,16 @@ def test_a_real_gpu_gives_the_labels_of_the_cpu(strategy, kind, memory_budget, c
     anchors = kind == "anchors"
     matcher = (AnchorMatcher if anchors else PointMatcher)(strategy, memory_budget=memory_budget)
     geometry = (some_anchors(),) if anchors else fcos_points()
+    sizes = {} if anchors else {"level_sizes": [64, 16, 4]}  # the host would wait to count them
     boxes, classes, *predictions = crowded_batch(len(geometry[0]))
-    expected = matcher(*geometry, boxes, classes, *predictions)
+    expected = matcher(*geometry, boxes, classes, *predictions, **sizes)
     geometry, boxes, classes, predictions = (
         [x.cuda() for x in tensors] for tensors in (geometry, boxes, classes, predictions)
     )
     labels = []
 
     def call():
-        labels[:] = matcher(*geometry, boxes, classes, *predictions)
+        labels[:] = matcher(*geometry, boxes, classes, *predictions, **sizes)
 
     call()
     waits = counted_waits(call)
