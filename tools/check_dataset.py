@@ -216,7 +216,7 @@ def class_table(objects: Objects, names: Sequence[str], ious: Tensor | None) -> 
             row.append(quantile(objects.scales[chosen], 0.5))
             row += [] if ious is None else [100 * misses(ious[chosen])[0]]
         rows.append(row)
-    return tabulate(rows, headers, tablefmt="pipe", floatfmt=".1f")
+    return tabulate(rows, headers, tablefmt="pipe", floatfmt=".1f", disable_numparse=[0])
 
 
 def share_table(ious: dict[str, Tensor]) -> str:

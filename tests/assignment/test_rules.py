@@ -132,6 +132,18 @@ def test_a_quality_that_looks_at_what_it_does_not_need(monkeypatch, value, neede
         one_object(quality, monkeypatch)
 
 
+@pytest.mark.parametrize("name", sorted(QUALITIES))
+def test_a_quality_of_an_anchor_is_at_most_what_a_guaranteed_one_counts_as(name, monkeypatch):
+    values, quality = [], QUALITIES[name]
+    noted = Quality(quality.needs, lambda pairs: values.append(quality.of(pairs)) or values[-1])
+    monkeypatch.setitem(QUALITIES, "mine", noted)
+    monkeypatch.setitem(STRATEGIES, "mine", Strategy("mine", "mine"))
+    anchors = torch.tensor([[0.0, 0, 10, 10]]).repeat(3, 1)
+    logits = torch.tensor([[[-9.0, 9.0], [0.0, 0.0], [9.0, -9.0]]])
+    AnchorMatcher("mine")(anchors, [anchors[:1]], [torch.tensor([1])], anchors[None], logits)
+    assert 0 < torch.cat(values).max() <= 1
+
+
 def test_a_quality_may_be_of_double_precision(monkeypatch):
     quality = Quality(("pred_logits",), lambda pairs: pairs.prior * pairs.score)
     monkeypatch.setitem(QUALITIES, "mine", quality)

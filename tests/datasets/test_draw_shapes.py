@@ -310,9 +310,10 @@ def test_parameters_out_of_range(tmp_path, wrong):
         shapes.draw_dataset(tmp_path / "Shapes", **wrong)
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path, capsys, monkeypatch):
     argv = ["--root", str(tmp_path / "Shapes"), "--train", "1", "--test", "1", "--size", "64"]
-    shapes.main(argv)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    shapes.main(argv[2:])
     shapes.main(argv)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("Shapes: drawn") and lines[1].endswith("Shapes: already there")

@@ -36,7 +36,7 @@ def test_a_log_that_cannot_be_written_is_told_once(full_log, capfd):
 
 
 def test_what_cannot_be_read_is_not_said_to_be_written():
-    for path, what in (("run/log.txt", "written"), ("elsewhere/a.json", "used")):
+    for path, what in (("run/log.txt", "written"), ("run2/a.json", "used")):
         expected = rf"^{path} cannot be {what}: Stale .*; mend that, then go on with --resume$"
         with pytest.raises(OutputError, match=expected), told("run"):
             raise OSError(errno.ESTALE, "Stale file handle", path)

@@ -347,14 +347,21 @@ def test_weights_of_other_classes_are_not_evaluated(voc, voc_entry):
 def test_weights_bring_the_classes_of_their_run(voc, voc_entry, tmp_path):
     voc.add("a", [("red", (1, 1, 9, 9))])
     run = load_config(CONFIG, ["DATASETS.CLASSES", ["green", "red", "blue"]])
+    run.DATASETS.CATEGORY_IDS = [7, 3, 9]
     (tmp_path / "config.yaml").write_text(run.dump())
     (tmp_path / "model_final.pth").touch()
     opts = ["DATASETS.REGISTER", [voc_entry], "DATASETS.TEST", (voc_entry["name"],)]
+    opts += ["DATASETS.TRAIN", ()]
     named = [*opts, "MODEL.WEIGHTS", str(tmp_path / "model_final.pth")]
-    with pytest.raises(ConfigError, match="classes green, red, blue .*, but the data sets"):
+    cfg = prepare(CONFIG, named[4:], weights="trained")
+    assert cfg.DATASETS.CATEGORY_IDS == [7, 3, 9]
+    message = r"classes green, red, blue \(.*config\.yaml\), but the data sets have red, green"
+    with pytest.raises(ConfigError, match=message):
         prepare(CONFIG, named, data=("TEST",), weights="trained")
-    with pytest.raises(ConfigError, match="classes green, red, blue .*, but the data sets"):
+    with pytest.raises(ConfigError, match=message):
         prepare(CONFIG, opts, data=("TEST",), folder=str(tmp_path))  # with --resume
+    names = ["DATASETS.CLASSES", ["red", "green", "blue"]]
+    prepare(CONFIG, [*named, *names], data=("TEST",), weights="trained")
     (tmp_path / "config.yaml").write_text("of: another project")
     prepare(CONFIG, named, data=("TEST",), weights="trained")
 
@@ -404,6 +411,20 @@ def test_faults_that_were_mended_are_not_listed_any_more(voc, voc_entry, tmp_pat
     args = ["--eval-only", *args[:-1], str(weights)]
     setup(default_argument_parser().parse_args(args))
     assert (folder / "dataset_faults.txt").read_text() == "of the training's images"
+
+
+def test_the_config_of_a_run_stays_until_its_checkpoint_is_loaded(voc, voc_entry, tmp_path):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    name = f"('{voc_entry['name']}',)"
+    opts = ["DATASETS.REGISTER", str([voc_entry]), "DATASETS.TRAIN", name, "DATASETS.TEST", name]
+    opts += ["OUTPUT_DIR", str(tmp_path / "out"), "MODEL.WEIGHTS", ""]
+    args = ["--config-file", CONFIG, *opts]
+    setup(default_argument_parser().parse_args(args))
+    before = (tmp_path / "out" / "config.yaml").read_text()
+    torch.save({}, tmp_path / "out" / "model_0000001.pth")
+    other = ["--resume", *args, "SOLVER.GAMMA", "0.5"]
+    assert setup(default_argument_parser().parse_args(other)).SOLVER.GAMMA == 0.5
+    assert (tmp_path / "out" / "config.yaml").read_text() == before
 
 
 def test_what_stops_a_run_is_in_its_log(voc, voc_entry, tmp_path):

@@ -201,6 +201,24 @@ def test_a_file_that_stops_ours_is_evaluated_as_detectron2_has_read_it(dataset, 
     )
 
 
+def test_a_loader_of_ones_own_may_give_a_part_of_a_file(dataset):
+    box = {"bbox": [10, 10, 20, 30], "iscrowd": 0, "area": 600}
+    name = dataset([{"id": i, "image_id": i, "category_id": 5, **box} for i in (3, 7)])
+    whole, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
+    (of_3,) = [d for d in whole if d["image_id"] == 3]
+    file = {"json_file": metadata.json_file, "image_root": metadata.image_root}
+    for dicts, keys in (
+        ([of_3], file),
+        ([{**of_3, "image_id": 100}], file),
+        ([of_3], {"json_file": metadata.json_file}),  # all that Detectron2's evaluator needs
+    ):
+        part = f"python_{uuid.uuid4().hex}"
+        DatasetCatalog.register(part, lambda dicts=dicts: dicts)
+        MetadataCatalog.get(part).set(thing_classes=["cat", "dog"], evaluator_type="coco", **keys)
+        (record,) = load_records(part)
+        assert record.image_id == dicts[0]["image_id"] and len(record.objects) == 1
+
+
 def test_a_set_that_python_registered(tmp_path):
     name = f"python_{uuid.uuid4().hex}"
     objects = [

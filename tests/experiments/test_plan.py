@@ -66,6 +66,16 @@ def test_runs_on_other_data_do_not_go_together(plan_of, voc, monkeypatch):
     assert "a run with the contents of DATASETS '" in difference(*launches[1:])
 
 
+def test_what_lies_between_the_fields_of_objects_is_no_data(plan_of, voc_entry):
+    (first,) = plan_of().values()
+    (record,) = register.records_of(voc_entry["name"])
+    raw, fields = record.objects.view("u1").reshape(1, -1), record.objects.dtype.fields
+    used = {at + i for kind, at in fields.values() for i in range(kind.itemsize)}
+    raw[:, sorted(set(range(raw.shape[1])) - used)] ^= 255
+    (second,) = plan_of().values()
+    assert len(used) < raw.shape[1] and second == first
+
+
 def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (plan,) = plan_of().values()

@@ -97,7 +97,9 @@ def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, cap
     assert "Left: 2.0 hours of training" in listing
 
     experiment.write_text(experiment.read_text().replace("EPOCHS: 5.0", "EPOCHS: 3.0"))
-    with pytest.raises(ExperimentError, match=r"SOLVER.EPOCHS 5.0 where .* 3.0: delete or rename"):
+    with pytest.raises(
+        ExperimentError, match=r"SOLVER.EPOCHS 5.0 where .* 3.0: delete what is old"
+    ):
         call(tool, monkeypatch, capsys, experiment)
 
 

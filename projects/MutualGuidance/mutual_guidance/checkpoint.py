@@ -158,7 +158,7 @@ class Checkpointer(DetectionCheckpointer):
         if faults:
             raise CheckpointError(
                 "no checkpoint can be resumed from: " + "; ".join(faults) + "; "
-                "go on with the settings of the run, or choose another OUTPUT_DIR to start anew"
+                "choose another OUTPUT_DIR to start anew, or, if settings differ, those of the run"
             )
         return None
 

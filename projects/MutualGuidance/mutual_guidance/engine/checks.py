@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 import traceback
 from functools import partial
 
@@ -30,8 +29,8 @@ _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 _OF_RESNET = [f"build_{kind}_resnet_backbone" for kind in ("fssd", "top_down")]
 _OF_VGG = [f"build_{kind}_vgg_backbone" for kind in ("fssd", "top_down", "rfb")]
 _SEEDS = 2**32  # of NumPy
-# ImageNet's.
-_OF_TRUNKS = re.compile("torchvision://|detectron2://ImageNetPretrained/")
+# Begins the weights of a trunk alone.
+_OF_TRUNKS = ("torchvision://", "detectron2://ImageNetPretrained/")
 # Detectron2's third, WarmupStepWithFixedGammaLR, fails in the last iteration of every training.
 _SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR")
 
@@ -239,7 +238,7 @@ def check_weights(cfg: CfgNode, needed: str) -> None:
     none) or "any" (nothing is looked at). Those of another place are fetched.
     """
     weights = cfg.MODEL.WEIGHTS
-    if needed == "trained" and (not weights or _OF_TRUNKS.match(weights)):
+    if needed == "trained" and (not weights or weights.startswith(_OF_TRUNKS)):
         has = "has some" if checkpoint_files(cfg.OUTPUT_DIR) else "has none"
         given = f", not {weights}" if weights else ""
         raise ConfigError(

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..errors import OutputError
 from ..run_files import remedy
@@ -36,7 +37,7 @@ def told(folder: str) -> Iterator[None]:
                 "lower DATALOADER.NUM_WORKERS, then go on with --resume"
             ) from error
         path = str(error.filename or folder)
-        is_output = os.path.realpath(path).startswith(os.path.realpath(folder))
+        is_output = Path(path).resolve().is_relative_to(Path(folder).resolve())
         raise OutputError(
             f"{path} cannot be {'written' if is_output else 'used'}: {error.strerror or error}; "
             f"{remedy(error)}, then go on with --resume"

@@ -76,7 +76,7 @@ def _read(path: str, given: dict[str, Any]) -> dict[str, Any]:
     remedy = "remove it to go on with the config that is given"
     try:
         with open(path, encoding="utf-8") as f:
-            run = flatten(yaml.safe_load(f) or {})
+            run = flatten(yaml.safe_load(f))  # an empty one was torn
     except (AttributeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--resume: {path} cannot be read; {remedy}") from error
     for key in (*_OF_RUN, *_OF_CHECKPOINT):

@@ -93,6 +93,8 @@ def _for_the_processes(cfg: CfgNode) -> CfgNode:
     scaled = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()).clone()
     scaled.defrost()
     scaled.SOLVER.CHECKPOINT_PERIOD = max(1, scaled.SOLVER.CHECKPOINT_PERIOD)
+    if scaled.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        _drop_late_steps(scaled.SOLVER)  # rounded, they may have become those of the end
     if cfg.TEST.EVAL_PERIOD > 0:
         scaled.TEST.EVAL_PERIOD = max(1, scaled.TEST.EVAL_PERIOD)
     if cfg.SOLVER.REFERENCE_IMS_PER_BATCH > 0:  # the learning rate is the scaled batch's
@@ -136,9 +138,10 @@ def prepare(
     resolve_precision(cfg)
     register_datasets(cfg.DATASETS.REGISTER)
     needs_classes = bool(data) or weights == "trained"
+    told_by = "DATASETS.CLASSES"
     if not is_training and not cfg.DATASETS.CLASSES:
         run = folder if weights == "any" else os.path.dirname(cfg.MODEL.WEIGHTS)
-        cfg.DATASETS.CLASSES = [] if run is None else _classes_of_run(run)
+        told_by = _take_classes(cfg, run)
     if data and not cfg.DATASETS[data[0]]:
         raise ConfigError(f"DATASETS.{data[0]} is empty: name a data set")
     train, test = (cfg.DATASETS[key] if key in data else () for key in ("TRAIN", "TEST"))
@@ -146,7 +149,7 @@ def prepare(
         train = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN][:1]
     check_datasets(train, test, folder)
     if not is_training:
-        check_classes(cfg)
+        check_classes(cfg, told_by)
     if needs_classes:
         resolve_classes(cfg)
     if is_training:
@@ -191,23 +194,25 @@ def known_classes(cfg: CfgNode) -> list[str]:
     return list(cfg.DATASETS.CLASSES)
 
 
-def _classes_of_run(folder: str) -> list[str]:
-    """Those of the training that wrote the folder; none where nobody knows."""
-    path = os.path.join(folder, "config.yaml")
-    try:
-        return list(load_config(path).DATASETS.CLASSES) if os.path.isfile(path) else []
-    except ConfigError:  # of another project
-        return []
+def _take_classes(cfg: CfgNode, run: str | None) -> str:
+    """Take those of the training that wrote the folder ``run``, if one did; what told them."""
+    path = os.path.join(run or "", "config.yaml")
+    if not run or not os.path.isfile(path):
+        return "DATASETS.CLASSES"
+    with contextlib.suppress(ConfigError):  # of another project
+        of_run = load_config(path).DATASETS
+        cfg.DATASETS.CLASSES, cfg.DATASETS.CATEGORY_IDS = of_run.CLASSES, of_run.CATEGORY_IDS
+    return path
 
 
-def check_classes(cfg: CfgNode) -> None:
-    """Raise ConfigError where the data sets have other classes than the run of the config."""
+def check_classes(cfg: CfgNode, told_by: str) -> None:
+    """Raise ConfigError where the data sets have other classes than the training had."""
     trained_for, classes = list(cfg.DATASETS.CLASSES), known_classes(cfg)
     if trained_for not in ([], classes):
         raise ConfigError(
-            f"the weights are of a training for the classes {', '.join(trained_for)} (DATASETS."
-            f"CLASSES), but the data sets have {', '.join(classes)}: give the entries of "
-            "DATASETS.REGISTER the same `classes`"
+            f"the weights are of a training for the classes {', '.join(trained_for)} ({told_by}), "
+            f"but the data sets have {', '.join(classes)}: give the entries of DATASETS.REGISTER "
+            "the same `classes`, or DATASETS.CLASSES those of the data where only names differ"
         )
 
 
@@ -266,8 +271,8 @@ def _keep_steps_within(solver: CfgNode, meant: int) -> None:
 
 
 def _drop_late_steps(solver: CfgNode) -> None:
-    """Drop those that the training does not reach: Detectron2 fails at one at its very end."""
-    steps = tuple(step for step in solver.STEPS if step < solver.MAX_ITER)
+    """Drop those that the training does not reach: Detectron2 refuses one at its very end."""
+    steps = tuple(sorted({step for step in solver.STEPS if step < solver.MAX_ITER}))
     if steps != tuple(solver.STEPS):
         logger.warning(
             f"Of SOLVER.STEPS {tuple(solver.STEPS)} the training of {solver.MAX_ITER} iterations "

@@ -162,19 +162,21 @@ class Trainer(DefaultTrainer):
         if self.start_iter > self.max_iter:
             raise ConfigError(
                 f"{self.cfg.OUTPUT_DIR} has a training of {self.start_iter} iterations, more than "
-                f"the {self.max_iter} of SOLVER.MAX_ITER now: nothing is left to train; choose "
-                "another OUTPUT_DIR for a shorter training"
+                f"the {self.max_iter} that SOLVER gives now (MAX_ITER, or EPOCHS of the images): "
+                "nothing is left to train; choose another OUTPUT_DIR for a shorter training"
             )
         if self.start_iter:
-            if comm.is_main_process():
-                write_text(os.path.join(self.cfg.OUTPUT_DIR, "config.yaml"), self.cfg.dump())
+            with full_disk.told(self.cfg.OUTPUT_DIR):
+                if comm.is_main_process():
+                    write_text(os.path.join(self.cfg.OUTPUT_DIR, "config.yaml"), self.cfg.dump())
             self._trainer.reset_data_loader(
                 lambda: build_train_loader(self.cfg, self.data_seed, self.start_iter)
             )
 
     def state_dict(self) -> dict:
         state = {**super().state_dict(), "data_seed": self.data_seed}
-        # Detectron2's RetinaNet divides its losses by a mean that it keeps outside of its state.
+        # Detectron2's RetinaNet divides its losses by a mean that it keeps outside of its state; of
+        # several processes, which have one each, that of the main one.
         if hasattr(self.checkpointer.model, "loss_normalizer"):
             state["loss_normalizer"] = self.checkpointer.model.loss_normalizer
         return state

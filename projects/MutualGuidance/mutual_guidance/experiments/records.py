@@ -64,8 +64,8 @@ def check_folders(root: Path, configs: Configs) -> None:
     if others:
         more = f", and {len(others) - 1} more of its folders do" if len(others) > 1 else ""
         raise ExperimentError(
-            f"{others[0]}{more}: delete or rename what is old, or give the experiment's file "
-            "another name"
+            f"{others[0]}{more}: delete what is old or move it elsewhere, or give the experiment's "
+            "file another name"
         )
 
 
