@@ -165,8 +165,10 @@ def test_a_run_knows_the_ids_of_its_categories_without_its_data(voc_entry, tiny_
 def test_classes_that_nothing_tells(voc_entry, tiny_run):
     del voc_entry["classes"]
     opts = ["DATASETS.CLASSES", [], "DATASETS.REGISTER", [{**voc_entry, "root": "/nowhere"}]]
+    config = tiny_run / "config.yaml"
+    config.write_text(load_config(str(config), opts).dump())
     with pytest.raises(DatasetError, match="/nowhere/Annotations is missing"):
-        Predictor.from_run(tiny_run, opts)
+        Predictor.from_run(tiny_run)
 
 
 def test_a_run_on_a_gpu_predicts_on_the_cpu(tiny_run, monkeypatch):
