@@ -259,6 +259,13 @@ def test_a_training_without_a_length_is_refused():
         check_values(load_config(CONFIG, ["SOLVER.MAX_ITER", 0, "SOLVER.EPOCHS", 0.0]))
 
 
+def test_the_stock_retinanet_has_no_balanced_loss():
+    opts = ["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE"]
+    check_values(load_config(CONFIG, [*opts, "giou"]))
+    with pytest.raises(ConfigError, match="balanced_l1 is unknown to Detectron2's RetinaNet"):
+        check_values(load_config(CONFIG, [*opts, "balanced_l1"]))
+
+
 def test_misalignment_needs_a_dense_detector():
     opts = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "TEST.MISALIGNMENT", True]
     check_values(load_config(CONFIG, opts[:2]))

@@ -149,6 +149,11 @@ def check_detector(cfg: CfgNode) -> Guided | None:
             f"TEST.MISALIGNMENT measures {', '.join(dense)}, not {name}: set it to False"
         )
     if not issubclass(detectors[name], Guided):
+        if name == "RetinaNet" and cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE == "balanced_l1":
+            raise ConfigError(
+                "MODEL.RETINANET.BBOX_REG_LOSS_TYPE balanced_l1 is unknown to Detectron2's "
+                "RetinaNet: set it to smooth_l1 or giou"
+            )
         return None
     _check_limits(cfg)
     labels = cfg.MODEL.RETINANET.IOU_LABELS
