@@ -205,7 +205,7 @@ def _take_classes(cfg: CfgNode, run: str | None) -> str:
     return path
 
 
-def check_classes(cfg: CfgNode, told_by: str) -> None:
+def check_classes(cfg: CfgNode, told_by: str = "DATASETS.CLASSES") -> None:
     """Raise ConfigError where the data sets have other classes than the training had."""
     trained_for, classes = list(cfg.DATASETS.CLASSES), known_classes(cfg)
     if trained_for not in ([], classes):
