@@ -36,6 +36,7 @@ from mutual_guidance.engine.step import build_step
 from mutual_guidance.errors import run_main
 from mutual_guidance.machine import device_name
 from mutual_guidance.modeling.late import use_now
+from mutual_guidance.modeling.meta_arch.curves import PERIOD
 from mutual_guidance.run_files import write_text
 
 WARM_UP = 2  # batches
@@ -141,7 +142,7 @@ def time_steps(first: int, trainer: Any, count: int = 1) -> float:
     start = time.perf_counter()
     with EventStorage() as storage:
         for trainer.iter in range(first, first + count):
-            storage.iter = 20 * trainer.iter  # the last of 20 labels once more for the curves
+            storage.iter = PERIOD * trainer.iter  # a period's last labels again for the curves
             trainer.run_step()
         use_now()
     synchronize()

@@ -105,21 +105,16 @@ def any_gpu(request):
         yield
 
 
-@pytest.fixture
-def counted_waits():
-    """Counts how often the host waits for a real GPU in a call."""
-
-    def count(function, *args):
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as told:
-                warnings.simplefilter("always")
-                function(*args)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        return sum("synchroniz" in str(warning.message) for warning in told)
-
-    return count
+def count_waits(function):
+    """How often the host waits for a real GPU in a call."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            function()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in told)
 
 
 @pytest.fixture

@@ -270,10 +270,10 @@ def complete_active(python: str) -> None:
     """Add what the active environment lacks, and change nothing that it has."""
     say(f"Using the active environment in {sys.prefix}")
     missing, present = split_requirements((ROOT / "requirements.txt").read_text())
-    if not missing:
-        return
     if not succeeds(python, "-m", "pip", "--version"):
         raise SetupError(f"{sys.prefix} has no pip: install it (`uv pip install pip` with uv).")
+    if not missing:
+        return
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(present))

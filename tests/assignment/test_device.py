@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths, PointMatcher
+from tests.conftest import count_waits
 from tests.pretend_gpu import DEVICE
 
 from .scenes import random_boxes
@@ -93,7 +94,7 @@ def test_labels_and_targets_on_a_pretended_gpu_are_the_cpus(strategy, kind, memo
 @pytest.mark.parametrize("memory_budget", [2**30, 2**16])
 @pytest.mark.parametrize("kind", ["anchors", "points"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_real_gpu_gives_the_labels_of_the_cpu(strategy, kind, memory_budget, counted_waits):
+def test_a_real_gpu_gives_the_labels_of_the_cpu(strategy, kind, memory_budget):
     anchors = kind == "anchors"
     matcher = (AnchorMatcher if anchors else PointMatcher)(strategy, memory_budget=memory_budget)
     geometry = (some_anchors(),) if anchors else fcos_points()
@@ -109,7 +110,7 @@ def test_a_real_gpu_gives_the_labels_of_the_cpu(strategy, kind, memory_budget, c
         labels[:] = matcher(*geometry, boxes, classes, *predictions, **sizes)
 
     call()
-    waits = counted_waits(call)
+    waits = count_waits(call)
     assert all(torch.equal(a.cpu(), b) for a, b in zip(labels, expected, strict=True))
     if memory_budget == 2**30:
         assert waits == 1

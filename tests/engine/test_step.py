@@ -16,7 +16,14 @@ from mutual_guidance.engine.step import build_step, load_batch
 from mutual_guidance.errors import NonFiniteLoss
 from mutual_guidance.modeling.late import use_now
 from mutual_guidance.modeling.meta_arch.curves import HISTOGRAM_PERIOD
-from tests.conftest import REPOSITORY, TINY, make_instances, tiny_config, tiny_model
+from tests.conftest import (
+    REPOSITORY,
+    TINY,
+    count_waits,
+    make_instances,
+    tiny_config,
+    tiny_model,
+)
 
 SIDE = 64
 DETECTORS = [
@@ -147,7 +154,7 @@ def real_gpu():
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", [None, "float16", "bfloat16"])
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_a_step_waits_once_for_a_real_gpu(detector, precision, counted_waits):
+def test_a_step_waits_once_for_a_real_gpu(detector, precision):
     opts = ["MODEL.DEVICE", "cuda:0", "SOLVER.BASE_LR", 0.0]
     if precision:
         opts += ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision]
@@ -161,7 +168,7 @@ def test_a_step_waits_once_for_a_real_gpu(detector, precision, counted_waits):
     with EventStorage() as storage:
         for step.iter, waits in ((0, None), (1, None), (2, 1), (HISTOGRAM_PERIOD - 2, 2)):
             storage.iter = step.iter
-            assert counted_waits(iterate) == waits or waits is None
+            assert count_waits(iterate) == waits or waits is None
         use_now()
 
 

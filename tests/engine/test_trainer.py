@@ -271,7 +271,7 @@ def test_the_config_is_of_what_was_loaded(make_cfg, tmp_path):
     path.write_text("of the run")
     with _kept(str(path)):
         wider = make_cfg("out", "MODEL.PYRAMID.OUT_CHANNELS", 48)
-    with pytest.raises(CheckpointError, match="if settings differ, those of the run"):
+    with pytest.raises(CheckpointError, match="go on with the settings of the run"):
         Trainer(wider).resume_or_load(resume=True)
     assert path.read_text() == "of the run"
     with _kept(str(path)):

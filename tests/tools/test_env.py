@@ -329,6 +329,7 @@ def test_active_environment_is_changed_only_after_a_question(
     active.mkdir()
     monkeypatch.setattr(env, "is_active_ready", lambda: True)
     monkeypatch.setattr(env, "what_active_lacks", lambda: ["this project"])
+    monkeypatch.setattr(env, "succeeds", lambda *command: "pip" in command)
     monkeypatch.setattr(sys, "prefix", str(active))
     monkeypatch.delenv("ACTIVE", raising=False)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: answer is not None, raising=False)

@@ -158,7 +158,8 @@ class Checkpointer(DetectionCheckpointer):
         if faults:
             raise CheckpointError(
                 "no checkpoint can be resumed from: " + "; ".join(faults) + "; "
-                "choose another OUTPUT_DIR to start anew, or, if settings differ, those of the run"
+                "go on with the settings of the run where others are given, or choose another "
+                "OUTPUT_DIR to start anew"
             )
         return None
 

@@ -29,7 +29,7 @@ _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 _OF_RESNET = [f"build_{kind}_resnet_backbone" for kind in ("fssd", "top_down")]
 _OF_VGG = [f"build_{kind}_vgg_backbone" for kind in ("fssd", "top_down", "rfb")]
 _SEEDS = 2**32  # of NumPy
-# Begins the weights of a trunk alone.
+# How the names of weights of a trunk alone begin.
 _OF_TRUNKS = ("torchvision://", "detectron2://ImageNetPretrained/")
 # Detectron2's third, WarmupStepWithFixedGammaLR, fails in the last iteration of every training.
 _SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR")

@@ -16,7 +16,7 @@ from ..run_files import remedy
 @contextlib.contextmanager
 def told(folder: str) -> Iterator[None]:
     """
-    Let whatever cannot write to the folder of a run end in one sentence.
+    Let what cannot be written to the folder of a run, or read elsewhere, end in one sentence.
 
     Raises:
         OutputError: of an OSError, be it that the process has no more descriptors of files.

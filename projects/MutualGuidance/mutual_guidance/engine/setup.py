@@ -93,8 +93,7 @@ def _for_the_processes(cfg: CfgNode) -> CfgNode:
     scaled = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()).clone()
     scaled.defrost()
     scaled.SOLVER.CHECKPOINT_PERIOD = max(1, scaled.SOLVER.CHECKPOINT_PERIOD)
-    if scaled.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        _drop_late_steps(scaled.SOLVER)  # rounded, they may have become those of the end
+    _drop_late_steps(scaled.SOLVER)  # rounded, they may have become those of the end
     if cfg.TEST.EVAL_PERIOD > 0:
         scaled.TEST.EVAL_PERIOD = max(1, scaled.TEST.EVAL_PERIOD)
     if cfg.SOLVER.REFERENCE_IMS_PER_BATCH > 0:  # the learning rate is the scaled batch's
@@ -121,11 +120,12 @@ def prepare(
         data: keys below DATASETS, "TRAIN" and "TEST", whose data sets are read and checked; the
             first must name one.
         weights: see :func:`check_weights`. With "trained", the names of the classes must be known,
-            from the config or a data set.
+            from the config, the config.yaml beside the weights, or a data set.
         for_training: device, precision and schedule are the config's. A tool may run on another
             machine than the training, whose config.yaml it is given: without this, MODEL.DEVICE is
             "auto" and there is no mixed precision, unless ``opts`` name them.
-        folder: where all faults of the data sets are listed; None lists them nowhere.
+        folder: where all faults of the data sets are listed, and which an evaluation resumes; None
+            lists them nowhere.
 
     Raises:
         ConfigError, DatasetError: before any long work.
@@ -273,7 +273,7 @@ def _keep_steps_within(solver: CfgNode, meant: int) -> None:
 def _drop_late_steps(solver: CfgNode) -> None:
     """Drop those that the training does not reach: Detectron2 refuses one at its very end."""
     steps = tuple(sorted({step for step in solver.STEPS if step < solver.MAX_ITER}))
-    if steps != tuple(solver.STEPS):
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and steps != tuple(solver.STEPS):
         logger.warning(
             f"Of SOLVER.STEPS {tuple(solver.STEPS)} the training of {solver.MAX_ITER} iterations "
             f"reaches {steps or 'none'}"
@@ -348,8 +348,7 @@ def resolve_schedule(cfg: CfgNode) -> None:
         )
         if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
             _keep_steps_within(solver, meant)
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        _drop_late_steps(solver)
+    _drop_late_steps(solver)
     lowest = solver.BASE_LR_END
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= lowest <= solver.BASE_LR:
         raise ConfigError(

@@ -300,9 +300,7 @@ def results_table(metrics: dict[str, float]) -> str:
     table = tabulate([means.values()], headers=means.keys(), tablefmt="pipe", floatfmt=".1f")
     if not classes:
         return table
-    per_class = tabulate(
-        classes, ("class", "AP"), "pipe", floatfmt=".1f", disable_numparse=[0], colalign=("left",)
-    )
+    per_class = tabulate(classes, ("class", "AP"), "pipe", floatfmt=".1f", disable_numparse=[0])
     return f"{table}\n\n{per_class}"
 
 

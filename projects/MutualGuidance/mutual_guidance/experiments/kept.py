@@ -52,12 +52,9 @@ def _flat(launched: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _launched_with(result: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return _nested({**result["launched"], **run["launched"]})
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of a kept run, what :func:`collect_runs` has taken apart."""
     nested: dict[str, dict[str, Any]] = {"config": {}, "start": {}}
-    for name, value in flat.items():
+    for name, value in {**result["launched"], **run["launched"]}.items():
         stage, key = name.split("/", 1)
         nested[stage][key] = value
     return nested
@@ -145,8 +142,12 @@ def restore(root: Path, kept: Path, configs: Configs) -> None:
     runs = {run_place(run): run for run in result["runs"] if "launched" in run}
     finished = {cell for cell in configs if is_finished(root, cell)}
     found = {cell: runs[cell.place] for cell in configs if cell.place in runs}
-    for place in runs.keys() - {cell.place for cell in configs}:
-        text = other_plan(_launched_with(result, runs[place]), configs)
+    known = {cell.place for cell in configs}
+    for text in (
+        other_plan(_launched_with(result, run), configs)
+        for place, run in runs.items()
+        if place not in known
+    ):
         if text:
             raise ExperimentError(_OTHERS.format(kept, text))
     for cell, run in found.items():

@@ -100,10 +100,9 @@ def _planned_section(result: dict, pictures: str) -> str:
 _COMPARISONS_LEGEND = (
     "The first line decides. bootstrap: the interval over images and seeds below, for AP of the "
     "detections, with folds of all of them in one ranking, not the mean of the runs' AP; t: over "
-    "pairs of runs; "
-    f"with fewer than {FEW_SEEDS} seeds it must agree on the first line, and p is the larger of "
-    "both. p (Holm): corrected for the number of the other lines, also those not run yet; above "
-    "0.05 it is no finding."
+    f"pairs of runs; with fewer than {FEW_SEEDS} seeds it must agree on the first line, and p is "
+    "the larger of both. p (Holm): corrected for the number of the other lines, also those not run "
+    "yet; above 0.05 it is no finding."
 )
 
 

@@ -51,7 +51,7 @@ class Plan:
     unfit: str = ""  # why it cannot be trained here
     slow: str = ""  # why this machine is the wrong one
     device: str = "cpu"  # what MODEL.DEVICE is here
-    # Every key, dotted, as JSON has it; without the number of classes.
+    # Every key, dotted, as JSON has it, without the number of classes; and what is in the data.
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -84,8 +84,8 @@ def make_plans(
         if asked:
             _check_questions(asked, cell, cfg)
         unfit = by_data[key].unfit or _weights_fault(cfg, cell)
-        config |= by_data[key].config
-        plans[cell] = replace(by_data[key], unfit=unfit, config={**config, **asked})
+        config = {**config, **by_data[key].config, **asked}
+        plans[cell] = replace(by_data[key], unfit=unfit, config=config)
     _check_tests(plans)
     return plans
 
@@ -236,7 +236,7 @@ def _plan(cfg: CfgNode) -> Plan:
     logging.disable(logging.WARNING)  # train_net.py logs the same once more
     try:
         missing, unfit = _data_faults(cfg)
-        unfit = unfit or _device_fault(cfg)
+        unfit = unfit or _scaling_fault(cfg.SOLVER) or _device_fault(cfg)
         contents = {} if missing or unfit else {_CONTENTS: _fingerprint(cfg)}
     finally:
         logging.disable(logging.NOTSET)
@@ -271,14 +271,18 @@ def _data_faults(cfg: CfgNode) -> tuple[str, str]:
     return "", ""
 
 
+def _scaling_fault(solver: CfgNode) -> str:
+    """Why its length is not what the config says."""
+    if solver.REFERENCE_WORLD_SIZE in (0, 1):
+        return ""
+    return (
+        f"SOLVER.REFERENCE_WORLD_SIZE {solver.REFERENCE_WORLD_SIZE} would scale the batch and the "
+        "iterations for the one process of a run: set it to 0, and both for one process"
+    )
+
+
 def _device_fault(cfg: CfgNode) -> str:
     """Why it cannot be trained on the device, which is resolved."""
-    processes = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if processes > 1:
-        return (
-            f"SOLVER.REFERENCE_WORLD_SIZE {processes} would scale the batch and the iterations for "
-            "the one process of a run: set it to 0, and both for one process"
-        )
     try:
         check_precision(cfg)
         if cfg.MODEL.DEVICE.startswith("cuda:") and cfg.MODEL.DEVICE != "cuda:0":

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..run_files import replace_file
-from .report import COMPARED
-from .schema import START
+from .schema import COMPARED, START
 
 _INCHES = (4.0, 3.2)  # of one panel
 # Over the course of training: the metric and the panel's title.

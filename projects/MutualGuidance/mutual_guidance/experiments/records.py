@@ -75,9 +75,10 @@ def _planned(root: Path, configs: Configs) -> Iterator[tuple[Path, str]]:
     folder = root / cell.folder.parents[len(cell.place.parts) - 1]
     known = {root / cell.folder for cell in configs}
     for path in sorted(folder.rglob(_LAUNCH_FILE)):
-        text = other_plan(json.loads(path.read_text()), configs)
-        if text and path.parent not in known:
-            yield path, text
+        if path.parent not in known:
+            text = other_plan(json.loads(path.read_text()), configs)
+            if text:
+                yield path, text
 
 
 def other_plan(there: Mapping[str, Any], configs: Configs) -> str:

@@ -11,11 +11,10 @@ from tabulate import tabulate
 
 from ..run_files import CLASS_AP
 from .decision import FEW_SEEDS
-from .schema import BASELINE, START, TABLED
+from .schema import BASELINE, COMPARED, SIZES, START
 from .student import quantile
 
 _Run = tuple[int, int]  # fold, or 0, and seed
-COMPARED, _SIZES = TABLED[:3], TABLED[3:]
 _MOST_CLASSES = 10  # in a table
 # What lies behind AP, with the headings of its tables.
 _MISALIGNMENT = {
@@ -193,7 +192,7 @@ def _by_classes(rows: list[dict]) -> dict[tuple[str, ...], list[dict]]:
 
 
 def _ap_table(rows: list[dict], paper_source: str) -> str:
-    shown = [*COMPARED, *(m for m in _SIZES if any(m in row["metrics"] for row in rows))]
+    shown = [*COMPARED, *(m for m in SIZES if any(m in row["metrics"] for row in rows))]
     blocks = [_place(rows), _means(rows, {m: m for m in shown}, digits=1)]
     blocks += [{f"Δ{m}": _differences(rows, m, digits=1)} for m in COMPARED]
     figures = {m: [row["metrics"].get(m, {}).get("paper") for row in rows] for m in shown}

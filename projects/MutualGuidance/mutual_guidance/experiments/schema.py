@@ -21,8 +21,9 @@ PLACE = ("config", "variant", "strategy")
 # What is decided before the runs. The seeds, too: more of them until an interval leaves 0 would
 # decide anything.
 PLANNED = ("primary", "decision", "secondary", "seeds")
-# Metrics that tables have beside the paper's, the last three where runs have them.
-TABLED = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+# Metrics of the tables, the second ones where runs have them.
+COMPARED = ("AP", "AP50", "AP75")
+SIZES = ("APs", "APm", "APl")
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -262,10 +263,12 @@ def _paper(value: Any, what: str) -> dict[str, Any]:
     metrics = _items(
         value.get("metrics"), f"{what}.metrics", lambda v: isinstance(v, str), "names such as AP75"
     )
-    unknown = [metric for metric in metrics if metric not in TABLED]
+    known = (*COMPARED, *SIZES)
+    unknown = [metric for metric in metrics if metric not in known]
     if unknown:
-        known = ", ".join(TABLED)
-        raise ValueError(f"{what}.metrics: no table has {unknown[0]}; choose from {known}")
+        raise ValueError(
+            f"{what}.metrics: no table has {unknown[0]}; choose from {', '.join(known)}"
+        )
     if not isinstance(value.get("source"), str):
         raise ValueError(f"{what}.source must say which table of the paper it is")
     for config, figures in _mapping(value.get("figures"), f"{what}.figures").items():
