@@ -32,7 +32,11 @@ from mutual_guidance.arguments import Parser
 from mutual_guidance.errors import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+# Its processes find each other where the machine's own name leads nowhere, too.
+TORCHRUN = [
+    "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
+    "--nproc-per-node", "2",
+]  # fmt: skip
 LAUNCHERS = {"one": ([], ["--num-gpus", "1"]), "two": ([], ["--num-gpus", "2"]),
              "torchrun": (TORCHRUN, [])}  # fmt: skip
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -221,15 +225,18 @@ def compare(launcher: str, out: Path, data: list[str], straight: Path, outcome: 
 
 def differences(out: Path, straight: Path) -> list[str]:
     """In weights, momenta, averages, results and files (but logs, whose names hold the time)."""
+    # A stop writes a checkpoint of its own.
+    if missing := sorted(files(straight) - files(out)):
+        return missing
     found = []
     for name in ("model_final.pth", "model_ema_final.pth"):
         a, b = (torch.load(folder / name, weights_only=True) for folder in (out, straight))
-        found += [f"{name}: {key}" for key in a.keys() | b.keys() if not same(a.get(key), b[key])]
+        keys = a.keys() | b.keys()
+        found += [f"{name}: {key}" for key in keys if not same(a.get(key), b.get(key))]
     for name in ("evaluation.json", "evaluation_ema.json"):
         a, b = (json.loads((folder / name).read_text()) for folder in (out, straight))
         found += [name] if a != b else []
-    # A stop writes a checkpoint of its own.
-    return found + sorted(files(straight) - files(out))
+    return found
 
 
 def same(a: object, b: object) -> bool:

@@ -36,7 +36,7 @@ NUM_OBJECTS = 6  # of an image
 HEADERS = ("losses", "time (ms)", "peak memory (MiB)", "in logits")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument(
         "--config-file", required=True, metavar="FILE",
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--images", type=at_least_one, default=32, help="of the batch")
     parser.add_argument("--repeats", type=at_least_one, default=5, help="measured, for the median")
     add_opts(parser)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     setup_logger(name="mutual_guidance")
     # A box loss that both have.
     opts = ["MODEL.WEIGHTS", "", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "giou", *options.opts]

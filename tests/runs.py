@@ -10,14 +10,7 @@ from detectron2.engine import launch
 from mutual_guidance.engine.launch import _leave_group
 from tests.conftest import REPOSITORY
 
-# Several processes would otherwise want a GPU each, and bit-identity is promised on the CPU.
-NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
-# Of two processes, which find each other where the machine's own name leads nowhere, too.
-TORCHRUN = (
-    "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
-    "--nproc-per-node", "2",
-)  # fmt: skip
 
 
 def in_two_processes(main, *args):
@@ -39,7 +32,6 @@ def train_net(*args, ok=True, launcher=(), **variables):
     env = {
         **os.environ,
         "OMP_NUM_THREADS": os.getenv("OMP_NUM_THREADS", "2"),
-        **NO_GPU,
         **variables,
     }
     done = subprocess.run(

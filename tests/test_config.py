@@ -9,8 +9,7 @@ import pytest
 from mutual_guidance.config import load_config
 from mutual_guidance.errors import ConfigError
 from tests.conftest import REPOSITORY, tiny_config
-
-CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+from tests.runs import CONFIG
 
 
 def run_python(code):

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.interruptions import TORCHRUN
 from tests.conftest import REPOSITORY
-from tests.runs import CONFIG, NO_GPU, TORCHRUN, draw_four_images, own_set, train_net
+from tests.runs import CONFIG, draw_four_images, own_set, train_net
 from train_net import parse_args
 
 ITERATIONS = 40
@@ -27,7 +28,7 @@ def arguments(voc):
     draw_four_images(voc)
     return [
         "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
-        "INPUT.SSD_AUGMENTATION", True, "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", ITERATIONS,
+        "INPUT.SSD_AUGMENTATION", True, "SOLVER.MAX_ITER", ITERATIONS,
         "SOLVER.IMS_PER_BATCH", 2, "SOLVER.CHECKPOINT_PERIOD", 8, "SOLVER.WARMUP_ITERS", 5,
         "MODEL.PYRAMID.OUT_CHANNELS", 32,
     ]  # fmt: skip
@@ -51,7 +52,7 @@ def start():
 
 def _start(arguments, out, launcher):
     command = [sys.executable, *launcher, "train_net.py", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **NO_GPU}
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, "OUTPUT_DIR", str(out)], cwd=REPOSITORY, env=env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -217,8 +218,7 @@ def test_a_process_that_hangs_ends_the_run(arguments, tmp_path, start):
 @pytest.mark.slow
 def test_torchrun_goes_on_by_itself_after_a_worker_is_killed(arguments, tmp_path, start):
     out = tmp_path / "out"
-    launcher = list(TORCHRUN)
-    process = start(arguments, out, [*launcher, "--max-restarts", "1"])
+    process = start(arguments, out, [*TORCHRUN, "--max-restarts", "1"])
     wait_for(out / "model_0000007.pth", process)
     os.kill(children(process, "train_net")[-1], signal.SIGKILL)
     log, _ = process.communicate(timeout=300)

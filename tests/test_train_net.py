@@ -52,7 +52,7 @@ def test_every_detector_overfits(detector, voc, tmp_path):
 def test_trains_on_bccds_real_annotations(real_data, tmp_path):
     log = train_net(
         "--config-file", "configs/BCCD/retinanet_R_18.yaml",
-        "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2,
+        "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2,
         "INPUT.SQUARE_SIZE", 64, "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", tmp_path,
     )  # fmt: skip
     assert re.search(r"dropped +1 +box is inverted or without area", log)
@@ -61,7 +61,7 @@ def test_trains_on_bccds_real_annotations(real_data, tmp_path):
 
 def test_trains_on_detectron2s_builtin_coco(real_data, tmp_path):
     train_net(
-        "--config-file", CONFIG, "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 2,
+        "--config-file", CONFIG, "SOLVER.MAX_ITER", 2,
         "SOLVER.IMS_PER_BATCH", 2, "DATASETS.REGISTER", "[]",
         "DATASETS.TRAIN", "('coco_2017_val',)", "DATASETS.TEST", "('coco_2017_val',)",
         "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", tmp_path,
@@ -75,7 +75,7 @@ def test_trains_on_detectron2s_builtin_voc(tmp_path):
         for i in range(2):
             voc.add(f"{split}{i}", [("boat", (9, 9, 50, 40))], split=split)
     train_net(
-        "--config-file", CONFIG, "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 2,
+        "--config-file", CONFIG, "SOLVER.MAX_ITER", 2,
         "SOLVER.IMS_PER_BATCH", 2, "DATASETS.REGISTER", "[]",
         "DATASETS.TRAIN", "('voc_2007_trainval',)", "DATASETS.TEST", "('voc_2007_test',)",
         "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", tmp_path / "out",

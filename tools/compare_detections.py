@@ -37,12 +37,12 @@ from mutual_guidance.visualization.report import run_labels
 ENTRIES_FILE = "comparison.json"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     interrupted = "Interrupted: nothing is complete; the same command draws all pictures."
-    run_main(compare, parse_args(), interrupted=interrupted)
+    run_main(compare, parse_args(argv), interrupted=interrupted)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(__doc__)
     parser.add_argument(
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
         help="least score to look at",
     )
     parser.add_argument("--output", type=Path, default=Path("output/comparison"), help="folder")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if len(args.runs) < 2:
         parser.error("name two models or more")
     return args

@@ -55,7 +55,7 @@ OUTPUT = Path("output", "experiments")
 KEPT = Path("docs", "results")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml", help="its grid")
     parser.add_argument(
@@ -70,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="RESULTS.json",
         help="with --dry-run: finished runs whose spread tells what difference this grid can show",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.spread_of and not args.dry_run:
         parser.error("--spread-of tells what a grid can show before its runs: add --dry-run")
     return args
@@ -85,8 +85,8 @@ def enter_root(args: argparse.Namespace) -> None:
     os.chdir(ROOT)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     enter_root(args)
     experiment = load_experiment(args.experiment, OUTPUT)
     if args.spread_of and not experiment.questions:

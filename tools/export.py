@@ -54,13 +54,13 @@ NUM_IMAGES = 8
 METRICS = ("AP", "AP50", "AP75")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     # So that the folder of an unfinished file goes, too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    run_main(run, parse_args())
+    run_main(run, parse_args(argv))
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_model(parser)
     parser.add_argument("output", type=Path, help="file to write, .onnx or .pt2")
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--evaluate", action="store_true", help="compare AP of file and model on the test sets"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     check_model(parser, args)
     args.opts = [*args.opts, "MODEL.DEVICE", "cpu"]
     return args

@@ -47,7 +47,7 @@ Every detector trains with any strategy: `MODEL.MUTUAL_GUIDANCE.STRATEGY`.
 """
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument(
         "--time", type=at_least_one, metavar="IMAGES", help="time training steps instead"
@@ -60,7 +60,7 @@ def main() -> None:
         help="with --time: these instead of all; data that a config registers is not read, and "
         "counts as 80 classes",
     )  # fmt: skip
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.configs and not args.time:
         parser.error("the page lists all configs: name some with --time only")
     logging.disable(logging.WARNING)  # fvcore's, about operators without arithmetic

@@ -39,11 +39,11 @@ from mutual_guidance.prediction import (
 INTERRUPTED = 130  # the exit code of a shell's Ctrl-C
 
 
-def main() -> int:
-    return run_main(run, parse_args())
+def main(argv: list[str] | None = None) -> int:
+    return run_main(run, parse_args(argv))
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_model(parser)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, or a video or camera")
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--batch-size", type=at_least_one, default=8, metavar="N", help="images at once"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     check_model(parser, args, "inputs")
     if not (args.draw or args.coco or args.voc):
         args.draw = args.coco = True

@@ -30,7 +30,7 @@ METRICS = ("AP", "AP50", "AP75")
 REPORTED = ("VIS_PERIOD", "100", "TEST.MISALIGNMENT", "True")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument(
         "--strategies",
@@ -40,7 +40,7 @@ def main() -> None:
         default=["mutual_guidance"],
         help=f"one after the other, of {', '.join(STRATEGIES)}",
     )
-    strategies = dict.fromkeys(parser.parse_args().strategies)
+    strategies = dict.fromkeys(parser.parse_args(argv).strategies)
     output = Path("output", "quickstart")
     run("datasets/draw_shapes.py")
     metrics = {strategy: train(strategy, output / strategy) for strategy in strategies}

@@ -17,11 +17,11 @@ from mutual_guidance.run_files import replace_file
 from mutual_guidance.visualization.report import read_run, render_report, run_labels
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
     parser.add_argument("--output", type=Path, default="report.html", help="file")
-    run_main(write_report, parser.parse_args())
+    run_main(write_report, parser.parse_args(argv))
 
 
 def write_report(args: argparse.Namespace) -> None:

@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DECISIONS, PLANNED, EXPLORATORY = "decisions", "planned experiments", "exploratory experiments"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("results", nargs="*", type=Path, help="results.json of experiments to keep")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     page, kept = ROOT / "docs" / "results.md", ROOT / "docs" / "results"
     text = page.read_text()
     for name in (DECISIONS, PLANNED, EXPLORATORY):

@@ -1,16 +1,11 @@
-import sys
-
 import pytest
 
 from benchmarks import losses
-from tests.conftest import REPOSITORY
+from tests.runs import CONFIG
 
 
-def test_both_losses_are_measured(monkeypatch, capsys):
-    config = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
-    command = ["losses.py", "--config-file", config, "--images", "2", "--repeats", "1"]
-    monkeypatch.setattr(sys, "argv", command)
-    losses.main()
+def test_both_losses_are_measured(capsys):
+    losses.main(["--config-file", CONFIG, "--images", "2", "--repeats", "1"])
     rows = [line.split("|")[1:5] for line in capsys.readouterr().out.splitlines() if "| " in line]
     values = {name.strip(): [float(x) for x in row] for name, *row in rows[1:]}
     assert values["Mutual Guidance"][2] < 5 < values["Detectron2 RetinaNet"][2]
@@ -19,7 +14,7 @@ def test_both_losses_are_measured(monkeypatch, capsys):
 
 def test_the_losses_of_classification_are_the_same():
     cfg = losses.prepare(
-        str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml"),
+        CONFIG,
         ["MODEL.DEVICE", "cpu", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "giou"],
     )
     batch = losses.make_batch(losses.Trainer.build_model(cfg), 2, 64)

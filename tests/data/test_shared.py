@@ -29,8 +29,7 @@ def check(entry, good, bad, path):
         json.dump(has, f)
 
 
-def test_one_process_reads_for_all_of_its_machine(voc, voc_entry, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_one_process_reads_for_all_of_its_machine(voc, voc_entry, tmp_path):
     voc.add("a", [("green", (1, 1, 9, 9)), ("blue", (1, 1, 9, 9))])
     voc.add("b", [("blue", (2, 2, 9, 9))])
     del voc_entry["classes"]

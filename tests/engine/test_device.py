@@ -9,8 +9,7 @@ from tests.pretend_gpu import pretend_gpu
 from tests.runs import CONFIG
 
 
-def test_device(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+def test_device():
     cfg = load_config(CONFIG, [])
     resolve_device(cfg)
     assert cfg.MODEL.DEVICE == "cpu"
@@ -50,7 +49,6 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch):
     ("cuda", "why"), [("13.0", "for CUDA 13.0, which needs"), (None, "without")]
 )
 def test_a_gpu_that_pytorch_cannot_use_is_told(cuda, why, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.version.cuda", cuda)
     monkeypatch.setattr(module, "_NVIDIA_DEVICE", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

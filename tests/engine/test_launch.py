@@ -21,6 +21,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
+from benchmarks.interruptions import TORCHRUN
 from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, register_datasets
 from mutual_guidance.data.shared import once_a_machine
@@ -31,8 +32,7 @@ from mutual_guidance.engine.output import check_output
 from mutual_guidance.engine.setup import resolve_classes
 from mutual_guidance.errors import OutputError
 from mutual_guidance.evaluation import PascalVOCEvaluator
-from tests.conftest import VOCWriter
-from tests.runs import CONFIG, TORCHRUN, in_two_processes, own_set, results, train_net
+from tests.runs import CONFIG, in_two_processes, own_set, results, train_net
 
 module = import_module("mutual_guidance.engine.launch")  # which has a function of its name
 BATCH = 8
@@ -86,7 +86,7 @@ def stopped_at_metrics(root, folder):
             time.sleep(0.01)
 
     PascalVOCEvaluator._found = signalled
-    opts = ("SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 2, "OUTPUT_DIR", folder)
+    opts = ("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 2, "OUTPUT_DIR", folder)
     trainer = Trainer(make_cfg(root, opts))
     begin = time.monotonic()
     with pytest.raises(Interrupted) as stop:
@@ -95,10 +95,8 @@ def stopped_at_metrics(root, folder):
 
 
 @pytest.mark.slow
-def test_a_signal_ends_the_metrics_in_all_processes(monkeypatch, tmp_path):
-    voc = VOCWriter(tmp_path / "voc")
+def test_a_signal_ends_the_metrics_in_all_processes(voc, tmp_path):
     draw(voc)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "out").mkdir()
     in_two_processes(stopped_at_metrics, voc.root, str(tmp_path / "out"))
     assert (tmp_path / "out" / "model_0000001.pth").exists()
@@ -122,11 +120,9 @@ SYNCHRONISED = ("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.PYRAMID.NORM", "naiv
     ],
     ids=["retinanet", "fcos", "sums_of_targets_sync_bn"],
 )
-def test_two_processes_give_the_gradients_of_one(monkeypatch, tmp_path, config_opts, norm):
-    voc = VOCWriter(tmp_path / "voc")
+def test_two_processes_give_the_gradients_of_one(voc, tmp_path, config_opts, norm):
     draw(voc)
     opts = (*config_opts, *norm)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     args = (voc.root, tmp_path / "gradients", (*opts, "MODEL.DEVICE", "cpu"))
     threads = torch.get_num_threads()
     first_gradients(*args)
@@ -154,7 +150,7 @@ def taken_port():
 def test_two_processes_train_and_evaluate_as_one(voc, tmp_path, taken_port):
     draw(voc)
     opts = [
-        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.EPOCHS", 0.0,
+        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
         "SOLVER.MAX_ITER", 12, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.WARMUP_ITERS", 2,
         "MODEL.PYRAMID.OUT_CHANNELS", 32,
     ]  # fmt: skip
@@ -176,7 +172,7 @@ def test_launchers_and_numbers_of_workers_give_the_same_weights(voc, tmp_path):
         out = tmp_path / f"{len(weights)}"
         train_net(
             *processes, "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
-            "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 4, "SOLVER.IMS_PER_BATCH", 4,
+            "SOLVER.MAX_ITER", 4, "SOLVER.IMS_PER_BATCH", 4,
             "MODEL.PYRAMID.OUT_CHANNELS", 32, "DATALOADER.NUM_WORKERS", workers, "OUTPUT_DIR", out,
             "SEED", 3, launcher=launcher, OMP_NUM_THREADS="1",
         )  # fmt: skip
@@ -199,7 +195,7 @@ def test_torchrun_is_recognised(voc, tmp_path):
     draw(voc)
     out = tmp_path / "out"
     train_net(
-        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64, "SOLVER.EPOCHS", 0.0,
+        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
         "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 4, "MODEL.PYRAMID.OUT_CHANNELS", 32,
         "OUTPUT_DIR", out,
         launcher=TORCHRUN,
@@ -272,7 +268,6 @@ def talk_to_each_other(args):
     ids=["ended", "stopped"],
 )
 def test_no_thread_of_the_group_is_left_when_python_ends(stopped, monkeypatch, tmp_path):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(module, "_STOP_S", 60.0)
     machine = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
     with pytest.raises(SystemExit) as end:
@@ -290,8 +285,7 @@ def test_python_ends_without_a_last_look_for_garbage():
     assert subprocess.run(command, capture_output=True, text=True).stdout == "True\n"
 
 
-def test_a_process_that_cannot_join_says_why(monkeypatch, capfd):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_a_process_that_cannot_join_says_why(capfd):
     machines = {"num_gpus": 1, "num_machines": 2, "machine_rank": 0, "dist_url": "host:29500"}
     with pytest.raises(SystemExit) as end:
         launch(print, Namespace(**machines))

@@ -39,7 +39,7 @@ def test_odd_lists_train_or_end_in_one_sentence(voc, voc_entry, tmp_path):
         *TINY, "INPUT.SQUARE_SIZE", 0, "INPUT.MIN_SIZE_TRAIN", (64,),
         "DATASETS.REGISTER", [voc_entry], "DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,),
         "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.IMS_PER_BATCH", 2,
-        "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", 9, "OUTPUT_DIR", str(tmp_path / "out"),
+        "SOLVER.MAX_ITER", 9, "OUTPUT_DIR", str(tmp_path / "out"),
     ]  # fmt: skip
     tried = list(itertools.product(keys_of_lists(load_config(CONFIG, usual)), ODD))
     told = 0

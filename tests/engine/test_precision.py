@@ -63,7 +63,6 @@ def test_what_is_named_stays():
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_bfloat16_without_instructions_is_told(device, monkeypatch):
     monkeypatch.setattr(module, "_cpu_has_bfloat16", lambda: False)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     named = ("MODEL.DEVICE", device, "SOLVER.AMP.PRECISION", "bfloat16")
     told = module.slow_precision(load_config(CONFIG, named))
     assert "PRECISION bfloat16: this device" in told and told.endswith("auto takes float32 here")
@@ -120,10 +119,9 @@ def test_only_without_instructions_convolutions_are_in_float32(has_bfloat16, mon
     assert bool(seen) != has_bfloat16
 
 
-def test_float16_needs_a_gpu(monkeypatch):
+def test_float16_needs_a_gpu():
     half = ("SOLVER.AMP.PRECISION", "float16")
     for device in ("cpu", "auto"):
-        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
         cfg = load_config(CONFIG, ("MODEL.DEVICE", device, *half))
         with pytest.raises(ConfigError, match="float16 needs a GPU: set it to auto"):
             module.check_precision(cfg)

@@ -171,14 +171,6 @@ def test_classes_that_nothing_tells(voc_entry, tiny_run):
         Predictor.from_run(tiny_run)
 
 
-def test_a_run_on_a_gpu_predicts_on_the_cpu(tiny_run, monkeypatch):
-    config = tiny_run / "config.yaml"
-    cfg = load_config(str(config), ["MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", True])
-    config.write_text(cfg.dump())
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert Predictor.from_run(tiny_run).cfg.MODEL.DEVICE == "cpu"
-
-
 def test_folders_that_are_no_run(tmp_path, tiny_run):
     with pytest.raises(ConfigError, match="has no config.yaml: name the OUTPUT_DIR"):
         Predictor.from_run(tmp_path)

@@ -3,9 +3,7 @@ import pytest
 from mutual_guidance.config import load_config
 from mutual_guidance.engine.resume import keep_to_run
 from mutual_guidance.errors import ConfigError
-from tests.conftest import REPOSITORY
-
-CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+from tests.runs import CONFIG
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from mutual_guidance.engine.checks import check_batch, check_values, check_weigh
 from mutual_guidance.engine.setup import _for_the_processes, resolve_classes, resolve_schedule
 from mutual_guidance.errors import ConfigError, DatasetError
 from tests.conftest import REPOSITORY
-
-CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+from tests.runs import CONFIG
 
 
 def test_a_batch_that_the_processes_cannot_share():
@@ -80,9 +79,8 @@ def test_steps_that_would_not_be_reached_move_with_the_epochs(voc, voc_entry, st
     assert tuple(cfg.SOLVER.STEPS) == expected
 
 
-def test_a_tool_takes_the_config_of_a_run_on_a_gpu(voc, voc_entry, monkeypatch, tmp_path):
+def test_a_tool_takes_the_config_of_a_run_on_a_gpu(voc, voc_entry, tmp_path):
     voc.add("a", [("red", (1, 1, 9, 9))])
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     cfg = load_config(CONFIG, ["MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", True])
     cfg.DATASETS.REGISTER, cfg.DATASETS.TEST = [voc_entry], ()
     cfg.DATASETS.TRAIN = (voc_entry["name"],)

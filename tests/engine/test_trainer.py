@@ -13,6 +13,7 @@ from detectron2.engine.defaults import default_setup
 from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils.events import EventStorage
 
+from benchmarks.interruptions import files, same
 from mutual_guidance import interrupt
 from mutual_guidance.assignment import AnchorMatcher
 from mutual_guidance.checkpoint import Checkpointer
@@ -69,7 +70,7 @@ def make_cfg(voc, voc_entry, tmp_path):
             [
                 *TINY, "DATASETS.TRAIN", name, "DATASETS.TEST", name,
                 "OUTPUT_DIR", str(tmp_path / folder), "INPUT.SSD_AUGMENTATION", True,
-                "SOLVER.EPOCHS", 0.0, "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.IMS_PER_BATCH", 2,
+                "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.IMS_PER_BATCH", 2,
                 "SOLVER.CHECKPOINT_PERIOD", 100, "SOLVER.WARMUP_ITERS", 2,
                 "SOLVER.AMP.ENABLED", False, "TEST.PRECISE_BN.ENABLED", False, *opts,
             ],
@@ -95,15 +96,6 @@ def run(cfg, *hooks, resume=False):
 
 def weights(folder, name="model_final"):
     return torch.load(folder / f"{name}.pth", weights_only=True)
-
-
-def same(a, b):
-    """Nested states equal bit for bit."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if torch.is_tensor(a) else a == b
 
 
 AT_THE_END = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 1)
@@ -151,12 +143,6 @@ def test_a_run_that_fails_at_its_end_has_all_files_after_a_resume(
     assert same(weights(whole), weights(torn))
     assert same(weights(whole, "model_ema_final"), weights(torn, "model_ema_final"))
     assert files(whole) == files(torn)
-
-
-def files(folder):
-    """But for logs, whose names hold the time."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {str(path) for path in paths if not path.name.startswith(("events.", "log."))}
 
 
 def test_a_run_whose_last_file_is_lost_writes_it_anew(make_cfg, tmp_path):

@@ -35,8 +35,8 @@ from mutual_guidance.evaluation.misalignment import (
 )
 from mutual_guidance.evaluation.misalignment_plot import draw_lost, draw_suppressed
 from tests.conftest import REPOSITORY
+from tests.runs import CONFIG
 
-CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 FCOS = str(REPOSITORY / "configs" / "PascalVOC-Detection" / "fcos_R_18.yaml")
 
 

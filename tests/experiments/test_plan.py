@@ -76,8 +76,7 @@ def test_what_lies_between_the_fields_of_objects_is_no_data(plan_of, voc_entry):
     assert len(used) < raw.shape[1] and second == first
 
 
-def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry):
     (plan,) = plan_of().values()
     assert (plan.unfit, plan.missing, plan.device) == ("", "", "cpu")
     other = {**voc_entry, "name": f"{voc_entry['name']}_test", "classes": ["green", "red"]}
@@ -95,8 +94,7 @@ def test_what_every_run_would_refuse_is_unfit(plan_of, voc_entry, monkeypatch):
         assert reason in plan.unfit
 
 
-def test_a_device_that_is_not_there_is_told_without_the_data(plan_of, voc, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+def test_a_device_that_is_not_there_is_told_without_the_data(plan_of, voc):
     (voc.root / "ImageSets" / "Main" / "train.txt").unlink()
     (plan,) = plan_of({"MODEL.DEVICE": "cuda"}).values()
     assert plan.missing and "PyTorch finds no such GPU" in plan.unfit

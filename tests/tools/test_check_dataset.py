@@ -4,54 +4,62 @@ import json
 import cv2
 import numpy as np
 import pytest
+import yaml
 from detectron2.model_zoo import get_config_file
 
 from mutual_guidance.data import Record
-from tests.conftest import REPOSITORY, VOCWriter, load_script
+from tests.conftest import REPOSITORY, load_script
 
-CONFIG = """
-_BASE_: "{base}"
-INPUT:
-  SQUARE_SIZE: 64
-DATASETS:
-  REGISTER:
-    - {{name: {name}, format: voc, root: "{root}", split: train, classes: [red, green]}}
-  TRAIN: ("{name}",)
-  TEST: ("{name}",)
-"""
+tool = load_script("tools/check_dataset.py")
 
 
-@pytest.fixture(scope="module")
-def tool():
-    return load_script("tools/check_dataset.py")
+@pytest.fixture
+def voc_entry(voc_entry):
+    """Of classes that the images have."""
+    return {**voc_entry, "classes": ["red", "green"]}
 
 
-def test_objects_are_counted_at_the_size_of_the_detectors_input(tool, tmp_path, capsys):
-    voc = VOCWriter(tmp_path / "voc")
+@pytest.fixture
+def write_config(tmp_path):
+    """Writes a config that trains on the first of the entries and tests on the last."""
+
+    def write(*entries, base=REPOSITORY / "configs" / "Base-Anchors.yaml", **more):
+        names = [entry["name"] for entry in entries]
+        data = {"REGISTER": list(entries), "TRAIN": names[:1], "TEST": names[-1:]}
+        content = {"DATASETS": data, "INPUT": {"SQUARE_SIZE": 64}, **more}
+        (tmp_path / "own.yaml").write_text(
+            yaml.safe_dump({**content, "_BASE_": str(base)} if base else content)
+        )
+        return str(tmp_path / "own.yaml")
+
+    return write
+
+
+def test_objects_are_counted_at_the_size_of_the_detectors_input(
+    voc, voc_entry, write_config, tmp_path, capsys
+):
     voc.add("a", [("red", (1, 1, 64, 32)), ("green", (33, 33, 128, 64))], size=(128, 64))
     voc.add("b", [])
-    text = CONFIG.format(
-        base=REPOSITORY / "configs" / "Base-Anchors.yaml", name="checked", root=voc.root
-    )
-    (tmp_path / "own.yaml").write_text(text)
-    tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path / "pictures")])
+    name = voc_entry["name"]
+    config = write_config(voc_entry)
+    tool.main([config, "--output", str(tmp_path / "pictures")])
     output = capsys.readouterr().out
-    assert "checked: 2 objects in 2 images, 1 of them without any" in output
+    assert f"{name}: 2 objects in 2 images, 1 of them without any" in output
     # 128 x 64 is warped to 64 x 64: widths are halved, 64 -> 32 and 96 -> 48.
     (widths,) = (line.split("|") for line in output.splitlines() if "width (px)" in line)
     assert [float(widths[i]) for i in (2, 8)] == [32, 48]
-    assert (tmp_path / "pictures" / "checked.png").stat().st_size > 10_000
+    assert (tmp_path / "pictures" / f"{name}.png").stat().st_size > 10_000
     assert output.count("best anchor is") == 1  # TRAIN and TEST are one set
-    drawn = tmp_path / "pictures" / "checked_images.png"
+    drawn = tmp_path / "pictures" / f"{name}_images.png"
     assert drawn.stat().st_size > 5_000
 
     (tmp_path / "dataset_faults.txt").write_text("of an earlier check")
-    tool.main(["checked", "--config-file", str(tmp_path / "own.yaml"), "--output", str(tmp_path)])
+    tool.main([name, "--config-file", config, "--output", str(tmp_path)])
     assert not (tmp_path / "dataset_faults.txt").exists()
     assert capsys.readouterr().out.count("2 objects in 2 images") == 1
 
 
-def test_crowds_are_told_apart(tool, tmp_path, capsys):
+def test_crowds_are_told_apart(write_config, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 128, 3), np.uint8))
     boxes = [[1, 1, 60, 30], [5, 5, 100, 50], [30, 10, 60, 40]]
     coco = {
@@ -63,112 +71,81 @@ def test_crowds_are_told_apart(tool, tmp_path, capsys):
         ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
-    text = CONFIG.format(
-        base=REPOSITORY / "configs" / "Base-Anchors.yaml", name="crowded", root=tmp_path
-    )
-    layout = "format: coco, annotations: coco.json, images: ."
-    text = text.replace("format: voc", layout).replace(", split: train", "")
-    (tmp_path / "own.yaml").write_text(text)
-    tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path / "pictures")])
+    entry = {"name": "crowded", "format": "coco", "root": str(tmp_path)}
+    config = write_config({**entry, "annotations": "coco.json", "images": "."})
+    tool.main([config, "--output", str(tmp_path / "pictures")])
     line = "crowded: 1 objects in 1 images, 0 of them without any; crowd regions, which no detector"
     assert f"{line} learns: 2\n" in capsys.readouterr().out
 
 
-def test_images_are_drawn_from_the_first_to_the_last(tool):
+def test_images_are_drawn_from_the_first_to_the_last():
     objects = {"crowd": np.array([False])}
     records = [Record(str(i), i, 1, 1, objects) for i in range(17)]
     drawn = [r.image_id for r in tool.spread(records)]
     assert drawn == [0, 2, 4, 6, 8, 10, 12, 14, 16]
 
 
-def test_a_full_disk_is_one_sentence(tool, tmp_path, monkeypatch):
-    voc = VOCWriter(tmp_path / "voc")
+def test_a_full_disk_is_one_sentence(voc, voc_entry, write_config, tmp_path, monkeypatch):
     voc.add("a", [("red", (1, 1, 64, 32)), ("green", (3, 3, 28, 64))])
-    base = REPOSITORY / "configs" / "Base-Anchors.yaml"
-    text = CONFIG.format(base=base, name="full", root=voc.root)
-    (tmp_path / "own.yaml").write_text(text)
 
     def full(file):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(SystemExit, match=r"^error: .*full\.png: No space left on device$"):
-        config, pictures = str(tmp_path / "own.yaml"), str(tmp_path / "pictures")
-        tool.main(["full", "--config-file", config, "--output", pictures])
+    with pytest.raises(SystemExit, match=r"^error: .*\.png: No space left on device$"):
+        arguments = [voc_entry["name"], "--config-file", write_config(voc_entry)]
+        tool.main([*arguments, "--output", str(tmp_path / "pictures")])
     assert list((tmp_path / "pictures").iterdir()) == []
 
 
-def test_anchors_are_judged_on_what_is_trained_on(tool, tmp_path, capsys):
-    voc = VOCWriter(tmp_path / "voc")
+def test_anchors_are_judged_on_what_is_trained_on(voc, voc_entry, write_config, tmp_path, capsys):
     # 8 and 24 pixels of 64: anchors begin at 24.
     voc.add("a", [("red", (1, 1, 8, 8)), ("green", (33, 33, 56, 56))])
     voc.add("b", [("red", (1, 1, 24, 24))], split="test")
-    text = CONFIG.format(
-        base=REPOSITORY / "configs" / "Base-Anchors.yaml", name="judged", root=voc.root
-    )
-    entry = f"{{name: judged_test, format: voc, root: '{voc.root}', split: test, classes: "
-    entry += "[red, green]}"
-    text = text.replace("  TRAIN:", f"    - {entry}\n  TRAIN:").replace(
-        'TEST: ("judged",)', 'TEST: ("judged_test",)'
-    )
-    (tmp_path / "own.yaml").write_text(text)
-    arguments = [str(tmp_path / "own.yaml"), "--output", str(tmp_path)]
+    sets = voc_entry, {**voc_entry, "name": "judged_test", "split": "test"}
+    arguments = [write_config(*sets), "--output", str(tmp_path)]
     tool.main(arguments)
     output = capsys.readouterr().out
     assert output.count("best anchor is") == 1 and "judged_test: 1 objects in 1 images" in output
     assert "SIZES: [[8.0, 11.31], [16.0, 22.63], [32.0, 45.25]]" in output
-    (tmp_path / "own.yaml").write_text(
-        text + "MODEL: {ANCHOR_GENERATOR: {SIZES: [[8, 11.31], [16, 22.63], [32, 45], [64, 90]]}}"
-    )
+    sizes = [[8, 11.31], [16, 22.63], [32, 45], [64, 90]]
+    write_config(*sets, MODEL={"ANCHOR_GENERATOR": {"SIZES": sizes}})
     tool.main(arguments)
     output = capsys.readouterr().out
     assert "Your anchors fit" in output and "SIZES" not in output
 
 
-def test_faults_end_it_with_the_table(tool, tmp_path):
-    voc = VOCWriter(tmp_path / "voc")
+def test_faults_end_it_with_the_table(voc, voc_entry, write_config):
     voc.add("a", [("red", (1, 1, 9, 9))])
     (voc.root / "JPEGImages" / "a.jpg").unlink()
-    text = CONFIG.format(
-        base=REPOSITORY / "configs" / "Base-Anchors.yaml", name="faulty", root=voc.root
-    )
-    (tmp_path / "own.yaml").write_text(text)
+    config = write_config({**voc_entry, "name": "faulty"})
     with pytest.raises(SystemExit, match=r"error: .*\n.*\n.*\nstops +1 +image is missing"):
-        tool.main([str(tmp_path / "own.yaml")])
+        tool.main([config])
     with pytest.raises(SystemExit, match="error: unknown data set 'fualty'"):
-        tool.main(["fualty", "--config-file", str(tmp_path / "own.yaml")])
+        tool.main(["fualty", "--config-file", config])
     with pytest.raises(SystemExit, match=r"DATASETS\.TRAIN is empty"):
         tool.main([str(REPOSITORY / "configs" / "Base-Anchors.yaml")])
 
 
-def test_a_detector_of_points_has_no_anchors_to_judge(tool, tmp_path, capsys):
-    voc = VOCWriter(tmp_path / "voc")
+@pytest.mark.parametrize(
+    ("base", "more"),
+    [
+        (REPOSITORY / "configs" / "Base-FCOS.yaml", {}),  # points
+        (None, {}),  # two stages
+        (get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"), {"WEIGHTS": ""}),
+    ],
+    ids=["points", "detectron2s_default", "faster_rcnn"],
+)
+def test_detectors_that_have_no_anchors_to_judge(
+    voc, voc_entry, write_config, base, more, tmp_path, capsys
+):
     voc.add("a", [("red", (1, 1, 9, 9))])
-    text = CONFIG.format(
-        base=REPOSITORY / "configs" / "Base-FCOS.yaml", name="points", root=voc.root
-    )
-    (tmp_path / "own.yaml").write_text(text)
-    tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path)])
+    tool.main([write_config(voc_entry, base=base, MODEL=more), "--output", str(tmp_path)])
     output = capsys.readouterr().out
-    assert "points: 1 objects in 1 images" in output and "anchor" not in output
+    assert ": 1 objects in 1 images" in output and "anchor" not in output
 
 
-@pytest.mark.parametrize("base", ["", "detectron2://COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"])
-def test_a_detector_of_two_stages_has_no_anchors_to_judge(tool, base, tmp_path, capsys):
-    voc = VOCWriter(tmp_path / "voc")
-    voc.add("a", [("red", (1, 1, 9, 9))])
-    entry = f'{{name: stages, format: voc, root: "{voc.root}", split: train, classes: [red]}}'
-    text = f"DATASETS:\n  REGISTER: [{entry}]\n  TRAIN: [stages]\n  TEST: []\n"
-    if base:
-        path = get_config_file(base.removeprefix("detectron2://"))
-        text = f'_BASE_: "{path}"\n{text}MODEL: {{WEIGHTS: ""}}\n'
-    (tmp_path / "own.yaml").write_text(text)
-    tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path)])
-    output = capsys.readouterr().out
-    assert "stages: 1 objects in 1 images" in output and "anchor" not in output
-
-
-def test_objects_of_no_width_and_names_like_mathematics_are_drawn(tool, tmp_path, capsys):
+def test_objects_of_no_width_and_names_like_mathematics_are_drawn(write_config, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 1100, 3), np.uint8))
     annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1000, 5, 1e-6, 20]}
     content = {
@@ -177,33 +154,24 @@ def test_objects_of_no_width_and_names_like_mathematics_are_drawn(tool, tmp_path
         "annotations": [annotation],
     }
     (tmp_path / "a.json").write_text(json.dumps(content))
-    (tmp_path / "own.yaml").write_text(f"""
-_BASE_: "{REPOSITORY / "configs" / "Base-Anchors.yaml"}"
-DATASETS:
-  REGISTER:
-    - {{name: a_$_vs_$, format: coco, root: "{tmp_path}", annotations: a.json, images: .}}
-  TRAIN: ("a_$_vs_$",)
-""")
-    tool.main([str(tmp_path / "own.yaml"), "--output", str(tmp_path / "out")])
+    entry = {"name": "a_$_vs_$", "format": "coco", "root": str(tmp_path)}
+    config = write_config({**entry, "annotations": "a.json", "images": "."}, INPUT={})
+    tool.main([config, "--output", str(tmp_path / "out")])
     assert "a_$_vs_$: 1 objects in 1 images" in capsys.readouterr().out
     assert (tmp_path / "out" / "a_$_vs_$.png").stat().st_size > 10_000
 
 
-def test_what_a_training_would_stop_at_ends_it(tool, tmp_path, capsys):
-    voc = VOCWriter(tmp_path / "voc")
+def test_what_a_training_would_stop_at_ends_it(voc, voc_entry, write_config, tmp_path, capsys):
     voc.add("a", [("red", (1, 1, 9, 9))])
-    text = CONFIG.format(
-        base=REPOSITORY / "configs" / "Base-Anchors.yaml", name="stopped", root=voc.root
-    )
-    (tmp_path / "own.yaml").write_text(text + "MODEL: {WEIGHTS: none.pth}")
-    arguments = [str(tmp_path / "own.yaml"), "--output", str(tmp_path)]
+    config = write_config(voc_entry, MODEL={"WEIGHTS": "none.pth"})
+    arguments = [config, "--output", str(tmp_path)]
     with pytest.raises(SystemExit, match="32 cannot be divided among 3 processes"):
         tool.main([*arguments, "--num-gpus", "3"])
     with pytest.raises(SystemExit, match=r"MODEL\.WEIGHTS: there is no file none\.pth"):
         tool.main(arguments)
-    assert "stopped: 1 objects in 1 images" in capsys.readouterr().out
+    assert f"{voc_entry['name']}: 1 objects in 1 images" in capsys.readouterr().out
     path = voc.root / "Annotations" / "a.xml"
     path.write_text(path.read_text().replace("</name>", "</name><difficult>1</difficult>"))
-    (tmp_path / "own.yaml").write_text(text.replace("stopped", "difficult"))
+    write_config({**voc_entry, "name": "difficult"})
     with pytest.raises(SystemExit, match="nothing to find, no AP"):
         tool.main(arguments)

@@ -6,20 +6,18 @@ from detectron2.modeling import build_model
 
 from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
-from tests.conftest import REPOSITORY, load_script
-
-CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+from tests.conftest import load_script
+from tests.runs import CONFIG
 
 
 @pytest.fixture
-def compare(monkeypatch, tmp_path):
+def compare(tmp_path):
     """The script, called with a command line."""
     module = load_script("tools/compare_detections.py")
 
     def call(*argv):
         options = ["--output", str(tmp_path / "comparison"), "--min-score", "0.01"]
-        monkeypatch.setattr("sys.argv", ["compare.py", *map(str, argv), *options])
-        module.main()
+        module.main([*map(str, argv), *options])
 
     return call
 
@@ -91,11 +89,7 @@ def test_errors_are_one_sentence(compare, runs, tmp_path):
 
 def test_a_run_that_has_not_ended_on_another_machine(compare, runs, tmp_path):
     (runs[0] / "model_final.pth").rename(runs[0] / "model_0000009.pth")
-    config = runs[0] / "config.yaml"
-    config.write_text(
-        config.read_text().replace("AMP:\n    ENABLED: false", "AMP:\n    ENABLED: true")
-    )
-    assert load_config(str(config), []).SOLVER.AMP.ENABLED
+    assert load_config(str(runs[0] / "config.yaml")).SOLVER.AMP.ENABLED
     compare(*runs)
     assert (tmp_path / "comparison" / "comparison.json").is_file()
 

@@ -56,19 +56,24 @@ def experiment(voc, voc_entry, tmp_path):
     return path
 
 
-def call(tool, monkeypatch, capsys, *args):
-    monkeypatch.setattr("sys.argv", ["experiment.py", *map(str, args)])
-    tool.main()
-    return capsys.readouterr().out
+@pytest.fixture
+def call(tool, capsys):
+    """Calls the script with the arguments; what it prints."""
+
+    def call(*args):
+        tool.main([*map(str, args)])
+        return capsys.readouterr().out
+
+    return call
 
 
-def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, capsys):
-    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+def test_runs_resumes_and_tabulates(call, experiment, tmp_path):
+    listing = call(experiment, "--dry-run")
     rows = [line.split(maxsplit=1)[1] for line in listing.splitlines() if "seed_1" in line]
     assert [" ".join(row.split()) for row in rows] == ["1 2 unknown to do", "5 2 unknown to do"]
     assert not (tmp_path / "out").exists()
 
-    out = call(tool, monkeypatch, capsys, experiment)
+    out = call(experiment)
     assert "| Shapes/retinanet_R_18 |" in out and "not finished" not in out
     result = json.loads((tmp_path / "out/drawn/results.json").read_text())
     assert result["missing"] == [] and [run["variant"] for run in result["runs"]] == ["start", ""]
@@ -81,18 +86,18 @@ def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, cap
 
     records = {p: p.stat().st_mtime_ns for p in tmp_path.glob("out/**/record.json")}
     assert len(records) == 2
-    assert call(tool, monkeypatch, capsys, experiment) == out
+    assert call(experiment) == out
     assert {p: p.stat().st_mtime_ns for p in records} == records
-    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    listing = call(experiment, "--dry-run")
     assert listing.count("finished") == 2 and "unknown" not in listing and "Left" not in listing
 
     (tmp_path / "out/drawn/warm/Shapes/retinanet_R_18/mutual_guidance/seed_1/record.json").unlink()
-    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    listing = call(experiment, "--dry-run")
     # All iterations are done, only the record is missing.
     assert "Left" not in listing and listing.count("to do") == 1
     (metrics,) = tmp_path.glob("out/**/mutual_guidance/seed_1/metrics.json")
     metrics.write_text('{"iteration": 2, "time": 3600.0}\n')
-    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    listing = call(experiment, "--dry-run")
     # 5 - 3 iterations, of an hour each.
     assert "Left: 2.0 hours of training" in listing
 
@@ -100,54 +105,49 @@ def test_runs_resumes_and_tabulates(tool, experiment, tmp_path, monkeypatch, cap
     with pytest.raises(
         ExperimentError, match=r"SOLVER.EPOCHS 5.0 where .* 3.0: delete what is old"
     ):
-        call(tool, monkeypatch, capsys, experiment)
+        call(experiment)
 
 
 def test_a_machine_without_bfloat16_is_told_before_the_runs(tool, experiment, monkeypatch, capsys):
     monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: False)
-    monkeypatch.setattr("sys.argv", ["experiment.py", str(experiment), "--dry-run"])
-    tool.main()
+    dry_run = [str(experiment), "--dry-run"]
+    tool.main(dry_run)
     assert "warning" not in capsys.readouterr().err
     content = yaml.safe_load(experiment.read_text())
     content["overrides"]["SOLVER.AMP.PRECISION"] = "bfloat16"
     experiment.write_text(yaml.safe_dump(content))
-    tool.main()
+    tool.main(dry_run)
     err = capsys.readouterr().err
     assert err.count("warning: SOLVER.AMP.PRECISION bfloat16: this device") == 1
 
 
-def test_a_precision_that_needs_a_gpu_stops_before_anything_is_written(
-    tool, experiment, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+def test_a_precision_that_needs_a_gpu_stops_before_anything_is_written(call, experiment, tmp_path):
     content = yaml.safe_load(experiment.read_text())
     content["overrides"]["SOLVER.AMP.PRECISION"] = "float16"
     experiment.write_text(yaml.safe_dump(content))
     for more in (["--dry-run"], []):
         with pytest.raises(ExperimentError, match="seed_1: SOLVER.AMP.PRECISION float16 needs"):
-            call(tool, monkeypatch, capsys, experiment, *more)
+            call(experiment, *more)
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_data_and_wrong_keys_stop_it_before_anything_runs(
-    tool, experiment, voc, tmp_path, monkeypatch, capsys
-):
+def test_missing_data_and_wrong_keys_stop_it_before_anything_runs(call, experiment, voc, tmp_path):
     text = experiment.read_text()
     experiment.write_text(text.replace("INPUT.SQUARE_SIZE", "INPUT.SQUARE_SIDE"))
     with pytest.raises(ExperimentError, match=r"seed_1: config .*SQUARE_SIDE"):
-        call(tool, monkeypatch, capsys, experiment, "--dry-run")
+        call(experiment, "--dry-run")
     experiment.write_text(text)
     (voc.root / "ImageSets/Main/train.txt").unlink()
-    listing = call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    listing = call(experiment, "--dry-run")
     assert listing.count("no data") == 2 and listing.count("Data that cannot be used: ") == 1
     assert "datasets/README.md" in listing
     with pytest.raises(ExperimentError, match=r"train\.txt"):
-        call(tool, monkeypatch, capsys, experiment)
+        call(experiment)
     assert not (tmp_path / "out").exists()
 
 
 def test_weights_of_another_place_are_fetched_before_the_first_run(
-    tool, experiment, tmp_path, monkeypatch, capsys
+    call, experiment, tmp_path, monkeypatch
 ):
     def no_network(path):
         raise OSError("no route to host")
@@ -157,16 +157,16 @@ def test_weights_of_another_place_are_fetched_before_the_first_run(
     experiment.write_text(
         text.replace("overrides:", "overrides:\n  MODEL.WEIGHTS: torchvision://x")
     )
-    assert "to do" in call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    assert "to do" in call(experiment, "--dry-run")
     with pytest.raises(ConfigError, match="torchvision://x cannot be had .no route to host"):
-        call(tool, monkeypatch, capsys, experiment)
+        call(experiment)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1"])
-def test_no_jobs_are_refused(tool, experiment, jobs, monkeypatch, capsys):
+def test_no_jobs_are_refused(call, experiment, jobs, capsys):
     with pytest.raises(SystemExit):
-        call(tool, monkeypatch, capsys, experiment, "--jobs", jobs)
+        call(experiment, "--jobs", jobs)
     assert "must be 1 or more" in capsys.readouterr().err
 
 
@@ -193,19 +193,16 @@ def planned(experiment):
     return experiment
 
 
-def test_dry_run_tells_what_difference_the_grid_can_show(
-    tool, planned, tmp_path, monkeypatch, capsys
-):
+def test_dry_run_tells_what_difference_the_grid_can_show(call, tool, planned, tmp_path, capsys):
     planned.write_text(planned.read_text().replace("seeds:\n- 1", "seeds: [1, 2, 3, 4]"))
-    monkeypatch.setattr("sys.argv", ["experiment.py", str(planned), "--dry-run"])
-    tool.main()
+    tool.main([str(planned), "--dry-run"])
     listing, err = capsys.readouterr()
     assert "known once two static runs of a fold have finished" in listing
     assert err.count("drawn.yaml is not committed as it is") == 1
     text = (REPOSITORY / "docs" / "results" / "shapes_4000.json").read_text()
     shapes = tmp_path / "shapes.json"
     shapes.write_text(text.replace("AP-ring", "AP-red").replace("AP-star", "AP-green"))
-    listing = call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", shapes)
+    listing = call(planned, "--dry-run", "--spread-of", shapes)
     values = [
         (run["metrics"]["AP-red"] + run["metrics"]["AP-green"]) / 2
         for run in json.loads(shapes.read_text())["runs"]
@@ -216,18 +213,18 @@ def test_dry_run_tells_what_difference_the_grid_can_show(
     gain = 0.035 * statistics.mean(values)
     assert "spread of 8 static runs" in listing and f"gain of 3.5 % is {gain:.1f}." in listing
     with pytest.raises(ExperimentError, match="drawn.yaml is no results.json of an experiment"):
-        call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", planned)
+        call(planned, "--dry-run", "--spread-of", planned)
     pilot = "docs/results/bccd_pilot.json"  # of other classes
-    listing = call(tool, monkeypatch, capsys, planned, "--dry-run", "--spread-of", pilot)
+    listing = call(planned, "--dry-run", "--spread-of", pilot)
     assert f"{pilot} does not tell what difference it can show" in listing
 
 
-def test_a_spread_that_nothing_asks_for_is_refused(tool, experiment, monkeypatch, capsys):
+def test_a_spread_that_nothing_asks_for_is_refused(call, experiment, capsys):
     with pytest.raises(SystemExit):
-        call(tool, monkeypatch, capsys, experiment, "--spread-of", experiment)
+        call(experiment, "--spread-of", experiment)
     assert "--spread-of tells what a grid can show before" in capsys.readouterr().err
     with pytest.raises(ExperimentError, match=r"drawn.yaml has no plan \(primary\)"):
-        call(tool, monkeypatch, capsys, experiment, "--dry-run", "--spread-of", experiment)
+        call(experiment, "--dry-run", "--spread-of", experiment)
 
 
 @pytest.mark.parametrize(
@@ -240,14 +237,12 @@ def test_a_spread_that_nothing_asks_for_is_refused(tool, experiment, monkeypatch
         ({"metric": "AP@300"}, "no run on test_.* has a metric AP@300"),
     ],
 )
-def test_a_plan_that_no_run_can_answer_stops_before_the_runs(
-    tool, planned, change, message, monkeypatch, capsys
-):
+def test_a_plan_that_no_run_can_answer_stops_before_the_runs(call, planned, change, message):
     content = yaml.safe_load(planned.read_text())
     content["primary"].update(change)
     planned.write_text(yaml.safe_dump(content))
     with pytest.raises(ExperimentError, match=message):
-        call(tool, monkeypatch, capsys, planned)
+        call(planned)
     content["primary"].update(classes=["red"], metric="AP")
     for metric, reason in (
         ("misalignment/suppressed", "misalignment/ needs TEST.MISALIGNMENT True"),
@@ -257,15 +252,15 @@ def test_a_plan_that_no_run_can_answer_stops_before_the_runs(
         content["secondary"] = [{"metric": metric}]
         planned.write_text(yaml.safe_dump(content))
         with pytest.raises(ExperimentError, match=reason):
-            call(tool, monkeypatch, capsys, planned)
+            call(planned)
         content["overrides"]["TEST.MISALIGNMENT"] = True
 
 
-def test_a_committed_plan_is_that_from_any_folder(tool, monkeypatch, capsys):
+def test_a_committed_plan_is_that_from_any_folder(call, tool, monkeypatch):
     monkeypatch.chdir(REPOSITORY / "experiments")
     asked = []
     monkeypatch.setattr(tool, "is_committed", lambda _, path: asked.append(path) or True)
-    call(tool, monkeypatch, capsys, "bccd_fcos_cv.yaml", "--dry-run")
+    call("bccd_fcos_cv.yaml", "--dry-run")
     assert asked == [REPOSITORY / "experiments" / "bccd_fcos_cv.yaml"]
     assert Path.cwd() == REPOSITORY
 
@@ -281,34 +276,32 @@ def test_paths_mean_what_they_did_where_the_command_was_given(tmp_path, monkeypa
     assert os.environ["DETECTRON2_DATASETS"] == str(REPOSITORY / "data")
 
 
-def test_a_second_call_at_a_time_is_refused(tool, experiment, monkeypatch, capsys):
+def test_a_second_call_at_a_time_is_refused(call, tool, experiment, monkeypatch):
     def held(folder, is_new_run):
         raise OutputError(folder)
 
     monkeypatch.setattr(tool, "check_output", held)
     with pytest.raises(OutputError, match="out/drawn"):
-        call(tool, monkeypatch, capsys, experiment)
+        call(experiment)
     # What that one is writing is not written over to list it.
     (tool.OUTPUT / "drawn").mkdir(parents=True)
     monkeypatch.setattr(tool, "restore", None)
-    assert "to do" in call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    assert "to do" in call(experiment, "--dry-run")
 
 
-def test_a_finished_run_needs_its_weights_no_more(tool, experiment, tmp_path, monkeypatch, capsys):
+def test_a_finished_run_needs_its_weights_no_more(call, tool, experiment, tmp_path):
     content = yaml.safe_load(experiment.read_text())
     del content["protocols"]
     content["overrides"]["MODEL.WEIGHTS"] = str(tmp_path / "gone.pth")
     experiment.write_text(yaml.safe_dump(content))
     with pytest.raises(ExperimentError, match=r"seed_1: MODEL.WEIGHTS: there is no file .*gone"):
-        call(tool, monkeypatch, capsys, experiment, "--dry-run")
+        call(experiment, "--dry-run")
     (cell,) = load_experiment(experiment, tool.OUTPUT).cells
     write_json(cell.folder / "record.json", {"seconds_per_image": None})
-    assert "finished" in call(tool, monkeypatch, capsys, experiment, "--dry-run")
+    assert "finished" in call(experiment, "--dry-run")
 
 
-def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(
-    tool, planned, monkeypatch, capsys
-):
+def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(call, tool, planned):
     experiment = load_experiment(planned, tool.OUTPUT)
     plans = make_plans(REPOSITORY, experiment.cells, experiment.questions)
     configs = {cell: plan.config for cell, plan in plans.items()}
@@ -328,13 +321,13 @@ def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(
 
     planned.write_text(planned.read_text().replace("paper_gain: 3.5", "paper_gain: 9.5"))
     with pytest.raises(ExperimentError, match=r"mutual_guidance/seed_1 holds .* with decision"):
-        call(tool, monkeypatch, capsys, planned, "--dry-run")
+        call(planned, "--dry-run")
 
 
-def test_a_mean_over_some_classes_needs_intervals_over_images(tool, planned, monkeypatch, capsys):
+def test_a_mean_over_some_classes_needs_intervals_over_images(call, planned, monkeypatch):
     content = yaml.safe_load(planned.read_text())
     content["primary"].update(classes=["red"], metric="AP")
     planned.write_text(yaml.safe_dump(content))
     monkeypatch.setattr("mutual_guidance.experiments.plan.is_drawn_from", lambda dataset: False)
     with pytest.raises(ExperimentError, match="AP of test_.* is over all classes: name all"):
-        call(tool, monkeypatch, capsys, planned)
+        call(planned)

@@ -20,8 +20,7 @@ def export(tiny_run, monkeypatch):
     module = load_script("tools/export.py")
 
     def call(*args):
-        monkeypatch.setattr("sys.argv", ["export.py", str(tiny_run), *map(str, args)])
-        module.main()
+        module.main([str(tiny_run), *map(str, args)])
 
     # It holds on to the stream of the test in which it is first called.
     monkeypatch.setattr(module, "setup_logger", lambda: None)

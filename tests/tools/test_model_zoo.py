@@ -2,13 +2,10 @@ import pytest
 
 from tests.conftest import REPOSITORY, load_script
 
-
-@pytest.fixture(scope="module")
-def zoo():
-    return load_script("tools/model_zoo.py")
+zoo = load_script("tools/model_zoo.py")
 
 
-def test_a_row_is_the_pages(zoo):
+def test_a_row_is_the_pages():
     row = zoo.zoo_row(REPOSITORY / "configs" / "PascalVOC-Detection" / "fssd_R_18.yaml")
     link, size, parameters, giga, anchors, *paper, ours = row
     assert "fssd_R_18" in link and size == "320x320" and anchors == 12750
@@ -22,27 +19,26 @@ def test_a_row_is_the_pages(zoo):
     assert zoo.paper_ap("configs/COCO-Detection/fcos_R_18.yaml") == [None] * 4
 
 
-def test_maps_that_strides_do_not_divide_are_rounded_up(zoo):
+def test_maps_that_strides_do_not_divide_are_rounded_up():
     cfg, model = zoo.build(REPOSITORY / "configs" / "PascalVOC-Detection" / "fcos_R_50_FPN.yaml")
     # Of 100x152, 50x76, 25x38, 13x19 and 7x10, as Detectron2's convolutions make them.
     points = 15200 + 3800 + 950 + 247 + 70
     assert zoo.num_candidates(model, *zoo.input_size(cfg)) == points
 
 
-def test_objects_to_time_with_are_of_the_detectors_classes(zoo):
+def test_objects_to_time_with_are_of_the_detectors_classes():
     assert zoo.objects(64, 64, num_classes=2, count=50).gt_classes.unique().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("option", ["--time", "--repeats"])
-def test_no_images_and_no_steps_are_refused(zoo, option, monkeypatch, capsys):
+def test_no_images_and_no_steps_are_refused(option, monkeypatch, capsys):
     monkeypatch.setattr(zoo, "write_text", pytest.fail)
-    monkeypatch.setattr("sys.argv", ["model_zoo.py", option, "0"])
     with pytest.raises(SystemExit):
-        zoo.main()
+        zoo.main([option, "0"])
     assert f"{option}: must be 1 or more" in capsys.readouterr().err
 
 
-def test_the_page_lists_every_config(zoo):
+def test_the_page_lists_every_config():
     page = zoo.PAGE.read_text()
     for folder in zoo.FOLDERS:
         for path in (REPOSITORY / "configs" / folder).glob("*.yaml"):

@@ -12,18 +12,16 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def tool():
-    return load_script("tools/paper_figures.py")
+tool = load_script("tools/paper_figures.py")
 
 
-def test_amplification(tool, tmp_path):
+def test_amplification(tmp_path):
     tool.main(["amplification", "--sigmas", "2", "--output", str(tmp_path / "new")])
     with Image.open(tmp_path / "new" / "amplification.png") as image:
         assert image.width > 400
 
 
-def test_values_out_of_range(tool, tmp_path, capsys):
+def test_values_out_of_range(tmp_path, capsys):
     output = ["--output", str(tmp_path)]
     with pytest.raises(SystemExit, match="error: --sigmas: .* got 0.5"):
         tool.main(["amplification", "--sigmas", "2", "0.5", *output])
@@ -33,7 +31,7 @@ def test_values_out_of_range(tool, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_candidates(tool, config, voc, voc_entry, tmp_path, capsys):
+def test_candidates(config, voc, voc_entry, tmp_path, capsys):
     voc.add("cat", [("red", (3, 5, 40, 40)), ("blue", (30, 30, 60, 60))])
     path = str(REPOSITORY / "configs" / config)
     classes = ["MODEL.RETINANET.NUM_CLASSES", "3", "MODEL.FCOS.NUM_CLASSES", "3"]

@@ -15,14 +15,13 @@ from tests.conftest import REPOSITORY, load_script
 
 
 @pytest.fixture
-def predict(tmp_path, tiny_run, monkeypatch):
+def predict(tmp_path, tiny_run):
     """Calls the script, which writes to tmp_path / "out", and returns its exit code."""
     module = load_script("tools/predict.py")
 
     def call(*args, model=(tiny_run,), threshold=0, output=tmp_path / "out"):
-        argv = ["predict.py", *model, *args, "--output", output, "--min-score", threshold]
-        monkeypatch.setattr("sys.argv", [str(a) for a in argv])
-        return module.main()
+        argv = [*model, *args, "--output", output, "--min-score", threshold]
+        return module.main([*map(str, argv)])
 
     call.module = module
     return call

@@ -26,17 +26,16 @@ def quickstart(tmp_path, monkeypatch):
     return module
 
 
-def test_one_table_and_json_for_all_strategies(quickstart, tmp_path, monkeypatch, capsys):
-    argv = ["quickstart.py", "--strategies", "static", "mutual_guidance"]
-    monkeypatch.setattr("sys.argv", [*argv, "static"])  # which is trained once
-    quickstart.main()
+def test_one_table_and_json_for_all_strategies(quickstart, tmp_path, capsys):
+    strategies = ["static", "mutual_guidance"]
+    quickstart.main(["--strategies", *strategies, "static"])  # which is trained once
     results = json.loads((tmp_path / "output/quickstart/results.json").read_text())
-    assert results == dict.fromkeys(argv[2:], {"AP": 1.0, "AP50": 2.0, "AP75": 3.0})
+    assert results == dict.fromkeys(strategies, {"AP": 1.0, "AP50": 2.0, "AP75": 3.0})
     table = capsys.readouterr().out
     assert "| strategy" in table and "ring" in table and "output/quickstart" in table
     trained = [c for c in quickstart.commands if c[0] == "train_net.py"]
     assert len(trained) == 2 and all("--resume" in c for c in trained)
-    runs = tuple(f"output/quickstart/{strategy}" for strategy in argv[2:])
+    runs = tuple(f"output/quickstart/{strategy}" for strategy in strategies)
     reported = quickstart.commands[-1]
     assert reported[:3] == ("tools/report.py", *runs)
     assert reported[-1] == "output/quickstart/report.html" and reported[-1] in table
@@ -63,8 +62,7 @@ def test_a_training_ends_with_the_script(monkeypatch):
     assert len(ended) == 1
 
 
-def test_unknown_strategy_is_refused(quickstart, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["quickstart.py", "--strategies", "mutual"])
+def test_unknown_strategy_is_refused(quickstart):
     with pytest.raises(SystemExit):
-        quickstart.main()
+        quickstart.main(["--strategies", "mutual"])
     assert quickstart.commands == []

@@ -4,19 +4,12 @@ from tests.conftest import load_script
 from tests.visualization.report.conftest import write_run
 
 
-@pytest.fixture
-def report(monkeypatch):
+def report(*argv):
     """The script, called with a command line."""
-    module = load_script("tools/report.py")
-
-    def call(*argv):
-        monkeypatch.setattr("sys.argv", ["report.py", *map(str, argv)])
-        module.main()
-
-    return call
+    load_script("tools/report.py").main([*map(str, argv)])
 
 
-def test_writes_the_page_and_tells_what_is_missing(report, tmp_path, capsys):
+def test_writes_the_page_and_tells_what_is_missing(tmp_path, capsys):
     run = write_run(tmp_path / "static")
     (run / "evaluation.json").unlink()
     page = tmp_path / "new" / "page.html"
@@ -27,7 +20,7 @@ def test_writes_the_page_and_tells_what_is_missing(report, tmp_path, capsys):
     assert done == f"Report: {page}"
 
 
-def test_names_that_are_no_utf8_stand_as_escapes(report, tmp_path, capsys):
+def test_names_that_are_no_utf8_stand_as_escapes(tmp_path, capsys):
     run = write_run(tmp_path / "caf\udce9")
     (run / "evaluation.json").unlink()
     report(run, "--output", tmp_path / "page.html")
@@ -35,7 +28,7 @@ def test_names_that_are_no_utf8_stand_as_escapes(report, tmp_path, capsys):
     assert "caf\\udce9/evaluation.json is missing" in capsys.readouterr().out
 
 
-def test_errors_are_one_sentence(report, tmp_path):
+def test_errors_are_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match=r"^error: .*nowhere is no output folder of a run"):
         report(tmp_path / "nowhere")
     with pytest.raises(SystemExit, match="^error: the same run is given twice"):

@@ -13,10 +13,6 @@ from mutual_guidance.experiments.report import LEGEND, LEGENDS, summarize
 from tests.conftest import REPOSITORY, load_script
 
 
-def load_tool():
-    return load_script("tools/results_page.py")
-
-
 def run(strategy, seed, ap, variant=""):
     points = [{"iteration": 10 * i, "AP": ap * i / 3} for i in (1, 2, 3)]
     return {
@@ -51,7 +47,7 @@ def result():
 
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
-    tool = load_tool()
+    tool = load_script("tools/results_page.py")
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     (tmp_path / "experiments").mkdir()
@@ -61,16 +57,20 @@ def tool(tmp_path, monkeypatch):
     return tool
 
 
-def call(tool, monkeypatch, *paths):
-    monkeypatch.setattr("sys.argv", ["results_page.py", *map(str, paths)])
-    tool.main()
-    return (tool.ROOT / "docs/results.md").read_text()
+@pytest.fixture
+def page_of(tool, tmp_path):
+    """Calls the script, with results or none; the page that it writes."""
+
+    def call(*results):
+        (tmp_path / "results.json").write_text("".join(map(json.dumps, results)))
+        tool.main([str(tmp_path / "results.json")] * len(results))
+        return (tool.ROOT / "docs/results.md").read_text()
+
+    return call
 
 
-def test_keeps_results_and_rewrites_the_page(tool, tmp_path, monkeypatch, result):
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(result))
-    page = call(tool, monkeypatch, path)
+def test_keeps_results_and_rewrites_the_page(page_of, tmp_path, result):
+    page = page_of(result)
     assert page.startswith("before\n") and page.endswith("after\n") and "stale" not in page
     assert json.loads((tmp_path / "docs/results/tiny.json").read_text()) == result
     assert "5 runs, 1.2 hours of training in all. Still missing: 1 of 6 runs." in page
@@ -78,7 +78,7 @@ def test_keeps_results_and_rewrites_the_page(tool, tmp_path, monkeypatch, result
         "Commits abc1234; torch 2.0, on a machine." in page and "![tiny](results/tiny.png)" in page
     )
     assert 1000 < (tmp_path / "docs/results/tiny.png").stat().st_size < 300_000
-    assert call(tool, monkeypatch) == page  # from what is kept
+    assert page_of() == page  # from what is kept
 
 
 def rows_of(page, first):
@@ -87,10 +87,8 @@ def rows_of(page, first):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
-def test_the_tables_figures_are_the_json(tool, tmp_path, monkeypatch, result):
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(result))
-    got = rows_of(call(tool, monkeypatch, path), "A/x")
+def test_the_tables_figures_are_the_json(page_of, result):
+    got = rows_of(page_of(result), "A/x")
     # static 21 and 22; mutual_guidance 24 and 26, hence differences 3 and 4: mean 3.5, half width
     # 12.706 * 0.7071 / 1.4142 = 6.4.
     assert got[0][:5] == ["A/x", "", "static", "2", "21.5 ± 0.7"]
@@ -133,11 +131,9 @@ def planned(tool, tmp_path, result):
     return result
 
 
-def test_while_runs_are_missing_no_table_is_the_plans(tool, tmp_path, monkeypatch, planned):
+def test_while_runs_are_missing_no_table_is_the_plans(page_of, planned):
     planned["answer"] = {"state": "running: 2 of 4 runs"}
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(planned))
-    page = call(tool, monkeypatch, path)
+    page = page_of(planned)
     assert "**running: 2 of 4 runs**: nothing is decided; the tables are of the runs so far" in page
     assert not rows_of(page, "mutual_guidance ") and "The first line decides" not in page
 
@@ -149,10 +145,8 @@ def test_a_legend_stands_below_the_first_table_of_its_kind(planned):
     assert text.count(LEGEND) == text.count("The first line decides.") == 1
 
 
-def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(planned))
-    page = call(tool, monkeypatch, path)
+def test_the_decision_opens_the_page(page_of, planned):
+    page = page_of(planned)
     (decision,) = rows_of(page, "it helps")
     assert decision == [
         "it helps", "tiny", "**confirmed**",
@@ -169,8 +163,7 @@ def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
     assert second[0] == "mutual_guidance AP75" and second[-1] == "0.600"
     assert third == ["mutual_guidance x", "", "", "", "", "none", ""]
     planned["answer"]["secondary"][0]["p_holm"] = 0.0004
-    path.write_text(json.dumps(planned))
-    assert rows_of(call(tool, monkeypatch, path), "mutual_guidance ")[1][-1] == "< 0.001"
+    assert rows_of(page_of(planned), "mutual_guidance ")[1][-1] == "< 0.001"
     assert "2,000 draws" in page and "91 images and 2 seeds, with AP, AP50 and AP75 over a" in page
     assert "within 0.01 of what it printed. Of so few seeds the interval is too narrow" in page
     assert "AP of the detections, with folds of all of them in one ranking" in page
@@ -179,52 +172,42 @@ def test_the_decision_opens_the_page(tool, tmp_path, monkeypatch, planned):
     planned["answer"]["primary"] = {"metric": "AP", **asked, "interval": reason}
     guided = next(row for row in planned["rows"] if "bootstrap" in row)
     guided["bootstrap"]["seeds"] = [1, 2, 3, 4, 5]
-    path.write_text(json.dumps(planned))
-    page = call(tool, monkeypatch, path)
+    page = page_of(planned)
     assert rows_of(page, "it helps")[0][3] == f"AP {reason}"
     assert "Of so few seeds" not in page
 
 
-def test_the_decided_come_before_those_not_run(tool, tmp_path, monkeypatch, planned):
+def test_the_decided_come_before_those_not_run(page_of, tmp_path, planned):
     (tmp_path / "experiments" / "a.yaml").write_text(PLAN)
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(planned))
-    rows = rows_of(call(tool, monkeypatch, path), "it helps")
+    rows = rows_of(page_of(planned), "it helps")
     assert [row[1:3] for row in rows] == [["tiny", "**confirmed**"], ["a", "**not run yet**"]]
 
 
-def test_an_experiment_that_is_not_finished_only_says_so(tool, tmp_path, monkeypatch, planned):
-    (decision,) = rows_of(call(tool, monkeypatch), "it helps")
+def test_an_experiment_that_is_not_finished_only_says_so(page_of, planned):
+    (decision,) = rows_of(page_of(), "it helps")
     assert decision[2:4] == ["**not run yet**", ""]
     planned["answer"] = {"state": "running: 3 of 4 runs"}
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(planned))
-    page = call(tool, monkeypatch, path)
+    page = page_of(planned)
     assert rows_of(page, "it helps")[0][2:4] == ["**running: 3 of 4 runs**", ""]
     assert not rows_of(page, "mutual_guidance ")
 
 
-def test_mistakes_are_named(tool, tmp_path, monkeypatch, result):
-    path = tmp_path / "results.json"
-    for text, message in (
-        ("{", "is no results.json"),
-        (json.dumps({**result, "runs": []}), "has no finished run"),
-        (
-            json.dumps({**result, "rows": result["rows"][-1:]}),
-            "has no finished run yet, but for st",
-        ),
+def test_mistakes_are_named(page_of, tmp_path, result):
+    for content, message in (
+        ("a word", "is no results.json"),
+        ({**result, "runs": []}, "has no finished run"),
+        ({**result, "rows": result["rows"][-1:]}, "has no finished run yet, but for st"),
     ):
-        path.write_text(text)
         with pytest.raises(ExperimentError, match=message):
-            call(tool, monkeypatch, path)
+            page_of(content)
         assert not (tmp_path / "docs/results").exists()
     (tmp_path / "docs/results.md").write_text("no markers\n")
     with pytest.raises(ExperimentError, match="needs the lines"):
-        call(tool, monkeypatch)
+        page_of()
 
 
 def test_the_committed_page_is_that_of_the_committed_results():
-    tool = load_tool()
+    tool = load_script("tools/results_page.py")
     text = (REPOSITORY / "docs/results.md").read_text()
     assert tool.written(text, REPOSITORY / "docs/results", REPOSITORY / "experiments") == text
     paths = list((REPOSITORY / "docs/results").glob("*.json"))

@@ -8,13 +8,9 @@ from PIL import Image
 
 from mutual_guidance.config import load_config
 from tests.conftest import REPOSITORY, load_script
+from tests.runs import CONFIG
 
-CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
-
-
-@pytest.fixture(scope="module")
-def tool():
-    return load_script("tools/visualize_assignments.py")
+tool = load_script("tools/visualize_assignments.py")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +40,7 @@ def drawn(folder):
     return [(r["image"], r["iteration"]) for r in map(json.loads, lines)]
 
 
-def test_a_folder_of_checkpoints_becomes_films(tool, run, opts, tmp_path, capsys):
+def test_a_folder_of_checkpoints_becomes_films(run, opts, tmp_path, capsys):
     output = tmp_path / "out"
     tool.main(["--config-file", CONFIG, "--weights", str(run), "--images", "2",
                "--output", str(output), *opts])  # fmt: skip
@@ -56,7 +52,7 @@ def test_a_folder_of_checkpoints_becomes_films(tool, run, opts, tmp_path, capsys
     assert "of the same iteration as" in told.out + told.err
 
 
-def test_pictures_that_are_not_the_trainings_have_another_folder(tool, run, monkeypatch):
+def test_pictures_that_are_not_the_trainings_have_another_folder(run, monkeypatch):
     own, ema = run / "model_final.pth", run / "model_ema_final.pth"
     assert tool.default_output(own, None) == run / "visualization" / "assignments"
     monkeypatch.chdir(run)
@@ -68,14 +64,14 @@ def test_pictures_that_are_not_the_trainings_have_another_folder(tool, run, monk
 @pytest.mark.parametrize(
     "args", [["run", "--opts", "SEED", "1"], ["--config-file", CONFIG, "--weights", "run"]]
 )
-def test_another_config_needs_a_folder(tool, args, capsys):
+def test_another_config_needs_a_folder(args, capsys):
     with pytest.raises(SystemExit):
         tool.parse_args(args)
     assert "name --output" in capsys.readouterr().err
     assert tool.parse_args(["--output", "out", *args]).output == Path("out")
 
 
-def test_chosen_images_of_one_checkpoint(tool, run, opts, tmp_path, capsys):
+def test_chosen_images_of_one_checkpoint(run, opts, tmp_path, capsys):
     weights = str(run / "model_0000009.pth")
     tool.main(["--config-file", CONFIG, "--weights", weights, "--image-ids", "c", "a",
                "--output", str(tmp_path / "out"), *opts])  # fmt: skip
@@ -92,7 +88,7 @@ def test_chosen_images_of_one_checkpoint(tool, run, opts, tmp_path, capsys):
         (["--config-file", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
-def test_errors_are_one_sentence(tool, run, opts, args, message, tmp_path, monkeypatch):
+def test_errors_are_one_sentence(run, opts, args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     model = ["--config-file", CONFIG, "--weights", str(run), "--output", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match=f"error: .*{message}"):

@@ -7,9 +7,7 @@ from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
 from mutual_guidance.errors import DatasetError
 from mutual_guidance.visualization import first_annotated, images, load_image, with_ids
-from tests.conftest import REPOSITORY
-
-CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+from tests.runs import CONFIG
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from PIL import Image
 from mutual_guidance.config import load_config
 from mutual_guidance.evaluation.detections import Detections, write_detections
 from mutual_guidance.evaluation.misalignment import summarize
-from tests.conftest import REPOSITORY
+from tests.runs import CONFIG
 
-CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
 NASTY = "<script>document.title='harmed'</script>"
 
 
