@@ -35,6 +35,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 from detectron2.utils import comm
 from torch.distributed import is_torchelastic_launched
 

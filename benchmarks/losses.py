@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 
 import torch
 from detectron2.modeling.meta_arch import RetinaNet

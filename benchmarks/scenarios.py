@@ -6,7 +6,7 @@ Shape symbols: N images, R anchors, M_i ground truths of image i, M of the batch
 
 from typing import NamedTuple
 
-import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 
 import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator

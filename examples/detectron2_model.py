@@ -3,14 +3,16 @@
 
     python examples/detectron2_model.py     # the losses of one drawn batch
 
-The class is all that it takes: what its candidates are and what its losses make of their labels.
-Pictures of assignments, curves and export work with it. It is registered, so that
-META_ARCHITECTURE names it in a config.
+The class is all that it takes: what its candidates are and what its losses make of their labels,
+here a smooth L1 loss, whatever the config's, on Detectron2's own head. Curves, pictures of
+assignments and export work with it from Python; docs/design.md tells what train_net.py and the
+tools want besides. It is registered, so that META_ARCHITECTURE names it in a config.
 (For a RetinaNet or FCOS as Detectron2 has it, no class is needed: name GuidedRetinaNet or
-GuidedFCOS after `from mutual_guidance import add_mutual_guidance_config`.)
+GuidedFCOS after `from mutual_guidance import add_mutual_guidance_config`. One that differs by its
+head or pyramid alone is a subclass of these two.)
 """
 
-import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -18,10 +20,11 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from fvcore.nn import smooth_l1_loss
 
 from mutual_guidance import add_mutual_guidance_config
 from mutual_guidance.assignment import AnchorMatcher
-from mutual_guidance.modeling.meta_arch import Guided, matcher_keys
+from mutual_guidance.modeling.meta_arch import Guided, loss_normalizers, matcher_keys
 
 
 @META_ARCH_REGISTRY.register()
@@ -40,15 +43,14 @@ class OwnRetinaNet(Guided, RetinaNet):
         return self.matcher.candidates(Boxes.cat(anchors).tensor, list(map(len, anchors)))
 
     def guided_losses(self, dense, truth, assignment):
-        # Detectron2's losses of both tasks with the labels of each, of which one counts. Its moving
-        # average of the number of positives moves twice an iteration by that. (CLS_TARGET,
-        # for losses by self.cls_loss, and HEAD have no effect here.)
-        loc_labels = torch.where(assignment.loc_mask, 0, self.num_classes)
-        anchors, logits, deltas = dense.anchors, [dense.logits], [dense.deltas]
-        targets = list(truth.boxes_at(assignment.loc_gt_inds))
-        of_cls = self.losses(anchors, logits, list(assignment.cls_labels), deltas, targets)
-        of_loc = self.losses(anchors, logits, list(loc_labels), deltas, targets)
-        return {"loss_cls": of_cls["loss_cls"], "loss_box_reg": of_loc["loss_box_reg"]}
+        loss_cls, cls_weight = self.cls_loss(dense, truth, assignment)
+        num_cls, num_loc = loss_normalizers(assignment, cls_weight)
+        chosen = assignment.loc_mask
+        anchors = Boxes.cat(dense.anchors).tensor.expand_as(dense.deltas)[chosen]
+        boxes = truth.boxes_at(assignment.loc_gt_inds)[chosen]
+        targets = self.box2box_transform.get_deltas(anchors, boxes)
+        loss_box_reg = smooth_l1_loss(dense.deltas[chosen], targets, beta=0.1, reduction="sum")
+        return {"loss_cls": loss_cls / num_cls, "loss_box_reg": loss_box_reg / num_loc}
 
 
 def config() -> CfgNode:

@@ -8,7 +8,7 @@ import pytest
 
 from mutual_guidance.config import load_config
 from mutual_guidance.errors import ConfigError
-from tests.conftest import REPOSITORY, tiny_config
+from tests.conftest import REPOSITORY
 from tests.runs import CONFIG
 
 
@@ -56,30 +56,6 @@ def test_a_stock_config_keeps_its_network_as_the_readme_says():
     stock = names["build_model"](cfg)
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (stock, guided)]
     assert shapes[0] == shapes[1]
-
-
-def test_a_config_of_an_earlier_run_loads(tmp_path):
-    new, old = tmp_path / "new.yaml", tmp_path / "old.yaml"
-    new.write_text(tiny_config("fssd_VGG_16", "MODEL.PYRAMID.IN_FEATURES", ["conv4_3"]).dump())
-    old.write_text(new.read_text().replace("\n  PYRAMID:\n", "\n  FSSD:\n"))
-    assert "PYRAMID" not in old.read_text()
-    loaded = load_config(str(old), [])
-    assert loaded == load_config(str(new), [])
-    assert loaded.MODEL.PYRAMID.IN_FEATURES == ["conv4_3"]
-
-
-def test_an_own_config_with_the_old_name_changes_its_base(tmp_path):
-    own = tmp_path / "mine.yaml"
-    base = REPOSITORY / "configs" / "detectors" / "retinanet_VGG_16_512.yaml"
-    own.write_text(f"_BASE_: {base}\nMODEL: {{FSSD: {{NUM_LEVELS: 3}}}}\n")
-    pyramid = load_config(str(own), []).MODEL.PYRAMID
-    assert (pyramid.NUM_LEVELS, pyramid.IN_FEATURES) == (3, ["conv4_3", "conv5_3"])
-
-
-def test_an_override_with_the_old_name_is_told_the_new_one():
-    config = str(REPOSITORY / "configs" / "detectors" / "fssd_R_18.yaml")
-    with pytest.raises(ConfigError, match=r"MODEL\.FSSD\.NORM was renamed to MODEL\.PYRAMID\.NORM"):
-        load_config(config, ["MODEL.FSSD.NORM", "GN"])
 
 
 def test_a_config_of_another_version_is_refused(tmp_path):

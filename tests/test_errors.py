@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
@@ -38,6 +41,14 @@ def test_the_kinds_are_user_errors():
 
 def test_a_main_returns_its_result():
     assert run_main(lambda a, b: a + b, 1, 2) == 3
+
+
+def test_python_ends_without_a_last_look_for_garbage():
+    """Which would take it a second."""
+    told = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0))"
+    main = "from mutual_guidance.errors import run_main; run_main(int)"
+    command = [sys.executable, "-c", f"{told}; {main}"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "True\n"
 
 
 def fail(error):

@@ -19,6 +19,7 @@ from pathlib import Path
 if datasets := os.getenv("DETECTRON2_DATASETS"):
     os.environ["DETECTRON2_DATASETS"] = os.path.abspath(os.path.expanduser(datasets))
 
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 from tabulate import tabulate
 
 from mutual_guidance.arguments import Parser, at_least_one

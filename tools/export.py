@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 
 import numpy as np
 import torch

@@ -12,7 +12,7 @@ import statistics
 import time
 from pathlib import Path
 
-import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 
 import torch
 from detectron2.config import CfgNode

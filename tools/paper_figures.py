@@ -9,7 +9,7 @@ Draw the figures with which the paper explains the method, from the code itself.
 import argparse
 from pathlib import Path
 
-import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 
 from detectron2.modeling import build_model
 from matplotlib.figure import Figure

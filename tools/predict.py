@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 
 from detectron2.data import Metadata
 

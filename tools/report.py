@@ -11,6 +11,7 @@ A run is the output folder of train_net.py. What it lacks is said on the page, w
 import argparse
 from pathlib import Path
 
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 from mutual_guidance.arguments import Parser
 from mutual_guidance.errors import printable, run_main
 from mutual_guidance.run_files import replace_file

@@ -13,7 +13,7 @@ import argparse
 import os
 from pathlib import Path
 
-import mutual_guidance  # noqa: F401 # isort: skip  (silences known warnings of others)
+import mutual_guidance.quiet  # noqa: F401 # isort: skip
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model

@@ -144,6 +144,18 @@ def test_a_quality_of_an_anchor_is_at_most_what_a_guaranteed_one_counts_as(name,
     assert 0 < torch.cat(values).max() <= 1
 
 
+def test_a_quality_above_what_a_guaranteed_anchor_counts_as_is_refused(monkeypatch):
+    monkeypatch.setitem(QUALITIES, "mine", Quality((), lambda pairs: pairs.prior + 1))
+    monkeypatch.setitem(STRATEGIES, "mine", Strategy("mine", "static"))
+    boxes, classes = [torch.tensor([[10.0, 10, 40, 40]])], [torch.tensor([0])]
+    with pytest.raises(
+        ValueError, match=r"quality mine must range from 0 to 1, .*, got 1\.\d+: scale"
+    ):
+        AnchorMatcher("mine")(some_anchors(), boxes, classes, None, torch.zeros(1, 64, 2))
+    monkeypatch.setitem(STRATEGIES, "mine", Strategy("mine", "static", owner="mine"))
+    AnchorMatcher("mine")(some_anchors(), boxes, classes, None, torch.zeros(1, 64, 2))
+
+
 def test_a_quality_may_be_of_double_precision(monkeypatch):
     quality = Quality(("pred_logits",), lambda pairs: pairs.prior * pairs.score)
     monkeypatch.setitem(QUALITIES, "mine", quality)

@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from argparse import Namespace
 from importlib import import_module
@@ -276,13 +274,6 @@ def test_no_thread_of_the_group_is_left_when_python_ends(stopped, monkeypatch, t
     for rank in "01":
         threads = (tmp_path / rank).read_text()
         assert threads and "gloo" not in threads
-
-
-def test_python_ends_without_a_last_look_for_garbage():
-    """Which would take it a second."""
-    told = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0))"
-    command = [sys.executable, "-c", f"{told}; import mutual_guidance.engine"]
-    assert subprocess.run(command, capture_output=True, text=True).stdout == "True\n"
 
 
 def test_a_process_that_cannot_join_says_why(capfd):

@@ -9,7 +9,7 @@ from detectron2.engine.hooks import PreciseBN
 from detectron2.utils import comm
 from torch import nn
 
-from mutual_guidance.engine.precise_bn import Repeated, StoppablePreciseBN
+from mutual_guidance.engine.precise_bn import StoppablePreciseBN
 from mutual_guidance.interrupt import Interrupted, note_signals, signal_of_any_process
 
 
@@ -26,7 +26,7 @@ def test_a_model_that_a_signal_has_left_works_on():
                 time.sleep(0.01)
         yield batches[1]
 
-    hook = StoppablePreciseBN(PreciseBN(1, model, Repeated(loader, 2), 2))
+    hook = StoppablePreciseBN(PreciseBN(1, model, (), 2), loader, 2)
     hook.trainer = SimpleNamespace(model=model)
     with note_signals(), pytest.raises(Interrupted):
         hook.update_stats()
@@ -48,7 +48,7 @@ def test_processes_pool_their_statistics(monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(comm, "all_gather", lambda value: [value])
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: value.add_(next(of_other)))
-    hook = StoppablePreciseBN(PreciseBN(1, model, Repeated(lambda: [own], 1), 1))
+    hook = StoppablePreciseBN(PreciseBN(1, model, (), 1), lambda: [own], 1)
     hook.trainer = SimpleNamespace(model=model)
     hook.update_stats()
     assert torch.allclose(model[0].running_mean, mean)

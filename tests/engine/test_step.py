@@ -279,6 +279,27 @@ def test_a_loss_that_is_not_finite_is_named_a_step_later(precision, any_gpu, tmp
         assert not sum(model(load_batch(path)).values()).isfinite()
 
 
+def test_of_another_optimiser_the_loss_is_read_before_the_update(any_gpu, tmp_path):
+    cfg = config(
+        "Shapes/retinanet_R_18", *TINY, "MODEL.DEVICE", "cuda:0", "OUTPUT_DIR", str(tmp_path)
+    )
+    bad = batch_of(2)
+    bad[0]["image"] = torch.full((3, SIDE, SIDE), float("nan"))
+    torch.manual_seed(0)
+    model = Trainer.build_model(cfg)
+    step = build_step(cfg, model, iter([batch_of(3), bad]), torch.optim.Adagrad(model.parameters()))
+    with EventStorage() as storage:
+        before = state(model.head)
+        step.iter = storage.iter = 0
+        step.run_step()
+        weights = state(model.head)
+        assert not all(map(torch.equal, weights, before))
+        step.iter = storage.iter = 1
+        with pytest.raises(NonFiniteLoss, match="in iteration 1 "):
+            step.run_step()
+    assert all(map(torch.equal, state(model.head), weights))
+
+
 def test_an_update_is_left_out_where_another_process_has_the_loss(any_gpu, monkeypatch):
     cfg = config("Shapes/retinanet_R_18", *TINY, "MODEL.DEVICE", "cuda:0")
     step = make_step(cfg, [batch_of(3)])

@@ -1,6 +1,7 @@
 """Short trainings within the process of the tests."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -85,9 +86,9 @@ def make_cfg(voc, voc_entry, tmp_path):
     return make
 
 
-def run(cfg, *hooks, resume=False):
+def run(cfg, *hooks, resume=False, kind=Trainer):
     """Train; the losses of each iteration."""
-    trainer, losses = Trainer(cfg), Losses()
+    trainer, losses = kind(cfg), Losses()
     trainer.register_hooks([losses, *hooks])
     trainer.resume_or_load(resume=resume)
     trainer.train()
@@ -204,6 +205,30 @@ def test_a_run_on_a_gpu_resumes_and_is_the_cpus(make_cfg, gpu, tmp_path):
     assert last["whole"].keys() == last["cpu"].keys() and "assignment/agreement" not in last["cpu"]
     for name in ("total_loss", "loss_cls", "num_positives/localisation"):
         assert last["whole"][name] == pytest.approx(last["cpu"][name], rel=0.05)
+
+
+def test_a_loader_of_ones_own_is_trained_on(make_cfg):
+    asked = []
+
+    class Own(Trainer):
+        @classmethod
+        def build_train_loader(cls, cfg, seed=0, first_iteration=0):
+            asked.append((cfg.DATALOADER.NUM_WORKERS, seed, first_iteration))
+            return super().build_train_loader(cfg, seed, first_iteration)
+
+    opts = ("SEED", 7, *PRECISE_BN, "SOLVER.CHECKPOINT_PERIOD", 3)
+    with pytest.raises(ZeroDivisionError):
+        run(make_cfg("out", *opts), Crash(3), kind=Own)
+    before = asked.copy()
+    run(make_cfg("out", *opts), resume=True, kind=Own)
+    assert before[0] == (0, 7, 0) and (0, 7, 3) in asked and len(asked) > len(before) + 1
+
+
+def test_other_trainers_log_their_tracebacks(make_cfg):
+    loop = logging.getLogger("detectron2.engine.train_loop")
+    before = loop.filters.copy()
+    run(make_cfg("out", "SOLVER.MAX_ITER", 1))
+    assert loop.filters == before
 
 
 def test_a_prolonged_run_resumes_where_it_was(make_cfg):

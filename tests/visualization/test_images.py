@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog
+from PIL import Image
 
 from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
@@ -51,6 +52,14 @@ def test_a_damaged_image_is_named(dataset):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DatasetError, match=r"a\.jpg cannot be used: image cannot be read"):
         load_image(load_config(CONFIG), record)
+
+
+def test_an_image_of_which_nothing_is_left_is_named(dataset, tmp_path):
+    (record,) = first_annotated([dataset], 1)
+    record.update(file_name=str(tmp_path / "line.png"), width=4000, height=1)
+    Image.new("RGB", (4000, 1)).save(record["file_name"])
+    with pytest.raises(DatasetError, match=r"line\.png cannot be used: height and width must be"):
+        load_image(load_config(CONFIG, ["INPUT.SQUARE_SIZE", 0]), record)
 
 
 def test_with_ids(dataset):

@@ -5,16 +5,6 @@ Mutual Guidance for Anchor Matching (Zhang et al., ACCV 2020), as a Detectron2 p
 Only that imports them, for ``mutual_guidance.assignment`` needs nothing but PyTorch.
 """
 
-import warnings
-
-# Of others, about what only they can mend.
-for _message, _module in (
-    ("`torch.jit.script` is deprecated", r"torch\.jit\b"),
-    ("torch.meshgrid: in an upcoming release", r"torch\.functional"),
-    (r"`torch\.cuda\.amp\.autocast", r"detectron2\.engine\.train_loop"),
-):
-    warnings.filterwarnings("ignore", _message, module=_module)
-
 __all__ = ["add_mutual_guidance_config"]
 
 

@@ -19,7 +19,7 @@ from .archives import archive_fault
 from .errors import CheckpointError
 from .modeling import VGG16
 from .pickles import load_pickled_arrays
-from .run_files import checkpoint_files, remedy, replace_file
+from .run_files import LAST_CHECKPOINT, checkpoint_files, remedy, replace_file
 
 _PREFIX = "torchvision://"
 # torchvision's names of a ResNet's layers to Detectron2's, in this order.
@@ -96,7 +96,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """As Detectron2's, in one piece."""
-        path = os.path.join(self.save_dir, "last_checkpoint")
+        path = os.path.join(self.save_dir, LAST_CHECKPOINT)
         replace_file(path, lambda f: f.write(last_filename_basename.encode()))
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:

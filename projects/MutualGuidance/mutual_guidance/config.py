@@ -11,9 +11,6 @@ from .documents import check_bases, nearest_key
 from .errors import ConfigError
 from .typed import did_you_mean, fit_pairs, fit_values, nearest_keys, nearest_path, pairs_of
 
-# What MODEL.PYRAMID was called.
-_OLD_PYRAMID = "MODEL.FSSD"
-
 
 def add_mutual_guidance_config(cfg: CN) -> None:
     """Add the project's keys, with their defaults, to Detectron2's."""
@@ -73,8 +70,6 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.MODEL.PYRAMID.NUM_LEVELS = 4
     # See detectron2.layers.get_norm.
     cfg.MODEL.PYRAMID.NORM = "BN"
-    for key in (_OLD_PYRAMID, *(f"{_OLD_PYRAMID}.{key}" for key in cfg.MODEL.PYRAMID)):
-        cfg.register_renamed_key(key, key.replace(_OLD_PYRAMID, "MODEL.PYRAMID"))
 
     # Side in pixels of the square to which images are warped, for training and testing. 0 resizes
     # the shortest edge instead, as Detectron2 does (INPUT.MIN_SIZE_TRAIN etc.).
@@ -183,9 +178,6 @@ def _merge_file(cfg: CN, path: str) -> None:
         loaded.SOLVER.EPOCHS = 0.0  # a file wins over those that it is based on
     if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
         raise ValueError(f"VERSION must be {cfg.VERSION}, Detectron2's, got {loaded.VERSION}")
-    model = loaded.get("MODEL")
-    if isinstance(model, CN) and "FSSD" in model:
-        model.setdefault("PYRAMID", CN()).update(model.pop("FSSD"))
     cfg.merge_from_other_cfg(CN(fit_values(loaded, cfg)))
 
 

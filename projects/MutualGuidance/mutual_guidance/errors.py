@@ -1,5 +1,7 @@
 """What a person can mend, told in one sentence instead of a traceback."""
 
+import atexit
+import gc
 import re
 import sys
 import unicodedata
@@ -58,6 +60,9 @@ def run_main(
         SystemExit: of a :class:`UserError` or OSError, with its sentence; of Ctrl-C, which
             ``interrupted`` tells, with the shell's 130.
     """
+    # Python otherwise looks through all of PyTorch's objects for garbage as it ends: a second. Of
+    # several processes each has done so, once, when it left their group.
+    atexit.register(gc.freeze)
     try:
         return main(*args)
     except (UserError, OSError) as error:

@@ -3,7 +3,6 @@ Pickles of strangers: what is in them is built by the constructors here and by n
 a file can neither call anything nor give NumPy memory that is not an array's.
 """
 
-import io
 import math
 import pickle
 from collections import OrderedDict
@@ -20,7 +19,7 @@ _OPCODES = (
     "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 "
     "BINFLOAT BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES "
     "BINBYTES8 BYTEARRAY8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS "
-    "EMPTY_DICT BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE BINPERSID"
+    "EMPTY_DICT BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE"
 )
 
 
@@ -48,9 +47,6 @@ class Reader(pickle._Unpickler):
         if (module, name) not in self.constructors:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in weights")
         return self.constructors[module, name]
-
-    def persistent_load(self, pid: Any) -> None:
-        """The data of a tensor, which an outline is without."""
 
     def _build(self) -> None:
         state = self.stack.pop()
@@ -193,29 +189,3 @@ def _unwrapped(name: object, value: object) -> np.ndarray:
     if not isinstance(name, str) or not isinstance(value, _Array) or value.value is None:
         raise pickle.UnpicklingError(f"{name!r} is no array")
     return value.value
-
-
-class _Nothing:
-    """Stands in an outline for whatever a constructor would have built."""
-
-    def __init__(self, *ignored: Any) -> None:
-        pass
-
-
-class _Outline(dict):
-    def __contains__(self, key: object) -> bool:
-        return True
-
-    def __missing__(self, key: object) -> type[_Nothing]:
-        return _Nothing
-
-
-def read_outline(data: bytes) -> Any:
-    """
-    A pickle's dictionaries, lists, strings and numbers; nothing of it is executed.
-
-    Raises:
-        Exception: of any kind, where it is torn.
-    """
-    outline = _Outline({("collections", "OrderedDict"): OrderedDict})
-    return Reader(io.BytesIO(data), outline).load()

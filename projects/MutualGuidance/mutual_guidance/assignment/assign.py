@@ -13,10 +13,12 @@ from torch import Tensor
 
 from .candidates import Anchors, Points
 from .packed import (
+    bits_to_quality,
     is_index,
     mark_best,
     packed_bits,
     packed_index,
+    quality_bits,
     rank_in_group,
     replace_index,
     with_quality,
@@ -98,6 +100,9 @@ def settle_owners(
 
     Returns:
         (Q, N * R) int64, each quality of each candidate packed with its owner; 0 for nobody.
+
+    Raises:
+        ValueError: a quality is above 1 where this is guaranteed (looked at on the CPU alone).
     """
     num_qualities, num_cells = len(strategy.qualities), len(truth.firsts) * len(candidates)
     owners = truth.images.new_zeros(num_qualities, num_cells)
@@ -108,8 +113,21 @@ def settle_owners(
             by_candidate = replace_index(pairs.qualities, pairs.gts, pairs.inds)
             _take_highest_(claims, pairs.gts, by_candidate)
     if candidates.guarantees:
+        _check_range(claims, strategy)
         _settle_claims_(owners, claims, truth, len(candidates))
     return owners
+
+
+def _check_range(claims: Tensor, strategy: Strategy) -> None:
+    """Raise ValueError for a quality above 1; on the CPU, where nothing waits for it."""
+    if claims.is_cuda:
+        return
+    for name, bits in zip(strategy.qualities, packed_bits(claims), strict=True):
+        if (bits > quality_bits(1.0)).any():
+            raise ValueError(
+                f"quality {name} must range from 0 to 1, the value of an object's best anchor, got "
+                f"{bits_to_quality(bits).max():g}: scale it, or give the strategy an owner"
+            )
 
 
 def _take_highest_(highest: Tensor, places: Tensor, values: Tensor) -> None:

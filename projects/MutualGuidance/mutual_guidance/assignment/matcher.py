@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .assign import Assignment, assign, score_targets
 from .candidates import Anchors, Points
-from .pairs import Batch, GroundTruths, PairFinder, PairValues
+from .pairs import Batch, GroundTruths, PairFinder
 from .strategies import POOLS, QUALITIES, Strategy, strategy_row
 
 _NUM_POSITIVES = ("static", "dynamic_k")
@@ -99,24 +99,6 @@ class _Matcher:
         """What the score of each positive (N, R) of an assignment shall be, in [0, 1]; else 0."""
         batch = Batch(candidates, truth, pred_boxes, pred_logits, self.sigma)
         return score_targets(batch, self.strategy.target, assignment)
-
-    def pairs(
-        self,
-        candidates: Anchors | Points,
-        truth: GroundTruths,
-        pred_boxes: Tensor,
-        pred_logits: Tensor,
-        gts: Tensor,
-        inds: Tensor,
-    ) -> PairValues:
-        """
-        What the qualities of some pairs are made of (see ``QUALITIES``).
-
-        Args:
-            gts: (P,) ground truths in the batch. inds: (P,) candidates in [0, R).
-        """
-        batch = Batch(candidates, truth, pred_boxes, pred_logits, self.sigma)
-        return PairValues(batch, gts, inds)
 
     def _check(
         self,

@@ -68,8 +68,8 @@ class GroundTruths(NamedTuple):
         images = torch.arange(len(boxes)).repeat_interleave(sizes)
         firsts = sizes.cumsum(0) - sizes
         return cls(
-            boxes=torch.cat([b.reshape(-1, 4) for b in boxes]).float(),
-            classes=torch.cat([c.reshape(-1) for c in classes]).long(),
+            boxes=torch.cat(boxes).float(),
+            classes=torch.cat(classes).long(),
             images=images.to(device, non_blocking=True),
             firsts=firsts.to(device, non_blocking=True),
         )
@@ -95,10 +95,8 @@ class Batch:
     sigma: float  # of Eq. (1)
 
     @cached_property
-    def pred_corners(self) -> Tensor | None:
+    def pred_corners(self) -> Tensor:
         """The decoded boxes, coordinates before candidates: (N, 4, R)."""
-        if self.pred_boxes is None:
-            return None
         return self.pred_boxes.float().transpose(1, 2).contiguous()
 
     @cached_property
@@ -212,7 +210,7 @@ class PairFinder:
             ValueError: a ground truth is degenerate, not finite or of no class.
         """
         num_gts = len(self.truth.images)
-        step = max(1, memory_budget // (_BYTES_PER_CELL * max(len(self.candidates), 1)))
+        step = max(1, memory_budget // (_BYTES_PER_CELL * len(self.candidates)))
         ranges = [slice(i, min(i + step, num_gts)) for i in range(0, num_gts, step)]
         masks = [self._may_match(rows) for rows in ranges[:1]]
         counts = [_count_rows(mask) for mask in masks]
@@ -233,7 +231,7 @@ class PairFinder:
         boxes, images = self.gt_boxes[:, rows], self.truth.images[rows]
         mask = torch.empty(len(images), len(self.candidates), dtype=torch.bool, device=boxes.device)
         # On the CPU in blocks that stay in its cache, on a GPU at once.
-        step = len(images) if mask.is_cuda else max(1, _CELLS_IN_CACHE // max(mask.shape[1], 1))
+        step = len(images) if mask.is_cuda else max(1, _CELLS_IN_CACHE // mask.shape[1])
         for i in range(0, len(images), step):
             block = slice(i, i + step)
             mask[block] = self.pool(self.batch, boxes[:, block], images[block])

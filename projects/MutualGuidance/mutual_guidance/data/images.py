@@ -20,15 +20,6 @@ _TEXT_SUFFIXES = (".json", ".txt", ".xml", ".yaml")
 # EPS, whatever the file is called.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _ORIENTATION_TAG = 0x0112
-_UPRIGHT_BY = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _TURNED_BY_90_DEGREES = (5, 6, 7, 8)
 # MPO is a JPEG with more pictures behind the first, as phones write.
 _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -50,9 +41,7 @@ def read_image(path: str, image_format: str = "BGR") -> np.ndarray:
     with open_image(path) as image:
         _decode(image)
         _refuse_deep(image)
-        method = _UPRIGHT_BY.get(_orientation(image))
-        upright = image if method is None else image.transpose(method)
-        return utils.convert_PIL_to_numpy(upright, image_format)
+        return utils.convert_PIL_to_numpy(utils._apply_exif_orientation(image), image_format)
 
 
 def open_image(path: str) -> Image.Image:

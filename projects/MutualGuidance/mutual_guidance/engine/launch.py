@@ -1,7 +1,6 @@
 """One process or many: started here, or by torchrun."""
 
 import argparse
-import atexit
 import contextlib
 import gc
 import multiprocessing
@@ -35,10 +34,6 @@ _REFUSED = "mutual_guidance/refused"
 # launcher has ended those that would only hide what the first said; and those that find the same as
 # the first, on a machine however busy.
 _STOP_S, _END_S, _SILENCE_S, _SAME_S = 5.0, 2.0, 4.0, 30.0
-
-# Python otherwise looks through all of PyTorch's objects for garbage as it ends: a second. Of
-# several processes each has done so, once, when it left their group.
-atexit.register(gc.freeze)
 
 
 def launch(main: Main, args: argparse.Namespace) -> None:

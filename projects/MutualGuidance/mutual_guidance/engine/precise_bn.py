@@ -16,12 +16,16 @@ from .watchdog import sign_of_life
 class StoppablePreciseBN(PreciseBN):
     """That a signal leaves as if it had not begun; a run that goes on makes it up."""
 
-    def __init__(self, hook: PreciseBN) -> None:
+    def __init__(
+        self, hook: PreciseBN, build_loader: Callable[[], Iterable], num_batches: int
+    ) -> None:
         """
         Args:
-            hook: whose place it takes; over :class:`Repeated`.
+            hook: whose place it takes.
+            build_loader: its first ``num_batches`` give the statistics, the same every time.
         """
         vars(self).update(vars(hook))
+        self._data_loader = _Repeated(build_loader, num_batches)
         self._due = False
 
     def before_train(self) -> None:
@@ -71,7 +75,7 @@ def _pool(layers: Sequence[nn.BatchNorm2d]) -> None:
         layer.running_var.copy_(v)
 
 
-class Repeated:
+class _Repeated:
     """The first batches of a loader, again and again, until a signal has been noted."""
 
     def __init__(self, build_loader: Callable[[], Iterable], num_batches: int) -> None:

@@ -12,6 +12,7 @@ from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.optim import SGD
 
 from ..errors import NonFiniteLoss
 from ..modeling.late import use_later
@@ -78,7 +79,8 @@ def _upload(value: Any, device: torch.device) -> Any:
 class _FiniteLosses:
     """
     Reads the losses of this process when they are there: on the CPU before they are used, on a GPU
-    in the next step. There the device itself leaves out the update of losses that are not finite.
+    in the next step. There the device itself leaves out the update of losses that are not finite;
+    for another optimiser than SGD the host waits.
     """
 
     def __init__(self, folder: str, model: nn.Module, loader: Iterable, *args, **kwargs) -> None:
@@ -88,8 +90,9 @@ class _FiniteLosses:
         self._prepare_optimizer()
 
     def _prepare_optimizer(self) -> None:
-        """On a GPU let an update depend on a flag, which PyTorch's fused SGD alone does."""
-        if self.device.type != "cuda":
+        """On a GPU let an update depend on a flag, as PyTorch's fused SGD does."""
+        self.reads_later = self.device.type == "cuda" and isinstance(self.optimizer, SGD)
+        if not self.reads_later:
             return
         self.optimizer._step_supports_amp_scaling = True
         for group in self.optimizer.param_groups:
@@ -119,7 +122,7 @@ class _FiniteLosses:
     def _write_metrics(self, loss_dict: Mapping[str, Tensor], data_time: float, *_) -> None:
         batch, iteration, names = self.data_loader.last, self.iter, list(loss_dict)
         values = torch.stack([loss.detach().float() for loss in loss_dict.values()])
-        if values.is_cuda:
+        if self.reads_later:
             found_inf = values.isfinite().all().logical_not().float()
             if comm.get_world_size() > 1:  # the others' gradients have it, too
                 torch.distributed.all_reduce(found_inf, torch.distributed.ReduceOp.MAX)
@@ -131,7 +134,10 @@ class _FiniteLosses:
                 self._stop(iteration, losses, batch)
             self.write_metrics(losses, data_time, iteration)
 
-        use_later(values, write)
+        if values.is_cuda and not self.reads_later:
+            write(values.cpu())
+        else:
+            use_later(values, write)
 
     def _stop(self, iteration: int, losses: dict[str, Tensor], batch: list[dict]) -> None:
         path = os.path.join(self.folder, f"nonfinite_{iteration:07d}_rank{comm.get_rank()}.pth")

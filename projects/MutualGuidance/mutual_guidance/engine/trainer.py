@@ -35,21 +35,15 @@ from . import full_disk
 from .console import summary
 from .ema import EMAHook, build_ema
 from .hooks import AssignmentPictures, DataWait, FirstProgress, KeepBest, ThinCheckpoints
-from .precise_bn import Repeated, StoppablePreciseBN
+from .precise_bn import StoppablePreciseBN
 from .step import build_step
 from .watchdog import SignsOfLife, sign_of_life, watched
 
 logger = logging.getLogger(__name__)
 
 
-def _is_worth_a_traceback(record: logging.LogRecord) -> bool:
-    """Not an error whose sentence is told, nor one that another process's end may have caused."""
-    error = record.exc_info and record.exc_info[1]
-    return not error or not (isinstance(error, UserError | OSError) or comm.get_world_size() > 1)
-
-
 # It logs the traceback of whatever ends a training.
-logging.getLogger("detectron2.engine.train_loop").addFilter(_is_worth_a_traceback)
+_loop_logger = logging.getLogger("detectron2.engine.train_loop")
 
 
 class Trainer(DefaultTrainer):
@@ -65,7 +59,7 @@ class Trainer(DefaultTrainer):
         # A copy of the model, so before mixed precision puts something around it.
         self.ema = build_ema(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         optimizer = self.build_optimizer(cfg, model)
-        loader = build_train_loader(cfg, self.data_seed)
+        loader = self.build_train_loader(cfg, self.data_seed)
         on_gpu = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
         ddp_model = create_ddp_model(model, broadcast_buffers=False, **on_gpu)
         self._trainer = build_step(cfg, ddp_model, loader, optimizer)
@@ -76,8 +70,15 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list:
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0  # of PreciseBN, as Detectron2 has it
+        batches = (
+            partial(self.build_train_loader, cfg, max(cfg.SEED, 0)),
+            cfg.TEST.PRECISE_BN.NUM_ITER,
+        )
         hooks = [
-            StoppablePreciseBN(hook) if isinstance(hook, PreciseBN) else hook
+            StoppablePreciseBN(hook, *batches) if isinstance(hook, PreciseBN) else hook
             for hook in super().build_hooks()
         ]
         if self.ema is not None:
@@ -110,8 +111,12 @@ class Trainer(DefaultTrainer):
             Interrupted: after a signal; a checkpoint has been written.
         """
         limit = self.cfg.SOLVER.HANG_SECONDS
-        with note_signals(), watched(limit), full_disk.told(self.cfg.OUTPUT_DIR):
-            return super().train()
+        _loop_logger.addFilter(_is_worth_a_traceback)
+        try:
+            with note_signals(), watched(limit), full_disk.told(self.cfg.OUTPUT_DIR):
+                return super().train()
+        finally:
+            _loop_logger.removeFilter(_is_worth_a_traceback)
 
     def before_train(self) -> None:
         super().before_train()
@@ -170,7 +175,7 @@ class Trainer(DefaultTrainer):
                 if comm.is_main_process():
                     write_text(os.path.join(self.cfg.OUTPUT_DIR, "config.yaml"), self.cfg.dump())
             self._trainer.reset_data_loader(
-                lambda: build_train_loader(self.cfg, self.data_seed, self.start_iter)
+                lambda: self.build_train_loader(self.cfg, self.data_seed, self.start_iter)
             )
 
     def state_dict(self) -> dict:
@@ -209,10 +214,12 @@ class Trainer(DefaultTrainer):
         return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Iterable:
-        """For PreciseBN: the same batches at every evaluation, resumed or not."""
-        build = partial(build_train_loader, cfg, max(cfg.SEED, 0))
-        return Repeated(build, cfg.TEST.PRECISE_BN.NUM_ITER)
+    def build_train_loader(cls, cfg: CfgNode, seed: int = 0, first_iteration: int = 0) -> Iterable:
+        """
+        As Detectron2's, over the stream of images of ``seed``, from an iteration on; what overrides
+        it gets both, too.
+        """
+        return build_train_loader(cfg, seed, first_iteration)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -247,6 +254,12 @@ class Trainer(DefaultTrainer):
         results = super().test(self.cfg, self.ema.module, evaluators)
         report(self.cfg, results, EMA_RESULTS_FILE)
         return {"ema": results}
+
+
+def _is_worth_a_traceback(record: logging.LogRecord) -> bool:
+    """Not an error whose sentence is told, nor one that another process's end may have caused."""
+    error = record.exc_info and record.exc_info[1]
+    return not error or not (isinstance(error, UserError | OSError) or comm.get_world_size() > 1)
 
 
 def _stoppable(evaluator: DatasetEvaluator) -> DatasetEvaluators:

@@ -10,7 +10,6 @@ import itertools
 import json
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -99,7 +98,7 @@ class COCOBoxEvaluator(DatasetEvaluator):
     @left_on_signal
     def _measure(self, results: list[dict]) -> dict:
         precision = average_precisions(self._records, results, len(self._classes), self._limits)
-        return OrderedDict(bbox=summarize(precision, self._limits, self._classes))
+        return {"bbox": summarize(precision, self._limits, self._classes)}
 
     def _save(self, results: list[dict]) -> None:
         """Write the detections as COCO's server takes them, with the ids of the JSON file."""
@@ -129,15 +128,19 @@ def average_precisions(
         (T, R, K, A, L): precision at each recall, -1 where there is no ground truth.
     """
     indices = {record.image_id: i for i, record in enumerate(records)}
-    truth = (
-        (indices[r.image_id], xyxy, category, {"area": area, "iscrowd": int(crowd)})
-        for r in records
-        for xyxy, category, area, crowd in zip(
-            *(r.objects[key].tolist() for key in ("box", "class", "area", "crowd")), strict=True
-        )
-    )
     truth = [
-        {"image_id": i, "category_id": c, "bbox": _xywh(xyxy), **more} for i, xyxy, c, more in truth
+        {
+            "image_id": indices[record.image_id],
+            "category_id": category,
+            "bbox": _xywh(xyxy),
+            "area": area,
+            "iscrowd": int(crowd),
+        }
+        for record in records
+        for xyxy, category, area, crowd in zip(
+            *(record.objects[key].tolist() for key in ("box", "class", "area", "crowd")),
+            strict=True,
+        )
     ]
     found = [
         {

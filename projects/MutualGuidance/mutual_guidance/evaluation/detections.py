@@ -95,8 +95,7 @@ def read_detections(path: str | Path) -> dict[str, Detections]:
         with np.load(path) as f:
             counts = f["counts"].astype(int)
             ends = counts.cumsum()
-            # Of earlier runs one unit for all images.
-            units = np.repeat(f["units"], counts)[:, None] if "units" in f else f["unit"]
+            units = np.repeat(f["units"], counts)[:, None]
             columns = f["boxes"].T * units, f["scores"] / _MOST, f["classes"].astype(int)
             parts = zip(*(np.split(column, ends[:-1]) for column in columns), strict=True)
             ids = map(str, f["image_ids"])

@@ -6,7 +6,6 @@ Shape symbols: D detections of a class, M ground truths of an image, T IoU thres
 
 import itertools
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,7 +83,7 @@ class PascalVOCEvaluator(DatasetEvaluator):
         results.update(
             {f"{CLASS_AP}{n}": ap for n, ap in zip(self._classes, aps.mean(axis=1), strict=True)}
         )
-        return OrderedDict(bbox={k: float(v) for k, v in results.items()})
+        return {"bbox": {k: float(v) for k, v in results.items()}}
 
     def _found(self, predictions: dict) -> list["_Found"]:
         """Of each class, going to an image only with those that are in it."""

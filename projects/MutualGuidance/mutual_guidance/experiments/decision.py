@@ -109,7 +109,8 @@ def _compare(
             return _nothing(question, "none: one seed tells nothing of other trainings")
         found = {**place, **bootstrap["metrics"][metric], "interval": "bootstrap"}
         if len(bootstrap["seeds"]) < FEW_SEEDS:
-            found["p"] = _larger(found["p"], _p_of_runs(_of_runs(row, metric, classes)))
+            ps = found["p"], _p_of_runs(_of_runs(row, metric, classes))
+            found["p"] = None if None in ps else max(ps)  # neither alone is to be believed
         return found
     if row.get("unmatched") and metric.startswith("AP"):
         return _nothing(question, f"none: {row['unmatched']} runs without their detections")
@@ -158,11 +159,6 @@ def _both_intervals(comparison: dict, row: dict, classes: Collection[str]) -> di
         return {**comparison, "low": None, "high": None}
     low, high = min(comparison["low"], summary["low"]), max(comparison["high"], summary["high"])
     return {**comparison, "low": low, "high": high}
-
-
-def _larger(*ps: float | None) -> float | None:
-    """Of both tests, of which neither alone is to be believed."""
-    return None if None in ps else max(ps)
 
 
 def _p_of_runs(summary: Mapping[str, Any]) -> float | None:

@@ -241,15 +241,10 @@ def read_evaluation(folder: Path) -> dict[str, float | None]:
             f"{path} does not hold the results of one data set ({error})"
         ) from error
     return {
-        name if group == "bbox" else f"{group}/{name}": round_figure(value)
+        name if group == "bbox" else f"{group}/{name}": None if value is None else round(value, 4)
         for group, metrics in groups.items()
         for name, value in metrics.items()
     }
-
-
-def round_figure(value: float | None) -> float | None:
-    """To what a figure in percent can mean."""
-    return None if value is None else round(value, 4)
 
 
 def metrics_so_far(folder: Path) -> dict[int, dict[str, float]]:

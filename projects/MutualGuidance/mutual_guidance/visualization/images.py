@@ -6,14 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.data import detection_utils as utils
-from detectron2.data import transforms as T
 
-from ..data.augmentation import build_augmentations
-from ..data.mapper import read_record
+from ..data.mapper import build_mapper
 from ..errors import DatasetError, printable
 
 
@@ -34,7 +31,7 @@ def first_annotated(dataset_names: Sequence[str], count: int) -> list[dict]:
     for record in _records(dataset_names):
         if len(chosen) >= count:
             break
-        if _objects(record):
+        if _has_object(record):
             chosen.setdefault(_stem(record), record)
     return list(chosen.values())
 
@@ -68,7 +65,7 @@ def _with_id(records: Sequence[dict], image_id: str, names: str) -> dict:
             "one, or DATASETS.TRAIN one data set"
         )
     (record,) = found.values()
-    if not _objects(record):
+    if not _has_object(record):
         raise DatasetError(f"image {image_id!r} of {names} has no object: nothing is assigned")
     return record
 
@@ -78,23 +75,16 @@ def load_image(cfg: CfgNode, record: dict) -> GroundTruthImage:
     Read the image and resize it with its boxes as for testing; crowds are left out.
 
     Raises:
-        DatasetError: the image cannot be read.
+        DatasetError: the image cannot be read or resized.
     """
-    inputs = T.AugInput(read_record(record, cfg.INPUT.FORMAT))
-    transforms = T.AugmentationList(build_augmentations(cfg, is_train=False))(inputs)
-    image = inputs.image
-    objects = [
-        utils.transform_instance_annotations(o, transforms, image.shape[:2])
-        for o in _objects(record)
-    ]
-    instances = utils.annotations_to_instances(objects, image.shape[:2])
+    mapper = build_mapper(cfg, is_train=False)
+    mapper.is_train = True  # with the objects
+    inputs = mapper(record)
+    pixels = inputs["image"].permute(1, 2, 0).numpy()
     return GroundTruthImage(
         name=printable(_stem(record)),
-        pixels=utils.convert_image_to_rgb(image, cfg.INPUT.FORMAT).astype(np.uint8),
-        inputs={
-            "image": torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            "instances": utils.filter_empty_instances(instances),
-        },
+        pixels=utils.convert_image_to_rgb(pixels, cfg.INPUT.FORMAT).astype(np.uint8),
+        inputs={key: inputs[key] for key in ("image", "instances")},
     )
 
 
@@ -104,11 +94,9 @@ def _records(dataset_names: Sequence[str]) -> Iterator[dict]:
         yield from DatasetCatalog.get(name)
 
 
-def _objects(record: dict) -> list[dict]:
-    """Boxes and classes of what is no crowd."""
-    keys = ("bbox", "bbox_mode", "category_id")
-    annotations = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
-    return [{key: a[key] for key in keys} for a in annotations]
+def _has_object(record: dict) -> bool:
+    """That is no crowd."""
+    return any(not a.get("iscrowd", 0) for a in record.get("annotations", ()))
 
 
 def _stem(record: dict) -> str:

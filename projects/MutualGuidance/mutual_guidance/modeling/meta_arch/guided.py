@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...assignment import AnchorMatcher, Assignment, GroundTruths, PointMatcher
 from ...assignment.candidates import Anchors, Points
-from ...assignment.pairs import PairValues
+from ...assignment.pairs import Batch, PairValues
 from ..losses import focal_loss, quality_focal_loss
 from .curves import log_assignment
 
@@ -47,7 +47,10 @@ class Guided:
     A detector supplies ``candidate_kind``, ``prior_name``, ``from_config`` with
     :meth:`guided_args` in it, :meth:`build_matcher`, :meth:`candidates` and :meth:`guided_losses`;
     one whose head predicts otherwise, :meth:`dense`, :meth:`scores` and Detectron2's
-    ``forward_inference``.
+    ``forward_inference``. One that is neither RetinaNet nor FCOS has what they have:
+    ``num_classes``, ``anchor_generator`` and ``box2box_transform`` for :meth:`dense`,
+    ``focal_loss_alpha`` and ``focal_loss_gamma`` for :meth:`cls_loss`, and the four limits of
+    ``forward_inference`` for export.
 
     Detectron2's event storage counts the iterations, for STATIC_ITERS and curves: one for the whole
     training, whose ``iter`` advances, as its trainers have it.
@@ -88,7 +91,7 @@ class Guided:
         if cls_target not in _CLS_TARGETS:
             known = ", ".join(_CLS_TARGETS)
             raise ValueError(f"unknown cls_target {cls_target!r}; choose one of {known}")
-        gamma = self.focal_loss_gamma
+        gamma = getattr(self, "focal_loss_gamma", 0)
         if gamma < 0 or cls_target == "quality" and 0 < gamma < 1:
             allowed = "0 or at least 1" if cls_target == "quality" else "0 or more"
             raise ValueError(
@@ -203,8 +206,8 @@ class Guided:
         self, dense: DensePredictions, truth: GroundTruths, gts: Tensor, inds: Tensor
     ) -> PairValues:
         """What the qualities of pairs of ground truths of the batch and candidates are made of."""
-        candidates = self.candidates(dense.anchors)
-        return self.matcher.pairs(candidates, truth, dense.boxes, dense.logits, gts, inds)
+        predicted = dense.boxes, dense.logits, self.matcher.sigma
+        return PairValues(Batch(self.candidates(dense.anchors), truth, *predicted), gts, inds)
 
 
 def grid_anchors(generator: DefaultAnchorGenerator, features: list[Tensor]) -> list[Boxes]:

@@ -83,9 +83,7 @@ def meaning(name: str) -> tuple[str, str]:
     return GROUPS[-1], ""
 
 
-def rank(name: str) -> tuple[int, int, str]:
+def rank(name: str) -> tuple[int, str]:
     """By group, and as explained there."""
-    for i, (group, pattern, _) in enumerate(_MEANINGS):
-        if re.fullmatch(pattern, name):
-            return GROUPS.index(group), i, name
-    return len(GROUPS) - 1, 0, name
+    places = (i for i, (_, pattern, _) in enumerate(_MEANINGS) if re.fullmatch(pattern, name))
+    return next(places, len(_MEANINGS)), name

@@ -8,7 +8,6 @@ import math
 import re
 import shlex
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,8 +131,3 @@ def read_command(log: Path) -> str:
         except (AttributeError, KeyError, SyntaxError, TypeError, ValueError):
             continue
     return commands[False] or commands[True]
-
-
-def last_written(path: Path) -> str:
-    """The day and minute. Raises OSError where there is no such file."""
-    return datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,6 @@ from .. import ASSIGNMENTS_FOLDER
 from ..film import COUNTS_FILE
 from .files import (
     image_uri,
-    last_written,
     read_boxes_results,
     read_command,
     read_config,
@@ -98,7 +98,8 @@ def read_run(folder: Path, label: str) -> Run:
     if (folder / LOG_FILE).is_file():
         run.command = read("configuration", read_command, folder / LOG_FILE, "")
     if metrics.is_file():
-        run.date = last_written(metrics)
+        written = datetime.fromtimestamp(metrics.stat().st_mtime)
+        run.date = written.strftime("%Y-%m-%d %H:%M")
     _read_misalignment_of(run, folder)
     _read_films_of(run, folder / ASSIGNMENTS_FOLDER)
     _read_found_of(run, folder, config)
