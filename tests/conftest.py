@@ -51,6 +51,21 @@ def make_instances(boxes, classes, side=128):
     return instances
 
 
+def write_video(path, frames, codec="MJPG"):
+    """Frames (H, W, 3) uint8, BGR, ten a second."""
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def data_keys(entry):
+    """KEY VALUE pairs of a config that trains and tests on an entry of DATASETS.REGISTER."""
+    name = (entry["name"],)
+    return ["DATASETS.REGISTER", [entry], "DATASETS.TRAIN", name, "DATASETS.TEST", name]
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state."""

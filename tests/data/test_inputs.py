@@ -1,11 +1,11 @@
 import os
 
-import cv2
 import numpy as np
 import pytest
 
 from mutual_guidance.data.inputs import Video, find_images, is_video
 from mutual_guidance.errors import InputError
+from tests.conftest import write_video
 
 ALL = ["[x].jpeg", "a.JPG", "b.png", "sub/c.webp"]
 
@@ -104,10 +104,7 @@ def test_inputs_that_match_nothing_are_named(folder):
 
 def test_frames_of_a_video(tmp_path):
     path = str(tmp_path / "clip.avi")
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 16))
-    for value in (0, 100, 200):
-        writer.write(np.full((16, 32, 3), value, np.uint8))
-    writer.release()
+    write_video(path, [np.full((16, 32, 3), value, np.uint8) for value in (0, 100, 200)])
     assert is_video(path) and is_video("camera:0") and not is_video("a.png")
     video = Video(path)
     assert (video.name, video.fps, video.num_frames) == ("clip", 10, 3)
@@ -125,17 +122,14 @@ def test_frames_of_a_video(tmp_path):
     assert video.fault().startswith("3 of 5 frames can be read")
 
 
-def write_video(path, codec, frames=60):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (64, 48))
-    noise = np.random.default_rng(0).integers(0, 256, (frames, 48, 64, 3), dtype=np.uint8)
-    for frame in noise:
-        writer.write(frame)
-    writer.release()
+def write_noise(path, codec, frames=60):
+    shape = frames, 48, 64, 3
+    write_video(path, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), codec)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("avi", "MJPG"), ("mp4", "mp4v"), ("mkv", "mp4v")])
 def test_a_torn_video_is_told(tmp_path, suffix, codec):
-    write_video(path := tmp_path / f"clip.{suffix}", codec)
+    write_noise(path := tmp_path / f"clip.{suffix}", codec)
     whole = Video(str(path))
     assert len(list(whole)) == 60 and whole.fault() == ""
     data = bytearray(path.read_bytes())
@@ -152,7 +146,7 @@ def test_a_torn_video_is_told(tmp_path, suffix, codec):
 
 def test_the_length_of_a_video_that_is_guessed(tmp_path):
     """Fewer frames than its rate makes expect, but to its end."""
-    write_video(path := tmp_path / "clip.mkv", "mp4v")
+    write_noise(path := tmp_path / "clip.mkv", "mp4v")
     video = Video(str(path))
     video.num_frames, video.fps = 120, 20
     list(video)

@@ -10,7 +10,7 @@ from mutual_guidance.engine import Trainer, prepare
 from mutual_guidance.engine.lists import check_lists
 from mutual_guidance.errors import ConfigError, UserError
 from mutual_guidance.run_files import flatten
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import REPOSITORY, TINY, data_keys
 
 CONFIG = str(REPOSITORY / "configs" / "PascalVOC-Detection" / "retinanet_R_18.yaml")
 # Of detectors of two stages and of what is not in the project.
@@ -34,10 +34,9 @@ def keys_of_lists(cfg: CfgNode) -> list[str]:
 def test_odd_lists_train_or_end_in_one_sentence(voc, voc_entry, tmp_path):
     for i in range(2):
         voc.add(f"a{i}", [("red", (1, 1, 20, 20)), ("green", (5, 5, 40, 60))])
-    name = voc_entry["name"]
     usual = [
         *TINY, "INPUT.SQUARE_SIZE", 0, "INPUT.MIN_SIZE_TRAIN", (64,),
-        "DATASETS.REGISTER", [voc_entry], "DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,),
+        *data_keys(voc_entry),
         "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.IMS_PER_BATCH", 2,
         "SOLVER.MAX_ITER", 9, "OUTPUT_DIR", str(tmp_path / "out"),
     ]  # fmt: skip
@@ -103,10 +102,9 @@ def test_expected_results_are_of_one_data_set():
 @pytest.mark.parametrize("mean", [[100.0], [100.0, 100.0, 100.0]], ids=len)
 def test_images_in_grey_train(voc, voc_entry, tmp_path, mean):
     voc.add("a", [("red", (1, 1, 20, 20)), ("green", (5, 5, 40, 60))])
-    name = voc_entry["name"]
     opts = [
         *TINY, "INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", mean, "MODEL.PIXEL_STD", [1.0] * len(mean),
-        "DATASETS.REGISTER", [voc_entry], "DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,),
+        *data_keys(voc_entry),
         "SOLVER.IMS_PER_BATCH", 1, "OUTPUT_DIR", str(tmp_path / "out"),
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="INPUT.FORMAT, with INPUT.SSD_AUGMENTATION, must be one"):

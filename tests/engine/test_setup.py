@@ -1,27 +1,26 @@
 import sys
-from urllib.error import URLError
 
 import pytest
 import torch
 from detectron2.engine import default_argument_parser
 
-from mutual_guidance.checkpoint import TorchvisionHandler
 from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import prepare, setup
-from mutual_guidance.engine.checks import check_batch, check_values, check_weights
-from mutual_guidance.engine.setup import _for_the_processes, resolve_classes, resolve_schedule
+from mutual_guidance.engine.setup import (
+    _for_the_processes,
+    _kept,
+    resolve_classes,
+    resolve_schedule,
+)
 from mutual_guidance.errors import ConfigError, DatasetError
-from tests.conftest import REPOSITORY
+from tests.conftest import data_keys
 from tests.runs import CONFIG
 
 
-def test_a_batch_that_the_processes_cannot_share():
-    cfg = load_config(CONFIG, ["SOLVER.IMS_PER_BATCH", 16])
-    check_batch(cfg, 4)
-    message = "16 cannot be divided among 3 processes: set it to a multiple, as 15"
-    with pytest.raises(ConfigError, match=message):
-        check_batch(cfg, 3)
+def set_up(*args):
+    """The config that train_net.py would have."""
+    return setup(default_argument_parser().parse_args([*map(str, args)]))
 
 
 @pytest.mark.parametrize(
@@ -34,13 +33,6 @@ def test_a_warm_up_is_at_most_a_tenth_of_the_training(share, warmup, expected, c
         resolve_schedule(cfg)
     assert expected == cfg.SOLVER.WARMUP_ITERS
     assert ("is shortened to" in caplog.text) == (expected < warmup)
-
-
-def test_what_vgg_does_not_freeze_is_told():
-    config = REPOSITORY / "configs" / "detectors" / "rfbnet_VGG_16.yaml"
-    check_values(load_config(config))
-    with pytest.raises(ConfigError, match="FREEZE_AT 2 has no effect on VGG-16: set it to 0"):
-        check_values(load_config(config, ["MODEL.BACKBONE.FREEZE_AT", 2]))
 
 
 @pytest.mark.parametrize(
@@ -116,100 +108,6 @@ def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
         resolve_classes(cfg)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("MODEL.MUTUAL_GUIDANCE.STRATEGY", "mutual", "unknown strategy 'mutual'; choose one of"),
-        ("MODEL.MUTUAL_GUIDANCE.SIGMA", 1.0, "sigma must be above 1"),
-        ("MODEL.MUTUAL_GUIDANCE.NUM_POSITIVES", "dynamic", "choose one of static, dynamic_k"),
-        ("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", -1, "must be 0 or more, got -1"),
-        ("MODEL.MUTUAL_GUIDANCE.HEAD", "per-level", "must be one of per_level, shared"),
-        ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4], "must ascend"),
-        ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "l2", "one of smooth_l1, .*balanced_l1, got 'l2'"),
-        ("MODEL.RETINANET.FOCAL_LOSS_GAMMA", -1.0, "GAMMA must be 0 or more .*, got -1.0"),
-        ("SOLVER.AMP.PRECISION", "float8", "must be one of auto, float16, bfloat16, got 'float8'"),
-        ("SOLVER.IMS_PER_BATCH", 0, "must be 1 or more, got 0"),
-        ("SOLVER.HANG_SECONDS", -1.0, "must be 0 or more, got -1.0"),
-        ("SOLVER.CHECKPOINT_PERIOD", 0, "must be 1 or more, got 0"),
-        ("SOLVER.BASE_LR", 0.0, "must be above 0, got 0.0"),
-        ("SOLVER.MOMENTUM", None, "must be 0 or more, got None"),
-        ("SOLVER.WEIGHT_DECAY", -1.0, "must be 0 or more"),
-        ("SOLVER.LR_SCHEDULER_NAME", "Cosine", "must be one of WarmupMultiStepLR, "),
-        ("SOLVER.WARMUP_METHOD", "cubic", "must be one of constant, linear, got 'cubic'"),
-        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "l2", "must be one of value, norm"),
-        ("DATALOADER.SAMPLER_TRAIN", "Sampler", "must be one of TrainingSampler, "),
-        ("DATALOADER.NUM_WORKERS", -1, "must be 0 or more, got -1"),
-        ("TEST.PRECISE_BN.NUM_ITER", 0, "must be 1 or more, got 0"),
-        ("SOLVER.MAX_WARMUP_SHARE", -0.5, "must be 0 or more, got -0.5"),
-        ("INPUT.SQUARE_SIZE", -64, "must be 0 or more, got -64"),
-        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "all", "must be one of choice, range"),
-        ("MODEL.MUTUAL_GUIDANCE.SIGMA", float("inf"), "sigma must be above 1 and finite"),
-        ("MODEL.RETINANET.IOU_LABELS", [0, 0, 1], "has no effect .* make both of IOU_THRESHOLDS"),
-        ("INPUT.RANDOM_FLIP", "both", "must be one of horizontal, vertical, none, got 'both'"),
-        ("INPUT.FORMAT", "HSV", "must be one of BGR, RGB, L, got 'HSV'"),
-        ("INPUT.CROP.ENABLED", True, "has no effect on the detectors of this project"),
-        ("TEST.AUG.ENABLED", True, "has no effect on the detectors of this project"),
-        ("MODEL.RETINANET.BALANCED_L1_ALPHA", 0.0, "must be above 0, got 0.0"),
-        ("MODEL.RETINANET.BALANCED_L1_GAMMA", 0.0, "must be above 0, got 0.0"),
-        ("MODEL.RETINANET.TOPK_CANDIDATES_TEST", -1, "must be 1 or more, got -1"),
-        ("MODEL.FCOS.TOPK_CANDIDATES_TEST", 0, "must be 1 or more, got 0"),
-        ("TEST.DETECTIONS_PER_IMAGE", -1, "must be 1 or more, got -1"),
-        ("MODEL.PYRAMID.NUM_LEVELS", 5, "leave out p6, p7 of the pyramid: set .*NUM_LEVELS to 3"),
-        ("MODEL.PYRAMID.IN_FEATURES", ["res3", "res4"], "leave out res5 of MODEL.RESNETS.OUT_FEA"),
-        ("SOLVER.EMA_DECAY", 1.0, r"must be in \[0, 1\), got 1.0"),
-        ("SEED", 2**32, "SEED must be at most 2\\*\\*32 less the number of processes"),
-    ],
-)
-def test_wrong_values_are_refused(key, value, message):
-    with pytest.raises(ConfigError, match=message):
-        check_values(load_config(CONFIG, [key, value]))
-
-
-def test_augmented_testing_is_refused_where_it_would_be_tested():
-    with pytest.raises(ConfigError, match="TEST.AUG.ENABLED has no effect"):
-        check_values(load_config(CONFIG, ["TEST.AUG.ENABLED", True]), for_training=False)
-
-
-GREY = ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", [1.0], "MODEL.PIXEL_STD", [1.0]]
-
-
-@pytest.mark.parametrize(
-    ("opts", "message"),
-    [
-        (["MODEL.MUTUAL_GUIDANCE.HEAD", "shared"], "same channels .* set it to per_level"),
-        ([*GREY, "INPUT.SSD_AUGMENTATION", False], "VGG-16 takes three channels"),
-    ],
-)
-def test_what_a_vgg_cannot_be_given(opts, message):
-    config = str(REPOSITORY / "configs" / "BCCD" / "rfbnet_VGG_16.yaml")
-    with pytest.raises(ConfigError, match=message):
-        check_values(load_config(config, opts))
-
-
-def test_the_last_of_vggs_maps_is_not_left_out(monkeypatch):
-    config = str(REPOSITORY / "configs" / "PascalVOC-Detection" / "fssd_VGG_16.yaml")
-    cfg = load_config(config, ["MODEL.PYRAMID.IN_FEATURES", ["conv4_3"]])
-    check_values(cfg)
-    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
-    with pytest.raises(ConfigError, match="leave out conv5_3, VGG-16's last: add it"):
-        check_values(cfg)
-
-
-FINER = ["MODEL.RETINANET.IN_FEATURES", ["p4", "p5"], "MODEL.ANCHOR_GENERATOR.SIZES", [[48], [96]]]
-
-
-def test_finer_levels_are_left_out_of_fssds_pyramid_alone(monkeypatch):
-    check_values(load_config(CONFIG, FINER))
-    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
-    with pytest.raises(ConfigError, match="IN_FEATURES leave out p3 of the pyramid, .* add them"):
-        check_values(load_config(CONFIG, FINER))
-    check_values(load_config(CONFIG, [*FINER, "MODEL.BACKBONE.NAME", "build_fssd_resnet_backbone"]))
-    rfb = str(REPOSITORY / "configs" / "BCCD" / "rfbnet_VGG_16.yaml")
-    sizes = load_config(rfb, []).MODEL.ANCHOR_GENERATOR.SIZES
-    gap = ["MODEL.RETINANET.IN_FEATURES", ["p3", "p5", "p6"], "MODEL.ANCHOR_GENERATOR.SIZES"]
-    check_values(load_config(rfb, [*gap, [sizes[i] for i in (0, 2, 3)]]))
-
-
 def test_a_strategy_that_would_never_begin():
     opts = ["SOLVER.MAX_ITER", 100, "MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", 100]
     with pytest.raises(ConfigError, match="STATIC_ITERS 100 leaves none of the 100 iterations to"):
@@ -245,53 +143,9 @@ def test_a_config_for_another_number_of_processes_is_scaled_before_it_is_compare
 def test_a_batch_that_the_processes_do_not_divide(monkeypatch, tmp_path):
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
     opts = ["SOLVER.IMS_PER_BATCH", "3", "OUTPUT_DIR", str(tmp_path / "out")]
-    args = default_argument_parser().parse_args(["--config-file", CONFIG, *opts])
     with pytest.raises(ConfigError, match="3 cannot be divided among 2 proc"):
-        setup(args)
+        set_up("--config-file", CONFIG, *opts)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_training_without_a_length_is_refused():
-    check_values(load_config(CONFIG, ["SOLVER.MAX_ITER", 0]))  # it has epochs
-    with pytest.raises(ConfigError, match="SOLVER.MAX_ITER, where .* must be 1 or more"):
-        check_values(load_config(CONFIG, ["SOLVER.MAX_ITER", 0, "SOLVER.EPOCHS", 0.0]))
-
-
-def test_the_stock_retinanet_has_no_balanced_loss():
-    opts = ["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE"]
-    check_values(load_config(CONFIG, [*opts, "giou"]))
-    with pytest.raises(ConfigError, match="balanced_l1 is unknown to Detectron2's RetinaNet"):
-        check_values(load_config(CONFIG, [*opts, "balanced_l1"]))
-
-
-def test_misalignment_needs_a_dense_detector():
-    opts = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "TEST.MISALIGNMENT", True]
-    check_values(load_config(CONFIG, opts[:2]))
-    check_values(load_config(CONFIG, opts[2:]))
-    with pytest.raises(ConfigError, match="RetinaNet.* not GeneralizedRCNN"):
-        check_values(load_config(CONFIG, opts))
-
-
-def test_weights_must_be_there(tmp_path, monkeypatch):
-    cfg = load_config(CONFIG)
-    check_weights(cfg, "start")
-    with pytest.raises(ConfigError, match=f"trained weights are needed.*{cfg.OUTPUT_DIR}"):
-        check_weights(cfg, "trained")
-    cfg.MODEL.WEIGHTS = str(tmp_path / "none.pth")
-    for needed in ("start", "trained"):
-        with pytest.raises(ConfigError, match=r"no file .*none\.pth"):
-            check_weights(cfg, needed)
-    check_weights(cfg, "any")
-    cfg.MODEL.WEIGHTS = f"{CONFIG}?matching_heuristics=True"
-    check_weights(cfg, "start")
-    monkeypatch.setattr(TorchvisionHandler, "_get_local_path", lambda *_, **__: CONFIG)
-    cfg.MODEL.WEIGHTS = "torchvision://resnet18"
-    check_weights(cfg, "start")
-    with pytest.raises(ConfigError, match="trained weights are needed, not torchvision://resnet18"):
-        check_weights(cfg, "trained")
-    cfg.MODEL.WEIGHTS = "https://host/model.pth?download=true"
-    with pytest.raises(ConfigError, match=r"no \?download=true; download the file"):
-        check_weights(cfg, "start")
 
 
 BACKBONE = "build_top_down_resnet_backbone"
@@ -314,13 +168,6 @@ def test_a_detector_that_cannot_be_built_is_refused_before_the_data_is_read(opts
     opts = [*opts, "DATASETS.TRAIN", "('nowhere',)"]
     with pytest.raises(ConfigError, match=message):
         prepare(CONFIG, opts, data=("TRAIN",))
-
-
-def test_checking_a_detector_leaves_the_random_state_and_no_weights():
-    state = torch.get_rng_state()
-    check_values(load_config(CONFIG))
-    assert torch.equal(state, torch.get_rng_state())
-    assert torch.zeros(1).device.type == "cpu"
 
 
 def test_a_set_of_data_must_be_named(voc, voc_entry):
@@ -371,13 +218,6 @@ def test_weights_bring_the_classes_of_their_run(voc, voc_entry, tmp_path):
     prepare(CONFIG, named, data=("TEST",), weights="trained")
 
 
-def test_values_of_a_training_do_not_stop_an_evaluation():
-    cfg = load_config(CONFIG, ["SOLVER.CHECKPOINT_KEEP", -1, "SOLVER.BASE_LR", 0.0])
-    check_values(cfg, for_training=False)
-    with pytest.raises(ConfigError, match="CHECKPOINT_KEEP must be 0 or more"):
-        check_values(cfg)
-
-
 def test_the_cosine_ends_below_the_learning_rate_of_the_batch():
     cfg = load_config(CONFIG, ["SOLVER.BASE_LR", 1e-5, "SOLVER.IMS_PER_BATCH", 1])
     cfg.SOLVER.EPOCHS, cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0.0, 64
@@ -388,10 +228,8 @@ def test_the_cosine_ends_below_the_learning_rate_of_the_batch():
 def test_a_frozen_config_of_a_training(voc, voc_entry):
     for i in range(4):
         voc.add(f"a{i}", [("red", (1, 1, 9, 9))])
-    name = voc_entry["name"]
-    opts = ["DATASETS.REGISTER", [voc_entry], "DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,)]
-    opts += ["SOLVER.EPOCHS", 2.0, "SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu"]
-    opts += ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16"]
+    opts = [*data_keys(voc_entry), "SOLVER.EPOCHS", 2.0, "SOLVER.IMS_PER_BATCH", 2]
+    opts += ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16"]
     cfg = prepare(CONFIG, opts, data=("TRAIN", "TEST"), for_training=True)
     assert cfg.is_frozen() and cfg.SOLVER.MAX_ITER == 4 and cfg.SOLVER.AMP.ENABLED
     assert cfg.DATASETS.CLASSES == ["red", "green", "blue"] and cfg.MODEL.FCOS.NUM_CLASSES == 3
@@ -403,32 +241,27 @@ def test_a_frozen_config_of_a_training(voc, voc_entry):
 def test_faults_that_were_mended_are_not_listed_any_more(voc, voc_entry, tmp_path):
     voc.add("a", [("red", (1, 1, 9, 9))])
     entry, folder = {**voc_entry, "classes": ["red"]}, tmp_path / "out"
-    data = [key for k in ("TRAIN", "TEST") for key in (f"DATASETS.{k}", f"('{entry['name']}',)")]
-    opts = ["DATASETS.REGISTER", str([entry]), *data, "OUTPUT_DIR", str(folder)]
-    args = ["--config-file", CONFIG, *opts, "MODEL.WEIGHTS", ""]
+    args = ["--config-file", CONFIG, *data_keys(entry), "OUTPUT_DIR", folder, "MODEL.WEIGHTS", ""]
     folder.mkdir()
     (folder / "dataset_faults.txt").write_text("stops")
-    setup(default_argument_parser().parse_args(args))
+    set_up(*args)
     assert "image is trained on" in (folder / "dataset_faults.txt").read_text()
     (folder / "dataset_faults.txt").write_text("of the training's images")
     weights = tmp_path / "w.pth"
     torch.save({}, weights)
-    args = ["--eval-only", *args[:-1], str(weights)]
-    setup(default_argument_parser().parse_args(args))
+    set_up("--eval-only", *args[:-1], weights)
     assert (folder / "dataset_faults.txt").read_text() == "of the training's images"
 
 
 def test_the_config_of_a_run_stays_until_its_checkpoint_is_loaded(voc, voc_entry, tmp_path):
     voc.add("a", [("red", (1, 1, 9, 9))])
-    name = f"('{voc_entry['name']}',)"
-    opts = ["DATASETS.REGISTER", str([voc_entry]), "DATASETS.TRAIN", name, "DATASETS.TEST", name]
-    opts += ["OUTPUT_DIR", str(tmp_path / "out"), "MODEL.WEIGHTS", ""]
+    opts = [*data_keys(voc_entry), "OUTPUT_DIR", str(tmp_path / "out"), "MODEL.WEIGHTS", ""]
     args = ["--config-file", CONFIG, *opts]
-    setup(default_argument_parser().parse_args(args))
+    set_up(*args)
     before = (tmp_path / "out" / "config.yaml").read_text()
     torch.save({}, tmp_path / "out" / "model_0000001.pth")
     other = ["--resume", *args, "SOLVER.GAMMA", "0.5"]
-    assert setup(default_argument_parser().parse_args(other)).SOLVER.GAMMA == 0.5
+    assert set_up(*other).SOLVER.GAMMA == 0.5
     assert (tmp_path / "out" / "config.yaml").read_text() == before
 
 
@@ -439,11 +272,8 @@ def test_what_stops_a_run_is_in_its_log(voc, voc_entry, tmp_path):
         f"_BASE_: {CONFIG}\nDATASETS: {{REGISTER: [{voc_entry}], TRAIN: [{voc_entry['name']}]}}\n"
     )
     opts = ["DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path / "out"), "MODEL.DEVICE", "cpu"]
-    args = default_argument_parser().parse_args(
-        ["--config-file", str(tmp_path / "own.yaml"), *opts]
-    )
     with pytest.raises(DatasetError, match="image is missing") as error:
-        setup(args)
+        set_up("--config-file", tmp_path / "own.yaml", *opts)
     assert str(error.value) in (tmp_path / "out" / "log.txt").read_text()
     line = (tmp_path / "out" / "dataset_faults.txt").read_text().splitlines()[0]
     assert line.startswith("stops\t1\t") and "a.jpg" in line
@@ -459,27 +289,20 @@ def test_a_slow_precision_is_told(voc, voc_entry, tmp_path, monkeypatch, caplog)
         "DATASETS.REGISTER", f"[{voc_entry}]", "DATASETS.TRAIN", f"('{name}',)",
         "DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path / "out"), "MODEL.DEVICE", "cpu",
     ]  # fmt: skip
-    setup(default_argument_parser().parse_args(["--config-file", CONFIG, *opts]))
+    set_up("--config-file", CONFIG, *opts)
     assert "slow on this device" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        (
-            "torchvision://resnet81",
-            "cannot be had .*start from random weights; did you mean resnet",
-        ),
-        ("torchvsion://resnet18", "cannot be had .there is no such place.: name a local file"),
-        ("detectron2://nothing.pkl", "cannot be had .no network.: .* start from random weights"),
-    ],
-)
-def test_weights_that_cannot_be_had(weights, message, monkeypatch):
-    def get(*_, **__):
-        raise URLError("no network")
-
-    monkeypatch.setattr("iopath.common.file_io.HTTPURLHandler._get_local_path", get)
-    cfg = load_config(CONFIG, ["MODEL.WEIGHTS", weights])
-    with pytest.raises(ConfigError, match=message):
-        check_weights(cfg, "start")
-    check_weights(cfg, "any")
+def test_an_evaluation_keeps_the_config_of_the_training(tmp_path):
+    path, before = tmp_path / "config.yaml", "of the training"
+    path.write_text(before)
+    with _kept(str(path)):
+        path.write_text("overwritten")
+    assert path.read_text() == before
+    with pytest.raises(ValueError, match="too late"), _kept(str(path)):
+        path.write_text("overwritten")
+        raise ValueError("too late")
+    assert path.read_text() == before
+    with _kept(None):
+        path.write_text("a new training")
+    assert path.read_text() == "a new training"

@@ -254,22 +254,6 @@ def test_an_evaluation_that_was_interrupted_is_made_up(make_cfg, tmp_path):
     assert 3 in [line["iteration"] for line in lines if "bbox/AP" in line]
 
 
-def test_an_evaluation_keeps_the_config_of_the_training(make_cfg, tmp_path):
-    make_cfg("out")
-    path = tmp_path / "out" / "config.yaml"
-    before = path.read_text()
-    with _kept(str(path)):
-        path.write_text("overwritten")
-    assert path.read_text() == before
-    with pytest.raises(ValueError, match="too late"), _kept(str(path)):
-        path.write_text("overwritten")
-        raise ValueError("too late")
-    assert path.read_text() == before
-    with _kept(None):
-        path.write_text("a new training")
-    assert path.read_text() == "a new training"
-
-
 def test_a_shorter_training_does_not_go_on(make_cfg):
     run(make_cfg("out"))
     with pytest.raises(ConfigError, match=r"training of 6 iterations, more than the 4 that SOLVER"):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mutual_guidance.prediction import DrawnImages
-from tests.conftest import REPOSITORY, load_script
+from tests.conftest import REPOSITORY, load_script, write_video
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_an_input_is_never_overwritten(predict, images, tmp_path):
 
 
 def test_a_video_is_never_overwritten(predict, tmp_path):
-    write_video(path := tmp_path / "clip.avi")
+    write_video(path := tmp_path / "clip.avi", grey(3))
     path = path.rename(tmp_path / "clip.mp4")
     before = path.read_bytes()
     for output in (tmp_path, tmp_path / "." / "run" / ".."):
@@ -182,16 +182,12 @@ def test_an_image_of_another_name_is_drawn_as_png(predict, images, tmp_path):
     assert (tmp_path / "out" / "images" / "a.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
-def write_video(path, frames=3):
-    """Frames of 64x48 pixels, ten a second."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    for _ in range(frames):
-        writer.write(np.full((48, 64, 3), 100, np.uint8))
-    writer.release()
+def grey(frames):
+    return [np.full((48, 64, 3), 100, np.uint8)] * frames
 
 
 def test_frames_of_a_video(predict, tmp_path):
-    write_video(path := tmp_path / "clip.avi")
+    write_video(path := tmp_path / "clip.avi", grey(3))
     assert predict(path) == 0  # draws and writes COCO's JSON where nothing else is asked for
     assert [x["file_name"] for x in coco(tmp_path)["images"]] == [
         "clip_000000",
@@ -203,7 +199,7 @@ def test_frames_of_a_video(predict, tmp_path):
 
 
 def test_a_torn_video_is_an_error(predict, tmp_path, capsys):
-    write_video(path := tmp_path / "clip.avi", 30)
+    write_video(path := tmp_path / "clip.avi", grey(30))
     with path.open("r+b") as f:
         f.truncate(path.stat().st_size // 2)
     assert predict(path) == 1
@@ -242,7 +238,7 @@ def test_models_that_are_not_there(predict, images, tmp_path, capsys):
 
 
 def test_vocs_text_of_a_video(predict, tmp_path):
-    write_video(path := tmp_path / "my.holiday.avi")
+    write_video(path := tmp_path / "my.holiday.avi", grey(3))
     assert predict(path, "--voc") == 0
     text = (tmp_path / "out" / "voc" / "comp4_det_test_red.txt").read_text()
     frames = {f"my.holiday_{i:06d}" for i in range(3)}
