@@ -239,9 +239,10 @@ def save_results(experiment: Experiment, plans: dict[Cell, Plan], path: Path, fo
     """Write results.md, .csv and .json of the finished runs; return the Markdown."""
     runs, launched = collect_runs(ROOT, experiment.cells)
     missing = [str(cell.folder) for cell in experiment.cells if not is_finished(ROOT, cell)]
-    rows = summarize(runs, experiment.paper)
     questions = experiment.questions
-    Intervals(ROOT, plans, questions["primary"]["classes"] if questions else ()).add(rows)
+    in_mean = questions["primary"]["classes"] if questions else ()
+    rows = summarize(runs, experiment.paper, in_mean)
+    Intervals(ROOT, plans, in_mean).add(rows)
     asked = {}
     if questions:
         asked["questions"] = questions

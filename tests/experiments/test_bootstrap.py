@@ -227,10 +227,15 @@ def test_matches_go_into_a_file_and_back(tmp_path):
     assert {-1, 0, 1} == set(np.concatenate([m.matched for m in back]).ravel())
 
 
-def test_no_more_are_kept_than_can_matter():
+@pytest.mark.parametrize(("num_images", "expected"), [(1, 20), (3, 50)])
+def test_no_more_are_kept_than_can_matter(num_images, expected):
     truths = [GroundTruths(np.array([[0.0, 0, 9, 9]]), np.array([0]), *np.array([[True], [False]]))]
+    # Of a class that is in one image of several others have false ones.
+    truths += [GroundTruths(*(column[:0] for column in truths[0]))] * (num_images - 1)
     scores = np.linspace(0.1, 0.9, 50)
     boxes = np.tile([0.0, 0, 9, 9], (50, 1))
-    (kept,) = match(truths, [Detections(boxes, scores, np.zeros(50, int))], 1)
-    assert len(kept.scores) == MOST_PER_OBJECT == 20
+    found = [Detections(boxes, scores, np.zeros(50, int))]
+    found += [Detections(boxes[:0], scores[:0], np.zeros(0, int))] * (num_images - 1)
+    (kept,) = match(truths, found, 1)
+    assert len(kept.scores) == expected and MOST_PER_OBJECT == 20
     assert kept.scores[0] == round(0.9 * 65535) and kept.matched.sum(axis=0).tolist() == [1] * 10

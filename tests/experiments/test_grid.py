@@ -135,6 +135,7 @@ def test_a_start_has_folds_too(tmp_path):
 
 PLANNED = {
     **MINIMAL,
+    "seeds": [1, 2],
     "strategies": ["static", "mutual_guidance"],
     "primary": {
         "claim": "it helps", "metric": "AP", "strategy": "mutual_guidance", "classes": ["a"],
@@ -162,6 +163,7 @@ def test_comparisons_inherit_the_runs_of_the_primary_one(tmp_path):
         ({"decision": {"paper_gain": "3.5 %"}}, "paper_gain must be in percent"),
         ({"decision": {"paper_gain": float("inf")}}, "paper_gain must be in percent"),
         ({"protocols": {"a": {}, "b": {}}}, "which protocol is meant"),
+        ({"seeds": [1]}, "one seed tells nothing of other trainings; give two or more"),
         ({"primary": {**PLANNED["primary"], "strategy": "static"}}, "does not compare .* with"),
         ({"primary": {**PLANNED["primary"], "variant": "x"}}, "the grid does not compare"),
         ({"primary": {**PLANNED["primary"], "metric": 50}}, "primary needs a metric such as"),

@@ -1,6 +1,7 @@
 """Finished runs go into the repository and come back elsewhere."""
 
 import json
+import re
 import shutil
 import zipfile
 from dataclasses import replace
@@ -21,6 +22,7 @@ from mutual_guidance.experiments.records import (
     write_json,
     write_record,
 )
+from mutual_guidance.experiments.schema import PLANNED
 
 CONFIG = {"SOLVER.EPOCHS": 2.0, "DATASETS.REGISTER": [{"name": "d"}]}
 
@@ -143,19 +145,22 @@ def test_a_kept_run_of_another_config_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_plan_with_other_seeds_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "before", "now"), [("seeds", [1], [2]), ("protocols", {"long": {}}, {"longer": {}})]
+)
+def test_a_plan_of_another_grid_is_refused(tmp_path, key, before, now):
     old = cell()
     new = replace(old, folder=old.folder.parent / "seed_2", seed=2)
-    asked = {"primary": {"metric": "AP"}, "decision": {}, "secondary": []}
-    plans = [{**CONFIG, **asked, "seeds": [seed]} for seed in (1, 2)]
+    asked = {"primary": {"metric": "AP"}, **dict.fromkeys(PLANNED[1:], {})}
+    plans = [{**CONFIG, **asked, key: value} for value in (before, now)]
     finish(tmp_path, {old: plans[0]}, old)
     kept_results(tmp_path, [old])
-    message = r"holds a run with seeds \[1\] where the experiment has \[2\]"
+    message = re.escape(f"holds a run with {key} {before} where the experiment has {now}")
     with pytest.raises(ExperimentError, match=f"fold_1/seed_1 {message}"):
         check_folders(tmp_path, {new: plans[1]})
     with pytest.raises(ExperimentError, match=f"mine.json {message}"):
         restore(tmp_path, tmp_path / "docs" / "mine.json", {new: plans[1]})
-    check_folders(tmp_path, {new: {**plans[1], "seeds": [1]}})  # of the same plan
+    check_folders(tmp_path, {new: plans[0]})  # of the same plan
 
 
 def test_a_start_comes_back_only_if_no_run_needs_its_weights(tmp_path):

@@ -184,7 +184,7 @@ def test_every_experiment_fits_its_configs(path, tmp_path):
 def planned(experiment):
     """The experiment, now of two strategies and with a plan."""
     content = yaml.safe_load(experiment.read_text())
-    content["strategies"] = ["static", "mutual_guidance"]
+    content["strategies"], content["seeds"] = ["static", "mutual_guidance"], [1, 2]
     question = {"metric": "AP", "strategy": "mutual_guidance", "classes": ["red", "green"]}
     content["primary"] = {"claim": "it helps", **question}
     content["decision"] = {"paper_gain": 3.5}
@@ -194,7 +194,7 @@ def planned(experiment):
 
 
 def test_dry_run_tells_what_difference_the_grid_can_show(call, tool, planned, tmp_path, capsys):
-    planned.write_text(planned.read_text().replace("seeds:\n- 1", "seeds: [1, 2, 3, 4]"))
+    planned.write_text(planned.read_text().replace("seeds:\n- 1\n- 2", "seeds: [1, 2, 3, 4]"))
     tool.main([str(planned), "--dry-run"])
     listing, err = capsys.readouterr()
     assert "known once two static runs of a fold have finished" in listing
@@ -208,7 +208,7 @@ def test_dry_run_tells_what_difference_the_grid_can_show(call, tool, planned, tm
         for run in json.loads(shapes.read_text())["runs"]
         if run["strategy"] == "static"
     ]
-    shown = (3.182 + 0.842) * statistics.stdev(values) * (2 / 4) ** 0.5
+    shown = (3.182 + 0.978) * statistics.stdev(values) * (2 / 4) ** 0.5
     assert f"4 pairs show a difference of {shown:.1f} AP in four of five" in listing
     gain = 0.035 * statistics.mean(values)
     assert "spread of 8 static runs" in listing and f"gain of 3.5 % is {gain:.1f}." in listing
@@ -313,9 +313,9 @@ def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(ca
     write_json(REPOSITORY / experiment.cells[-1].folder / "record.json", record)
     tool.save_results(experiment, plans, planned, tool.OUTPUT / "drawn")
     result = json.loads((tool.OUTPUT / "drawn" / "results.json").read_text())
-    assert result["answer"] == {"state": "running: 1 of 2 runs"}
+    assert result["answer"] == {"state": "running: 1 of 4 runs"}
     text = (tool.OUTPUT / "drawn" / "results.md").read_text()
-    assert text.startswith("it helps: **running: 1 of 2 runs**.\n\n")
+    assert text.startswith("it helps: **running: 1 of 4 runs**.\n\n")
     assert result["questions"]["decision"] == {"paper_gain": 3.5}
     assert result["plan_commits"] == ["unknown"]
 
@@ -326,8 +326,8 @@ def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(ca
 
 def test_a_mean_over_some_classes_needs_intervals_over_images(call, planned, monkeypatch):
     content = yaml.safe_load(planned.read_text())
-    content["primary"].update(classes=["red"], metric="AP")
+    content["primary"].update(classes=["red"], metric="AP50")
     planned.write_text(yaml.safe_dump(content))
     monkeypatch.setattr("mutual_guidance.experiments.plan.is_drawn_from", lambda dataset: False)
-    with pytest.raises(ExperimentError, match="AP of test_.* is over all classes: name all"):
+    with pytest.raises(ExperimentError, match="AP50 of test_.* is over all classes: name all"):
         call(planned)

@@ -6,16 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..run_files import CLASS_AP
 from .grid import Cell, compared_cells
-from .schema import BASELINE, PLACE
+from .report import IN_MEAN, mean_over
+from .schema import BASELINE, PLACE, START
 from .student import T_80, quantile, two_sided_p
 
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
-# With fewer the bootstrap's interval is too narrow where trainings differ more than images do.
-FEW_SEEDS = 5
 
 
 def answer(
@@ -32,13 +29,13 @@ def answer(
 
     Returns:
         {"state"}: "not run yet" or "running: n of m runs" where runs of the primary comparison are
-        missing, and nothing else; otherwise the verdict on "primary" (see :func:`verdict`; with
-        fewer than FEW_SEEDS seeds, of what both of its intervals span, which is its "span" where
-        that is another one; of None without a t-interval) with the comparison, and
-        "secondary", a list of comparisons with their "p" and "p_holm", corrected for how many they
-        are. A comparison has "value", "baseline", "difference", "low", "high", "relative" and
-        "interval", which says of what it is: "bootstrap", "t", "none" (with the reason, where runs
-        have lost their detections) or a state as above.
+        missing, and nothing else; otherwise the verdict on "primary" (see :func:`verdict`; of what
+        a bootstrap and the t-interval span together, which is its "span" where that is another
+        one; of None without a t-interval) with the comparison, and "secondary", a list of
+        comparisons with their "p" and "p_holm", corrected for how many they are. A comparison has
+        "value", "baseline", "difference", "low", "high", "relative" and "interval", which says of
+        what it is: "bootstrap", "t", "none" (with the reason, where runs have lost their
+        detections) or a state as above.
     """
     state = _running(questions["primary"], cells, finished)
     if state:
@@ -97,21 +94,17 @@ def _compare(
     question: Mapping[str, Any], rows: Sequence[dict], classes: Collection[str]
 ) -> dict[str, Any]:
     """
-    By the bootstrap where there is one of the metric, else by the runs' t-interval, which there is
-    of a mean over some of the classes no more than that of a metric that the runs do not have. Runs
-    that have lost what they found do not change the rule.
+    By the bootstrap where there is one of the metric, else by the runs' t-interval. Runs that have
+    lost what they found do not change the rule.
     """
     row = _row(question, rows)
     metric, place = question["metric"], _asked(question)
     bootstrap = row.get("bootstrap", {"metrics": {}})
     if metric in bootstrap["metrics"]:
-        if len(bootstrap["seeds"]) < 2:
-            return _nothing(question, "none: one seed tells nothing of other trainings")
         found = {**place, **bootstrap["metrics"][metric], "interval": "bootstrap"}
-        if len(bootstrap["seeds"]) < FEW_SEEDS:
-            ps = found["p"], _p_of_runs(_of_runs(row, metric, classes))
-            found["p"] = None if None in ps else max(ps)  # neither alone is to be believed
-        return found
+        ps = found["p"], _p_of_runs(_of_runs(row, metric, classes))
+        # Neither alone is to be believed (benchmarks/coverage.py).
+        return {**found, "p": None if None in ps else max(ps)}
     if row.get("unmatched") and metric.startswith("AP"):
         return _nothing(question, f"none: {row['unmatched']} runs without their detections")
     summary = _of_runs(row, metric, classes)
@@ -140,19 +133,20 @@ def _row(question: Mapping[str, Any], rows: Sequence[dict]) -> dict:
 
 def _of_runs(row: dict, metric: str, classes: Collection[str]) -> dict:
     """
-    The mean and the t-interval of a metric over the runs; empty where there are none, as of a mean
-    over some of the classes.
+    The mean and the t-interval of a metric over the runs; empty where there are none, as of AP50
+    and AP75 over some of the classes.
     """
-    summary = row["metrics"].get(metric, {})
     of_classes = [name for name in row["metrics"] if name.startswith(CLASS_AP)]
     is_mean = metric.startswith("AP") and not metric.startswith(CLASS_AP)
-    of_others = is_mean and {f"{CLASS_AP}{name}" for name in classes} < set(of_classes)
-    return {} if "difference" not in summary or of_others else summary
+    if is_mean and {f"{CLASS_AP}{name}" for name in classes} < set(of_classes):
+        metric = IN_MEAN if metric == "AP" else ""
+    summary = row["metrics"].get(metric, {})
+    return summary if "difference" in summary else {}
 
 
 def _both_intervals(comparison: dict, row: dict, classes: Collection[str]) -> dict:
-    """The comparison, of few seeds with what its bootstrap and its t-interval span together."""
-    if comparison["interval"] != "bootstrap" or len(row["bootstrap"]["seeds"]) >= FEW_SEEDS:
+    """The comparison, with what its bootstrap, if it is one, and its t-interval span together."""
+    if comparison["interval"] != "bootstrap":
         return comparison
     summary = _of_runs(row, comparison["metric"], classes)
     if summary.get("low") is None:
@@ -196,15 +190,16 @@ def power(
 
     Args:
         spread_of: records of runs, of which the static ones with the primary's metric count, and
-            only those of its config if there are any.
+            only those of its variant and config if there are any.
 
     Returns:
         {"runs", "spread": their standard deviation within folds, "mean", "difference"}; None with
         too few runs.
     """
     primary = questions["primary"]
-    static = [r for r in spread_of if r["strategy"] == BASELINE and r["variant"] == ""]
-    static = [r for r in static if r["config"] == primary["config"]] or static
+    static = [r for r in spread_of if r["strategy"] == BASELINE and r["variant"] != START]
+    for key in ("variant", "config"):
+        static = [r for r in static if r[key] == primary[key]] or static
     by_fold: dict[Any, list[float]] = {}
     for record in static:
         value = _in_mean(record["metrics"], primary)
@@ -218,7 +213,7 @@ def power(
     squares = sum((v - statistics.mean(f)) ** 2 for f in by_fold.values() for v in f)
     spread = math.sqrt(squares / freedom)
     error = math.sqrt(2 / pairs) * spread
-    shown = (quantile(pairs - 1) + T_80) * error
+    shown = (quantile(pairs - 1) + quantile(pairs - 1, T_80)) * error
     mean = statistics.mean(values)
     return {"runs": len(values), "spread": spread, "mean": mean, "difference": shown}
 
@@ -227,5 +222,4 @@ def _in_mean(metrics: Mapping[str, float], primary: Mapping[str, Any]) -> float 
     """The primary metric of a run: AP over its classes, any other as it is."""
     if primary["metric"] != "AP":
         return metrics.get(primary["metric"])
-    of_classes = [metrics.get(f"{CLASS_AP}{name}") for name in primary["classes"]]
-    return None if None in of_classes else float(np.mean(of_classes))
+    return mean_over(metrics, primary["classes"])

@@ -17,8 +17,9 @@ from ..evaluation.ground_truth import GroundTruths
 from ..evaluation.pascal_voc import IOU_THRESHOLDS, match_detections
 from ..run_files import replace_file
 
-# Of a class, so many detections for each of its ground truths are kept, the best scored ones.
-# Precision is at most 1/20 after them, where AP has next to nothing to gain.
+# Of a class, so many detections for each of its ground truths, or for each image if these are more,
+# are kept, the best scored ones. Precision is at most 1/20 after them, where AP has next to nothing
+# to gain, also among those of other folds.
 MOST_PER_OBJECT = 20
 _MOST = np.iinfo(np.uint16).max
 _BITS = 1 << np.arange(len(IOU_THRESHOLDS))
@@ -62,7 +63,7 @@ def _match_class(
 def _best(
     images: np.ndarray, scores: np.ndarray, matched: np.ndarray, num_gts: np.ndarray
 ) -> Matches:
-    most = MOST_PER_OBJECT * max(1, num_gts.sum())  # images of a fold without any, too, have false
+    most = MOST_PER_OBJECT * max(len(num_gts), num_gts.sum())
     order = np.argsort(-scores.astype(int), kind="stable")[:most]
     return Matches(images[order], scores[order], matched[order], num_gts)
 

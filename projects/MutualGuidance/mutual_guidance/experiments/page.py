@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .decision import FEW_SEEDS, answer
+from .decision import answer
 from .grid import Experiment
 from .records import UNCOMMITTED, UNKNOWN
 from .report import LEGEND, LEGENDS, markdown, of_bootstrap, short_table, signed
@@ -100,9 +100,9 @@ def _planned_section(result: dict, pictures: str) -> str:
 _COMPARISONS_LEGEND = (
     "The first line decides. bootstrap: the interval over images and seeds below, for AP of the "
     "detections, with folds of all of them in one ranking, not the mean of the runs' AP; t: over "
-    f"pairs of runs; with fewer than {FEW_SEEDS} seeds it must agree on the first line, and p is "
-    "the larger of both. p (Holm): corrected for the number of the other lines, also those not run "
-    "yet; above 0.05 it is no finding."
+    "pairs of runs, which must agree on the first line. p is the larger of both. p (Holm): "
+    "corrected for the number of the other lines, also those not run yet; above 0.05 it is no "
+    "finding. Near 0.05 it rests on a few of the draws: another 2,000 may move it by a third."
 )
 
 

@@ -18,9 +18,9 @@ BASELINE = "static"
 START = "start"
 # Which runs are compared, with the baseline's.
 PLACE = ("config", "variant", "strategy")
-# What is decided before the runs. The seeds, too: more of them until an interval leaves 0 would
-# decide anything.
-PLANNED = ("primary", "decision", "secondary", "seeds")
+# What is decided before the runs. The grid, too: more of it until an interval leaves 0 would decide
+# anything.
+PLANNED = ("primary", "decision", "secondary", "seeds", "protocols", "folds")
 # Metrics of the tables, the second ones where runs have them.
 COMPARED = ("AP", "AP50", "AP75")
 SIZES = ("APs", "APm", "APl")
@@ -116,6 +116,8 @@ def _check_questions(raw: dict[str, Any]) -> None:
         raise ValueError("primary and decision stand together, with secondary or without")
     if len(raw["protocols"]) != 1:
         raise ValueError("primary: which protocol is meant? An experiment with it has one")
+    if len(raw["seeds"]) < 2:
+        raise ValueError("primary: one seed tells nothing of other trainings; give two or more")
     primary = {"config": raw["configs"][0], "variant": "", **raw["primary"]}
     inherited = {key: primary[key] for key in PLACE}
     raw["primary"] = primary
