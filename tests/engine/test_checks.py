@@ -1,12 +1,17 @@
+import re
+from contextlib import nullcontext
 from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
+from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 
-from mutual_guidance.checkpoint import TorchvisionHandler
+from mutual_guidance.checkpoint import TorchvisionHandler, rename_torchvision
 from mutual_guidance.config import load_config
 from mutual_guidance.engine.checks import check_batch, check_values, check_weights
 from mutual_guidance.errors import ConfigError
+from mutual_guidance.modeling.backbone.fssd import build_top_down_resnet_backbone
 from tests.conftest import REPOSITORY
 from tests.runs import CONFIG
 
@@ -161,6 +166,37 @@ def test_checking_a_detector_leaves_the_random_state_and_no_weights():
     check_values(load_config(CONFIG))
     assert torch.equal(state, torch.get_rng_state())
     assert torch.zeros(1).device.type == "cpu"
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_backbone_that_needs_values_to_be_built(monkeypatch, broken):
+    def build(cfg, input_shape):
+        values = torch.rand(2)[0].item()  # as Detectron2's Swin and ViT; "meta" has none
+        if broken:
+            raise ValueError(f"broken after {values:.0f}")
+        return build_top_down_resnet_backbone(cfg, input_shape)
+
+    monkeypatch.setitem(BACKBONE_REGISTRY._obj_map, "build_with_values", build)
+    cfg = load_config(CONFIG, ["MODEL.BACKBONE.NAME", "build_with_values"])
+    state = torch.get_rng_state()
+    refused = pytest.raises(ConfigError, match="cannot be built: broken after")
+    with refused if broken else nullcontext():
+        check_values(cfg)
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.zeros(1).device.type == "cpu"
+
+
+def test_a_resnet_50_by_the_row_of_the_page():
+    page = (REPOSITORY / "docs" / "train.md").read_text()
+    (row,) = re.findall(r"\| train a ResNet-50 .*`(MODEL\.[^`]+)` \|", page)
+    cfg = load_config(CONFIG, row.split())
+    check_values(cfg)
+    with torch.device("meta"):
+        model = build_backbone(cfg)
+        weights = torchvision.models.resnet50().state_dict()
+    renamed = rename_torchvision(weights, model)
+    trunk = {n: x.shape for n, x in model.state_dict().items() if "bottom_up.bottom_up." in n}
+    assert trunk == {name: x.shape for name, x in renamed.items()}
 
 
 def test_values_of_a_training_do_not_stop_an_evaluation():

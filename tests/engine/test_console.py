@@ -1,4 +1,5 @@
 import logging
+import re
 import subprocess
 import sys
 
@@ -64,3 +65,21 @@ def test_what_is_logged_cannot_steer_a_terminal(tmp_path):
     for text in (done.stdout, log):
         assert "a x\\x1b[2J\\x9b.jpg b" in text and "\x1b[2J" not in text
     assert ": blue\n" in log
+
+
+def test_each_run_of_a_process_has_its_own_log(tmp_path):
+    code = (
+        "import sys, logging, os, shutil; from mutual_guidance.engine.console import setup_logs\n"
+        "log = logging.getLogger('mutual_guidance')\n"
+        "for i, folder in enumerate(sys.argv[1:]):\n"
+        "    if i == 3: shutil.rmtree(folder), os.mkdir(folder)\n"
+        "    setup_logs(folder)\n"
+        "    log.info(f'run {i} begins')"
+    )
+    folders = [str(tmp_path / name) for name in ("a", "b", "a", "b")]
+    command = [sys.executable, "-c", code, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = [done.stdout, *((tmp_path / name / "log.txt").read_text() for name in ("a", "b"))]
+    runs = [re.findall(r"run (\d) begins", text) for text in told]
+    assert runs == [["0", "1", "2", "3"], ["0", "2"], ["3"]]  # b was removed before the last
+    assert "Logging error" not in done.stderr

@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import random
 from types import SimpleNamespace
 
@@ -292,3 +293,17 @@ def test_the_best_weights_are_kept_over_a_resume(tmp_path):
 def test_ap_of_several_data_sets_is_their_mean():
     assert mean_ap({"bbox": {"AP": 3.0}, "misalignment": {}}) == 3.0
     assert mean_ap({"a": {"bbox": {"AP": 3.0}}, "b": {"bbox": {"AP": 5.0}}}) == 4.0
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        {},
+        {"count": 3.0},
+        {"froc": {"recall": 3.0}},
+        {"bbox": {"AP50": 3.0}},
+        {"a": {"bbox": {"AP": 3.0}}, "b": {}},
+    ],
+)
+def test_results_of_evaluators_of_ones_own_may_have_no_ap(results):
+    assert math.isnan(mean_ap(results))

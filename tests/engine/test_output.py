@@ -1,9 +1,11 @@
 import multiprocessing
+import shutil
 from collections import namedtuple
 
 import pytest
 
 from mutual_guidance.config import load_config
+from mutual_guidance.engine import output
 from mutual_guidance.engine.output import check_output, check_shared_memory
 from mutual_guidance.errors import ConfigError, OutputError
 from tests.runs import CONFIG
@@ -28,6 +30,26 @@ def test_two_runs_in_one_folder(tmp_path):
     other.join()
     check_output(str(tmp_path), is_new_run=True)
     check_output(str(tmp_path), is_new_run=True)  # the same process may
+
+
+def is_refused(folder):
+    """Another run, which holds nothing."""
+    output._locks.clear()
+    with pytest.raises(OutputError, match="another run is writing to"):
+        check_output(str(folder), is_new_run=True)
+
+
+def test_a_folder_that_was_removed_is_made_and_held_anew(tmp_path):
+    folder = tmp_path / "out"
+    check_output(str(folder), is_new_run=True)
+    shutil.rmtree(folder)
+    check_output(str(folder), is_new_run=True)
+    assert (folder / ".lock").is_file()
+    context = multiprocessing.get_context("fork")
+    other = context.Process(target=is_refused, args=(folder,))
+    other.start()
+    other.join(60)
+    assert other.exitcode == 0
 
 
 def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):

@@ -84,6 +84,23 @@ def test_arrays_are_bgr(voc, tiny_run):
     assert predictor([]) == []
 
 
+def test_pillow_images_are_those_of_their_files(voc, tiny_run, tmp_path):
+    add_images(voc)
+    predictor = Predictor.from_run(tiny_run)
+    path = voc.root / "JPEGImages" / "c.jpg"  # turned by its EXIF orientation
+    with Image.open(path) as image:
+        assert image.size == (70, 50)
+        assert_equal(predictor(image).instances, predictor(path).instances)
+        assert_equal(predictor([image.convert("RGB")])[0].instances, predictor(path).instances)
+        assert predictor(image).draw().size == (50, 70)
+    with pytest.raises(InputError, match="mode I;16 would be clipped at 255: scale it"):
+        predictor(Image.new("I;16", (64, 64)))
+    torn = tmp_path / "torn.jpg"
+    torn.write_bytes(path.read_bytes()[:700])
+    with Image.open(torn) as image, pytest.raises(InputError, match="its file is torn"):
+        predictor(image)
+
+
 def test_one_image_is_one_prediction(voc, tiny_run):
     add_images(voc)
     path = str(voc.root / "JPEGImages" / "b.jpg")

@@ -1,6 +1,7 @@
 """Training steps on a pretended GPU, beside the same ones on the CPU."""
 
 import copy
+import io
 import itertools
 
 import pytest
@@ -212,6 +213,42 @@ def test_mixed_precision(precision, gpu):
         assert losses[name] == pytest.approx(values, rel=0.02)
     # Clipped after the scale of the loss is taken out again.
     assert max(p.grad.abs().max().item() for p in step.model.parameters()) <= 1.0001e-3
+
+
+def pickled(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_in_bfloat16_of_the_cpu_computes_with_its_own_weights(copied):
+    opts = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16")
+    model = make_step(config("Shapes/retinanet_R_18", *TINY, *opts), []).model
+    copy_of_it = copied(model)
+
+    def losses(detector):
+        with EventStorage(), torch.no_grad():
+            return detector(batch_of(2))
+
+    assert losses(copy_of_it) == losses(model)
+    for parameter in model.head.cls_score.parameters():
+        parameter.data.add_(1)
+    assert losses(copy_of_it)["loss_cls"] != losses(model)["loss_cls"]
+
+
+def test_ctrl_c_leaves_no_autocast_behind(monkeypatch):
+    def interrupted(*args):
+        assert torch.is_autocast_enabled("cpu")
+        raise KeyboardInterrupt
+
+    opts = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16")
+    model = make_step(config("Shapes/retinanet_R_18", *TINY, *opts), []).model
+    monkeypatch.setattr(type(model), "preprocess_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model(batch_of(2))
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_momentum_fits_the_weights_whatever_the_run_was_on():

@@ -6,11 +6,16 @@ import os
 import re
 import signal
 import time
+from importlib import import_module
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.engine.defaults import default_setup
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils.events import EventStorage
 
@@ -23,6 +28,7 @@ from mutual_guidance.data import register_datasets
 from mutual_guidance.engine import Interrupted, Trainer
 from mutual_guidance.engine.checks import check_values
 from mutual_guidance.engine.device import resolve_device
+from mutual_guidance.engine.predictor import files_of_run
 from mutual_guidance.engine.setup import _kept, resolve_classes, resolve_schedule
 from mutual_guidance.engine.step import load_batch
 from mutual_guidance.engine.trainer import results_table
@@ -31,7 +37,7 @@ from mutual_guidance.evaluation import PascalVOCEvaluator
 from mutual_guidance.evaluation.detections import DetectionsWriter
 from mutual_guidance.modeling.late import use_now
 from mutual_guidance.modeling.meta_arch import GuidedRetinaNet
-from tests.conftest import TINY
+from tests.conftest import REPOSITORY, TINY, VOCWriter
 from tests.runs import CONFIG, draw_four_images
 
 ITERATIONS = 6
@@ -222,6 +228,125 @@ def test_a_loader_of_ones_own_is_trained_on(make_cfg):
     before = asked.copy()
     run(make_cfg("out", *opts), resume=True, kind=Own)
     assert before[0] == (0, 7, 0) and (0, 7, 3) in asked and len(asked) > len(before) + 1
+
+
+class Files(DatasetEvaluator):
+    """Of one's own: which files it saw, and a result that is no AP."""
+
+    def reset(self):
+        self.seen = []
+
+    def process(self, inputs, outputs):
+        self.seen += [x["file_name"] for x in inputs]
+
+    def evaluate(self):
+        return {"count": np.float32(len(self.seen)), "worst": {"recall": float("-inf")}}
+
+
+def none_at_all():
+    raise NotImplementedError
+
+
+COUNTED = {"count": 4.0, "worst": {"recall": float("-inf")}}
+
+
+@pytest.mark.parametrize(
+    ("build", "results"),
+    [(Files, COUNTED), (lambda: [Files()], COUNTED), (lambda: None, {}), (none_at_all, {})],
+    ids=["one", "list", "none", "not_implemented"],
+)
+def test_evaluators_of_ones_own(make_cfg, tmp_path, monkeypatch, build, results):
+    class Own(Trainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name):
+            return build()
+
+    signs = []
+    monkeypatch.setattr("mutual_guidance.engine.watchdog.sign_of_life", lambda: signs.append(1))
+    cfg = make_cfg("out", "SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 1, "TEST.KEEP_BEST", True)
+    assert Own(cfg).train() == results
+    assert len(signs) > 2 * 4  # images of two evaluations
+    assert not (tmp_path / "out" / "model_best.pth").exists()
+    if results:
+        (kept,) = json.loads((tmp_path / "out" / "evaluation.json").read_text()).values()
+        assert kept == {"count": 4.0, "worst": {"recall": None}}
+
+
+def test_a_signal_ends_an_evaluation_by_an_evaluator_of_ones_own(make_cfg):
+    class Signalled(Files):
+        def process(self, inputs, outputs):
+            send(signal.SIGTERM)
+
+        def evaluate(self):
+            raise AssertionError("of a part of the images")
+
+    cfg = make_cfg("out")
+    with interrupt.note_signals(), pytest.raises(Interrupted):
+        Trainer.test(cfg, Trainer.build_model(cfg), Signalled())
+
+
+def test_a_data_set_is_that_of_the_config_whatever_another_has_of_its_name(
+    make_cfg, voc, voc_entry, tmp_path
+):
+    cfg = make_cfg("out", "DATASETS.REGISTER", [voc_entry], "SOLVER.MAX_ITER", 1, "VIS_PERIOD", 1)
+    other = VOCWriter(tmp_path / "other")
+    other.add("other", [("red", (3, 5, 24, 40))])
+    other = [{**voc_entry, "root": str(other.root)}]
+
+    register_datasets(other)
+    trainer = Trainer(cfg)
+    images = next(iter(trainer._trainer.data_loader))
+    assert all(str(voc.root) in image["file_name"] for image in images)
+    register_datasets(other)
+    trainer.train()
+    assert (tmp_path / "out" / "visualization" / "assignments" / "a").is_dir()
+    register_datasets(other)
+    files = Files()
+    Trainer.test(cfg, trainer.model, files)
+    assert len(files.seen) == 4 and all(str(voc.root) in file for file in files.seen)
+
+
+def test_a_run_without_setup_leaves_its_config(make_cfg, tmp_path):
+    cfg = make_cfg("out", "SOLVER.MAX_ITER", 1)
+    (tmp_path / "out" / "config.yaml").unlink()
+    results = Trainer(cfg).train()
+    assert results["bbox"].keys() >= {"AP", "AP50"}
+    config, weights = files_of_run(tmp_path / "out")
+    assert Path(config).read_text() == cfg.dump() and weights.endswith("model_final.pth")
+    Path(config).write_text("of an earlier run in the folder")
+    Trainer(cfg).train()
+    assert Path(config).read_text() == cfg.dump()
+
+
+def test_a_config_that_is_not_ready_is_refused():
+    with pytest.raises(ConfigError, match=r"CLASSES is empty, .* engine\.setup .* engine\.prepare"):
+        Trainer(load_config(CONFIG))
+
+
+def test_the_pages_lines_of_python_train(voc, tmp_path, monkeypatch):
+    draw_four_images(voc)
+    page = (REPOSITORY / "docs" / "train.md").read_text()
+    section = page[page.index("## From Python") : page.index("## What a run leaves")]
+    train, register = re.findall(r"```python\n(.*?)```", section, re.S)
+    train = train.replace("configs/Shapes/retinanet_R_18.yaml", CONFIG)
+    train = train.replace('"output/', f'"{tmp_path}/').replace("opts=[", "opts=[*opts, ")
+    name = ("mine",)
+    opts = [
+        *TINY, "DATASETS.TRAIN", name, "DATASETS.TEST", name, "SOLVER.MAX_ITER", 2,
+        "SOLVER.IMS_PER_BATCH", 1, "SOLVER.AMP.ENABLED", False,
+    ]  # fmt: skip
+    monkeypatch.chdir(voc.root / "JPEGImages")
+    module = import_module("mutual_guidance.engine.setup")  # which has a function of its name
+    monkeypatch.setattr(module, "setup_logs", lambda folder: None)
+    exec(register, {})
+    try:
+        exec(train, {"opts": opts})
+    finally:
+        DatasetCatalog.remove("mine"), MetadataCatalog.remove("mine")
+    for strategy in ("static", "mutual_guidance"):
+        (results,) = json.loads((tmp_path / strategy / "evaluation.json").read_text()).values()
+        assert "AP" in results["bbox"]
+        assert load_config(str(tmp_path / strategy / "config.yaml")).DATASETS.CLASSES == ["red"]
 
 
 def test_other_trainers_log_their_tracebacks(make_cfg):

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -41,6 +43,14 @@ def test_levels_are_those_of_the_anchors():
     suppression = Suppression.of_model(tiny_model(tiny_config()), SIZE)
     assert suppression.level_sizes == [16 * 16 * 6, 8 * 8 * 6]  # 2 sizes x 3 ratios a location
     assert Suppression(**suppression.settings()).settings() == suppression.settings()
+
+
+def test_a_model_in_training_stays_as_it_is():
+    model = tiny_model(tiny_config()).train()
+    before = copy.deepcopy(model.state_dict())
+    Suppression.of_model(model, SIZE)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
 
 
 def test_suppression_by_hand():

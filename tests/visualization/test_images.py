@@ -75,7 +75,9 @@ def test_with_ids(dataset):
 def test_with_names_of_files(dataset, monkeypatch):
     records = [{**r, "image_id": i} for i, r in enumerate(first_annotated([dataset], 2))]
     monkeypatch.setattr(images, "_records", lambda names: records)
-    assert with_ids([dataset], ["b", "0"]) == records[::-1]
+    assert with_ids([dataset], ["b", "0"]) == with_ids([dataset], [1, 0]) == records[::-1]
+    with pytest.raises(DatasetError, match="no image '7'"):
+        with_ids([dataset], [7])
 
 
 @pytest.mark.parametrize("wanted", ["7", "a"])

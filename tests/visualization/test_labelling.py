@@ -5,18 +5,9 @@ import torch
 
 from mutual_guidance.errors import CheckpointError, InputError
 from mutual_guidance.visualization import load_weights
-from mutual_guidance.visualization.labelling import evaluation_mode, predict
+from mutual_guidance.visualization.labelling import predict
 
 from .scenes import build, grey_image
-
-
-def test_evaluation_mode_gives_every_module_its_own_mode_back():
-    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
-    model[0].eval()  # as a frozen layer of a model in training
-    with pytest.raises(RuntimeError), evaluation_mode(model):
-        assert not model[1].training
-        raise RuntimeError
-    assert [m.training for m in model.modules()] == [True, False, True]
 
 
 @pytest.mark.parametrize("kind", ["anchors", "points"])

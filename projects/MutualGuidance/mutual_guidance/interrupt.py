@@ -49,8 +49,14 @@ def handled_by(handler: Callable[[int, object], None]) -> Iterator[list[signal.S
 
 @contextlib.contextmanager
 def note_signals() -> Iterator[None]:
-    """Only take note of the signals to stop; a second SIGINT, later, acts as usual."""
+    """
+    Only take note of the signals to stop; a second SIGINT, later, acts as usual. Outside of the
+    main thread, which alone can handle signals, none is noted.
+    """
     global _received
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     _received = None
     try:
         with handled_by(_take_note) as heeded, _taken_by_another_thread(heeded):

@@ -133,7 +133,8 @@ def check_batch(cfg: CfgNode, num_processes: int) -> None:
 def check_detector(cfg: CfgNode) -> Guided | None:
     """
     Returns:
-        One of the project's own, built without memory for its weights; None for any other.
+        One of the project's own, built without memory for its weights where its parts can be;
+        None for any other.
 
     Raises:
         ConfigError: it cannot be built or, with TEST.MISALIGNMENT, measured.
@@ -165,12 +166,21 @@ def check_detector(cfg: CfgNode) -> Guided | None:
         )
     try:
         detectors[name].build_matcher(cfg)  # before Detectron2's, which only asserts
-        with torch.device("meta"):
-            detector = detectors[name](cfg)
+        detector = _build(detectors[name], cfg)
     except Exception as error:  # Detectron2's parts fail in many ways
         raise ConfigError(f"MODEL: {name} cannot be built: {_reason(error)}") from error
     _check_channels(cfg, detector)
     return detector
+
+
+def _build(kind: type[Guided], cfg: CfgNode) -> Guided:
+    """A detector to look at. What fails without values, as Detectron2's Swin, has random ones."""
+    try:
+        with torch.device("meta"):
+            return kind(cfg)
+    except Exception:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return kind(cfg)
 
 
 def _check_limits(cfg: CfgNode) -> None:

@@ -1,6 +1,8 @@
 """What a training tells on the terminal; log.txt in its folder has everything."""
 
+import itertools
 import logging
+import os
 import re
 import sys
 
@@ -26,6 +28,9 @@ _TOLD = (
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _TOLD_AGAIN = ("mutual_guidance.engine.setup", "mutual_guidance.evaluation.pascal_voc")
 
+# By logger and folder; Detectron2 makes them once in a process.
+_handlers: dict[tuple[str, str], list[logging.Handler]] = {}
+
 
 class _Brief(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
@@ -41,20 +46,40 @@ class _Printable(logging.Filter):
         return True
 
 
+_BRIEF, _PRINTABLE = _Brief(), _Printable()
+
+
 def setup_logs(folder: str) -> None:
-    """Log to ``log.txt`` in the folder, and what is worth reading to the terminal."""
-    rank = comm.get_rank()
-    # Called as default_setup calls it, which then finds them set up.
-    setup_logger(folder, distributed_rank=rank)
-    for name in ("fvcore", "mutual_guidance"):
-        setup_logger(folder, distributed_rank=rank, name=name)
+    """
+    Log to ``log.txt`` in the folder, and what is worth reading to the terminal. That of an earlier
+    run of this process, in another folder, ends.
+    """
     # That there is no GPU, the summary tells.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for name in ("detectron2", "fvcore", "mutual_guidance"):
+        _attach(logging.getLogger(name), folder)
         for handler in logging.getLogger(name).handlers:
-            handler.addFilter(_Printable())
+            handler.addFilter(_PRINTABLE)
             if getattr(handler, "stream", None) is sys.stdout:
-                handler.addFilter(_Brief())
+                handler.addFilter(_BRIEF)
+
+
+def _attach(logger: logging.Logger, folder: str) -> None:
+    """Give a logger the handlers of a folder in the place of those of another."""
+    for handler in itertools.chain.from_iterable(_handlers.values()):
+        logger.removeHandler(handler)
+    others = logger.handlers.copy()
+    # Called as default_setup calls it, which then finds them set up.
+    own_name = {} if logger.name == "detectron2" else {"name": logger.name}
+    setup_logger(folder, distributed_rank=comm.get_rank(), **own_name)
+    if made := [handler for handler in logger.handlers if handler not in others]:
+        _handlers[logger.name, folder] = made
+    for handler in _handlers.get((logger.name, folder), ()):
+        logger.addHandler(handler)
+        file = str(getattr(handler.stream, "name", ""))
+        is_log = file.startswith(os.path.join(folder, "log.txt"))
+        if is_log and not os.fstat(handler.stream.fileno()).st_nlink:  # removed meanwhile
+            handler.setStream(open(file, "a"))  # noqa: SIM115
 
 
 def summary(cfg: CfgNode, model: nn.Module, start: int) -> str:

@@ -136,9 +136,15 @@ class KeepBest(HookBase):
 
 
 def mean_ap(results: dict) -> float:
-    """AP of :meth:`Trainer.test`'s results, in percent; the mean over several data sets."""
+    """
+    AP of :meth:`Trainer.test`'s results, in percent; the mean over several data sets, NaN where one
+    has none, as evaluators of one's own may give.
+    """
     groups = [results] if "bbox" in results else list(results.values())
-    return sum(group["bbox"]["AP"] for group in groups) / len(groups)
+    try:
+        return sum(group["bbox"]["AP"] for group in groups) / len(groups)
+    except (LookupError, TypeError, ZeroDivisionError):
+        return math.nan
 
 
 class AssignmentPictures(HookBase):

@@ -38,7 +38,7 @@ def check_output(folder: str, is_new_run: bool) -> None:
             f"{folder} holds the checkpoints of an earlier run: add --resume to go on with it, or "
             "choose another OUTPUT_DIR"
         )
-    if os.path.realpath(folder) in _locks:
+    if _holds(folder):
         return
     try:
         os.makedirs(folder, exist_ok=True)
@@ -57,6 +57,14 @@ def check_output(folder: str, is_new_run: bool) -> None:
         logger.warning(f"{folder} cannot be locked ({error}): see that no other run writes to it")
     _locks[os.path.realpath(folder)] = lock
     forget_unfinished(folder)
+
+
+def _holds(folder: str) -> bool:
+    """Whether this process does, and nobody has removed the folder since."""
+    lock, path = _locks.get(os.path.realpath(folder)), os.path.join(folder, _LOCK_FILE)
+    if lock is None or not os.path.isfile(path):
+        return False
+    return os.path.samestat(os.fstat(lock.fileno()), os.stat(path))
 
 
 def is_held() -> bool:

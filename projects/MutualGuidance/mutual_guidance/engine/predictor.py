@@ -10,8 +10,8 @@ import PIL.Image
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.structures import Instances
 
 from ..checkpoint import Checkpointer
@@ -23,7 +23,7 @@ from ..visualization.predictions import draw_predictions
 from .setup import prepare
 from .trainer import Trainer
 
-Image = str | os.PathLike | np.ndarray
+Image = str | os.PathLike | np.ndarray | PIL.Image.Image
 # Least score of what is drawn and written where a person asks for no other.
 MIN_SCORE = 0.5
 
@@ -34,7 +34,7 @@ class Prediction:
     What was found in one image.
 
     Attributes:
-        image: the file or array that was given.
+        image: the file, array or Pillow image that was given.
         instances: ``pred_boxes`` in its own pixels (XYXY), ``scores`` and ``pred_classes``, on the
             CPU, the best first.
         metadata: with ``thing_classes``.
@@ -111,7 +111,8 @@ class Predictor:
     ) -> Prediction | list[Prediction]:
         """
         Args:
-            images: files, or arrays (H, W, 3), uint8, BGR as OpenCV reads them; one or a sequence.
+            images: files, arrays (H, W, 3), uint8, BGR as OpenCV reads them, or Pillow images,
+                turned upright as EXIF says; one or a sequence.
 
         Returns:
             What was found in each image, with every score that the config lets through; for one
@@ -137,7 +138,7 @@ class Predictor:
             image = image[:, :, ::-1]
         elif self.cfg.INPUT.FORMAT == "L":
             rgb = PIL.Image.fromarray(image[:, :, ::-1])
-            image = convert_PIL_to_numpy(rgb, "L")
+            image = utils.convert_PIL_to_numpy(rgb, "L")
         transformed = T.AugInput(np.ascontiguousarray(image))
         try:
             self._augmentations(transformed)
@@ -167,7 +168,9 @@ class Predictor:
 
 def _pixels(image: Image) -> np.ndarray:
     """(H, W, 3), uint8, BGR. Raises InputError for anything else."""
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, PIL.Image.Image):
+        image = _from_pillow(image)
+    elif not isinstance(image, np.ndarray):
         try:
             image = read_image(os.fspath(image))
         except ValueError as error:
@@ -175,6 +178,19 @@ def _pixels(image: Image) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(f"an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
     return image
+
+
+def _from_pillow(image: PIL.Image.Image) -> np.ndarray:
+    """As :func:`read_image` of its file. Raises InputError."""
+    if image.mode.startswith(("I", "F")):
+        raise InputError(
+            f"an image of mode {image.mode} would be clipped at 255: scale it to 8 bits a channel"
+        )
+    try:
+        image.load()  # which applies a TIFF's orientation itself
+    except Exception as error:  # a torn file can make Pillow's decoders raise anything
+        raise InputError(f"an image cannot be read, its file is torn: {error}") from error
+    return utils.convert_PIL_to_numpy(utils._apply_exif_orientation(image), "BGR")
 
 
 def inference_config(config_file: str, weights: str, opts: Sequence[str] = ()) -> CfgNode:

@@ -4,6 +4,7 @@ finite, and with no wait for the device but those of the model."""
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,13 +39,14 @@ def build_step(
 
 
 def _autocast_in_training(model: nn.Module, precision: torch.dtype) -> None:
-    forward = model.forward
+    # Unlike a closure it is pickled, and copied to be of the copy; unlike hooks, which a Ctrl-C
+    # passes by, it always leaves the autocast.
+    model.forward = partial(_autocast_forward, model, precision)
 
-    def autocast_forward(batch: list[dict]):
-        with autocast_on_cpu(precision) if model.training else nullcontext():
-            return forward(batch)
 
-    model.forward = autocast_forward
+def _autocast_forward(model: nn.Module, precision: torch.dtype, batch: list[dict]) -> Any:
+    with autocast_on_cpu(precision) if model.training else nullcontext():
+        return type(model).forward(model, batch)
 
 
 class _Batches:

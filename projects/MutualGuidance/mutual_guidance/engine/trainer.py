@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from tabulate import tabulate
 from torch.optim import Optimizer
 
 from ..checkpoint import Checkpointer
-from ..data import build_test_loader, build_train_loader
+from ..data import build_test_loader, build_train_loader, register_datasets
 from ..errors import ConfigError, UserError
 from ..evaluation import build_evaluator, candidates_in_outputs
 from ..evaluation.build import ap_evaluator
@@ -50,8 +50,15 @@ class Trainer(DefaultTrainer):
     """Trains and evaluates what the config describes."""
 
     def __init__(self, cfg: CfgNode) -> None:
-        """As DefaultTrainer's, which would put a model of the CPU on a GPU for many processes."""
+        """
+        As DefaultTrainer's, which would put a model of the CPU on a GPU for many processes.
+
+        Raises:
+            ConfigError: the config has not been made ready.
+        """
         TrainerBase.__init__(self)
+        _check_ready(cfg)
+        register_datasets(cfg.DATASETS.REGISTER)  # of another config of this process since
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.data_seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
@@ -105,7 +112,10 @@ class Trainer(DefaultTrainer):
 
     def train(self) -> dict | None:
         """
-        Train to the end, or until SIGTERM, SIGINT or SIGHUP.
+        Train to the end, or until SIGTERM, SIGINT or SIGHUP, which the main thread alone notes.
+
+        Returns:
+            The results of the last evaluation, as :meth:`test`; None if there was none.
 
         Raises:
             Interrupted: after a signal; a checkpoint has been written.
@@ -114,11 +124,15 @@ class Trainer(DefaultTrainer):
         _loop_logger.addFilter(_is_worth_a_traceback)
         try:
             with note_signals(), watched(limit), full_disk.told(self.cfg.OUTPUT_DIR):
-                return super().train()
+                super().train()
         finally:
             _loop_logger.removeFilter(_is_worth_a_traceback)
+        return getattr(self, "_last_eval_results", None)
 
     def before_train(self) -> None:
+        register_datasets(self.cfg.DATASETS.REGISTER)
+        if not self.start_iter:
+            self._write_config()
         super().before_train()
         told = summary(self.cfg, self.checkpointer.model, self.start_iter)
         logger.info(f"Training, with the keys in {self.cfg.OUTPUT_DIR}/config.yaml:\n{told}")
@@ -172,11 +186,14 @@ class Trainer(DefaultTrainer):
             )
         if self.start_iter:
             with full_disk.told(self.cfg.OUTPUT_DIR):
-                if comm.is_main_process():
-                    write_text(os.path.join(self.cfg.OUTPUT_DIR, "config.yaml"), self.cfg.dump())
+                self._write_config()
             self._trainer.reset_data_loader(
                 lambda: self.build_train_loader(self.cfg, self.data_seed, self.start_iter)
             )
+
+    def _write_config(self) -> None:
+        if comm.is_main_process():
+            write_text(os.path.join(self.cfg.OUTPUT_DIR, "config.yaml"), self.cfg.dump())
 
     def state_dict(self) -> dict:
         state = {**super().state_dict(), "data_seed": self.data_seed}
@@ -227,33 +244,61 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return _stoppable(build_evaluator(cfg, dataset_name))
+        return build_evaluator(cfg, dataset_name)
 
     @classmethod
     def build_ema_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """AP alone: files of detections and misalignment are those of the weights themselves."""
-        return _stoppable(ap_evaluator(cfg, dataset_name))
+        return ap_evaluator(cfg, dataset_name)
 
     @classmethod
     def test(cls, cfg: CfgNode, model, evaluators=None) -> dict:
         """
-        As Detectron2's; the main process also logs one table a data set and writes
-        ``evaluation.json`` to the output folder: {data set: {"bbox": {metric: percent}}}, with
-        "misalignment" beside "bbox" if TEST.MISALIGNMENT.
+        As Detectron2's; signals end it, and the main process also logs one table a data set and
+        writes ``evaluation.json`` to the output folder: {data set: {"bbox": {metric: percent}}},
+        with "misalignment" beside "bbox" if TEST.MISALIGNMENT.
         """
+        register_datasets(cfg.DATASETS.REGISTER)
+        if evaluators is None:
+            evaluators = cls._build_evaluators(cfg)
+        elif not isinstance(evaluators, Sequence):
+            evaluators = [evaluators]
         share_buffers(model)
         with candidates_in_outputs(model) if cfg.TEST.MISALIGNMENT else nullcontext():
-            results = super().test(cfg, model, evaluators)
+            results = super().test(cfg, model, [_stoppable(e) for e in evaluators])
         report(cfg, results, RESULTS_FILE)
         return results
+
+    @classmethod
+    def _build_evaluators(cls, cfg: CfgNode) -> list[DatasetEvaluator | None]:
+        """One a data set; None where a subclass has none for it, which Detectron2 lets it say."""
+        evaluators = []
+        for name in cfg.DATASETS.TEST:
+            try:
+                evaluators.append(cls.build_evaluator(cfg, name))
+            except NotImplementedError:
+                logger.warning(f"{name} is not evaluated: build_evaluator has nothing for it")
+                evaluators.append(None)
+        return evaluators
 
     def _test_ema(self) -> dict:
         logger.info("Evaluating the moving average of the weights")
         share_buffers(self.ema.module)
-        evaluators = [self.build_ema_evaluator(self.cfg, name) for name in self.cfg.DATASETS.TEST]
+        names = self.cfg.DATASETS.TEST
+        evaluators = [_stoppable(self.build_ema_evaluator(self.cfg, name)) for name in names]
         results = super().test(self.cfg, self.ema.module, evaluators)
         report(self.cfg, results, EMA_RESULTS_FILE)
         return {"ema": results}
+
+
+def _check_ready(cfg: CfgNode) -> None:
+    """Raise ConfigError for a config whose "auto" device and classes nothing has filled in."""
+    if not cfg.DATASETS.CLASSES:
+        raise ConfigError(
+            "DATASETS.CLASSES is empty, the config has not been made ready: give the Trainer what "
+            'engine.setup returns, or engine.prepare with data=("TRAIN", "TEST") and '
+            "for_training=True"
+        )
 
 
 def _is_worth_a_traceback(record: logging.LogRecord) -> bool:
@@ -262,8 +307,13 @@ def _is_worth_a_traceback(record: logging.LogRecord) -> bool:
     return not error or not (isinstance(error, UserError | OSError) or comm.get_world_size() > 1)
 
 
-def _stoppable(evaluator: DatasetEvaluator) -> DatasetEvaluators:
-    return DatasetEvaluators([StopOnSignal(), SignsOfLife(), evaluator, StopOnSignal()])
+def _stoppable(
+    evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
+) -> DatasetEvaluators:
+    """What Detectron2 evaluates with, be it nothing or several, so that it gives signs of life."""
+    evaluators = evaluator if isinstance(evaluator, Sequence) else [evaluator]
+    own = [e for e in evaluators if e is not None]
+    return DatasetEvaluators([StopOnSignal(), SignsOfLife(), *own, StopOnSignal()])
 
 
 def _in_float32(layer: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
@@ -300,9 +350,10 @@ def report(cfg: CfgNode, results: dict, file: str) -> None:
     names = cfg.DATASETS.TEST
     by_dataset = {names[0]: results} if len(names) == 1 else results
     for name, result in by_dataset.items():
-        logger.info(f"Results on {name}:\n{results_table(result['bbox'])}")
+        if "bbox" in result:
+            logger.info(f"Results on {name}:\n{results_table(result['bbox'])}")
     path = os.path.join(cfg.OUTPUT_DIR, file)
-    write_text(path, json.dumps(_nan_to_none(by_dataset), indent=2, allow_nan=False))
+    write_text(path, json.dumps(_as_json(by_dataset), indent=2, allow_nan=False))
     logger.info(f"Results saved to {path}")
 
 
@@ -317,8 +368,9 @@ def results_table(metrics: dict[str, float]) -> str:
     return f"{table}\n\n{per_class}"
 
 
-def _nan_to_none(results):
-    """JSON has no NaN."""
+def _as_json(results):
+    """JSON has no NaN, no infinity, and no numbers of NumPy's and PyTorch's kinds."""
     if isinstance(results, dict):
-        return {k: _nan_to_none(v) for k, v in results.items()}
-    return None if isinstance(results, float) and math.isnan(results) else results
+        return {k: _as_json(v) for k, v in results.items()}
+    value = results.item() if hasattr(results, "item") else results
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,7 @@ from detectron2.layers import batched_nms
 from torch import Tensor, nn
 
 from ..modeling.meta_arch import Guided
+from ..modeling.mode import evaluation_mode
 
 
 class DetectorGraph(nn.Module):
@@ -71,8 +72,9 @@ class Suppression(nn.Module):
     @classmethod
     @torch.no_grad()
     def of_model(cls, model: Guided, size: int) -> "Suppression":
-        """With the settings of a model, for inputs of ``size`` pixels."""
-        dense = model.predict_dense(torch.zeros(1, 3, size, size, device=model.device))
+        """With the settings of a model, which stays as it is, for inputs of ``size`` pixels."""
+        with evaluation_mode(model):
+            dense = model.predict_dense(torch.zeros(1, 3, size, size, device=model.device))
         return cls(
             level_sizes=dense.level_sizes,
             score_thresh=model.test_score_thresh,

@@ -36,13 +36,15 @@ def first_annotated(dataset_names: Sequence[str], count: int) -> list[dict]:
     return list(chosen.values())
 
 
-def with_ids(dataset_names: Sequence[str], image_ids: Sequence[str]) -> list[dict]:
+def with_ids(dataset_names: Sequence[str], image_ids: Sequence[str | int]) -> list[dict]:
     """
-    The records with these image ids, or with files of these names without their suffix.
+    The records with these image ids, as text or as numbers, or with files of these names without
+    their suffix.
 
     Raises:
         DatasetError: there is none, it has no object, or two files are of one id or name.
     """
+    image_ids = [str(image_id) for image_id in image_ids]
     records, names = list(_records(dataset_names)), ", ".join(dataset_names)
     chosen = [_with_id(records, image_id, names) for image_id in image_ids]
     if len({_stem(record) for record in chosen}) < len(chosen):

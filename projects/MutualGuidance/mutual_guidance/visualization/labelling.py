@@ -1,16 +1,15 @@
 """What a detector predicts before any label, and what the strategies make of it."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from ..assignment import Assignment
 from ..checkpoint import Checkpointer
 from ..errors import CheckpointError, InputError
 from ..modeling.meta_arch import DensePredictions, Guided, ground_truths
+from ..modeling.mode import evaluation_mode
 
 
 def load_weights(detector: Guided, path: str | os.PathLike) -> int:
@@ -34,18 +33,6 @@ def load_weights(detector: Guided, path: str | os.PathLike) -> int:
     rest = checkpointer.load(os.fspath(path))
     # A run stopped by a signal leaves it in the trainer's state alone.
     return rest.get("iteration", rest.get("trainer", {}).get("iteration", 0))
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and every module in its own mode again behind, whatever happens."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @torch.no_grad()
