@@ -39,6 +39,7 @@ from mutual_guidance.data.anchor_fit import (
     suggest_anchors,
     suggest_sizes,
 )
+from mutual_guidance.data.mapper import MIN_SIDE, is_ssds
 from mutual_guidance.data.register import FAULTS_FILE
 from mutual_guidance.engine import prepare
 from mutual_guidance.engine.checks import check_batch, check_weights
@@ -74,7 +75,7 @@ def check(args: argparse.Namespace) -> None:
     print(f"Can be trained and evaluated on: {', '.join(names)}")
     generator = anchors_of(cfg)
     for name in dict.fromkeys(names):
-        report(name, cfg, generator if name in learnt else None, args.output)
+        report(name, cfg, generator, name in learnt, args.output)
     if args.data not in names:
         check_weights(cfg, "start")  # last, since the data can be looked at without
 
@@ -105,8 +106,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def report(name: str, cfg: CfgNode, generator: DefaultAnchorGenerator | None, folder: Path) -> None:
-    """Print the tables of a data set and draw its pictures; judge the anchors, if any are given."""
+def report(
+    name: str,
+    cfg: CfgNode,
+    generator: DefaultAnchorGenerator | None,
+    is_learnt: bool,
+    folder: Path,
+) -> None:
+    """
+    Print the tables of a data set and draw its pictures; of one that is trained on judge the
+    anchors, if there are any, and how many objects SSD's augmentation may drop.
+    """
+    generator = generator if is_learnt else None
     records = load_records(name)
     objects = resized_objects(records, cfg)
     classes = MetadataCatalog.get(name).thing_classes
@@ -116,11 +127,8 @@ def report(name: str, cfg: CfgNode, generator: DefaultAnchorGenerator | None, fo
     print(f"\n{name}: {len(objects.boxes)} objects in {len(records)} images, "
           f"{empty} of them without any{crowds_of(records)}")  # fmt: skip
     ious = {} if generator is None else anchor_ious(objects, cfg, generator)
-    most = int(objects.per_image.max())
-    if most > cfg.TEST.DETECTIONS_PER_IMAGE:
-        print(f"One of them has {most}, more than a detector returns: raise "
-              f"TEST.DETECTIONS_PER_IMAGE {cfg.TEST.DETECTIONS_PER_IMAGE}")  # fmt: skip
-    print(f"\n{quantile_table(objects)}\n\n{class_table(objects, classes, ious.get(CONFIGS))}\n")
+    print(remarks(objects, cfg, is_learnt))
+    print(f"{quantile_table(objects)}\n\n{class_table(objects, classes, ious.get(CONFIGS))}\n")
     if ious:
         print(f"{share_table(ious)}\n\n{judgement(ious, objects, cfg)}\n")
     statistics = draw_statistics(name, objects, generator, ious)
@@ -135,6 +143,27 @@ def crowds_of(records: Sequence[Record]) -> str:
     """What is said of crowd regions, where there are any."""
     number = sum(int(r.objects["crowd"].sum()) for r in records)
     return f"; crowd regions, which no detector learns: {number}" if number else ""
+
+
+def remarks(objects: Objects, cfg: CfgNode, is_learnt: bool) -> str:
+    """What is said of too many objects in an image and of too small ones, a line each."""
+    most, told = int(objects.per_image.max()), ""
+    if most > cfg.TEST.DETECTIONS_PER_IMAGE:
+        told += (
+            f"One of them has {most}, more than a detector returns: raise "
+            f"TEST.DETECTIONS_PER_IMAGE {cfg.TEST.DETECTIONS_PER_IMAGE}\n"
+        )
+    small = (objects.sides < MIN_SIDE * objects.image_sizes).any(dim=1)
+    if is_learnt and is_ssds(cfg) and small.any():
+        by_image = small.split(objects.per_image.tolist())
+        only = sum(bool(len(of_image) and of_image.all()) for of_image in by_image)
+        told += (
+            f"{100 * small.float().mean():.1f} % of the objects are below {100 * MIN_SIDE:.0f} % "
+            "of their image's width or height, where SSD's augmentation drops them unless its crop "
+            f"enlarges them; {only} images have no others and are hardly ever augmented "
+            "(INPUT.SSD_AUGMENTATION False keeps all objects)\n"
+        )
+    return told
 
 
 def anchor_ious(
@@ -208,12 +237,12 @@ def class_table(objects: Objects, names: Sequence[str], ious: Tensor | None) -> 
     headers = ["class", "objects", "median scale (px)"]
     if ious is not None:
         headers.append(f"best anchor below {THRESHOLDS[0]} (%)")
-    rows = []
+    rows, scales = [], objects.scales
     for index, name in enumerate(names):
         chosen = objects.classes == index
         row = [name, int(chosen.sum())]
         if row[1]:
-            row.append(quantile(objects.scales[chosen], 0.5))
+            row.append(quantile(scales[chosen], 0.5))
             row += [] if ious is None else [100 * misses(ious[chosen])[0]]
         rows.append(row)
     return tabulate(rows, headers, tablefmt="pipe", floatfmt=".1f", disable_numparse=[0])

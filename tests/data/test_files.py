@@ -24,8 +24,18 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path):
     (tmp_path / "a" / "c").symlink_to(tmp_path / "c")
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "twice").symlink_to(tmp_path / "c")
+    (tmp_path / "a" / "z").symlink_to(tmp_path / "a" / "z")  # to itself
     found = [path[len(str(tmp_path)) :] for path in walk_files(str(tmp_path / "a"))]
-    assert found == ["/a/1", "/a/b/2", "/a/c/3", "/a/twice/3"]
+    assert found == ["/a/1", "/a/b/2", "/a/c/3", "/a/twice/3", "/a/z"]
+
+
+def test_files_are_told_from_folders_without_looking_at_each(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    for name in ("a/1", "2"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("os.path.isdir", lambda path: pytest.fail(f"looks at {path}"))
+    found = [path[len(str(tmp_path)) :] for path in walk_files(str(tmp_path))]
+    assert found == ["/2", "/a/1"]
 
 
 def test_numbers():

@@ -1,11 +1,23 @@
 """Image files as they come: what is read, and what is refused with its reason."""
 
+import os
+import signal
+import threading
+import time
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from mutual_guidance.data.images import ImageFinder, image_size, read_image, size_fault, why_missing
+from mutual_guidance.data import images
+from mutual_guidance.data.images import (
+    ImageFinder,
+    image_size,
+    read_image,
+    size_faults,
+    why_missing,
+)
 
 
 @pytest.fixture
@@ -57,7 +69,8 @@ def test_what_is_no_image_is_refused_whatever_its_name(tmp_path, content, reason
 
 
 def test_missing_image_is_refused(tmp_path):
-    assert size_fault(str(tmp_path / "a.jpg"), 40, 24) == ("image is missing", "")
+    ((_, reason, *_),) = size_faults([(str(tmp_path / "a.jpg"), 40, 24)], "")
+    assert reason == "image is missing"
 
 
 @pytest.mark.parametrize(
@@ -102,9 +115,9 @@ def test_orientation_counts(tmp_path, pixels):
     exif[0x0112] = 6  # to be turned by 90 degrees
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
     assert image_size(str(tmp_path / "a.jpg")) == (24, 40)
-    reason, detail = size_fault(str(tmp_path / "a.jpg"), 40, 24)
+    ((_, reason, detail, *_),) = size_faults([(str(tmp_path / "a.jpg"), 40, 24)], "")
     assert reason.startswith("EXIF turns this image") and detail == "image 24x40, annotation 40x24"
-    reason, _ = size_fault(str(tmp_path / "a.jpg"), 40, 25)
+    ((_, reason, *_),) = size_faults([(str(tmp_path / "a.jpg"), 40, 25)], "")
     assert reason == "image is of another size than its annotation says"
 
 
@@ -172,7 +185,7 @@ def test_every_format_is_turned_once(tmp_path, suffix, orientation):
     exif[0x0112] = orientation
     path = str(tmp_path / f"a.{suffix}")
     stored.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
-    assert image_size(path) == (32, 16) and size_fault(path, 32, 16) is None
+    assert image_size(path) == (32, 16) and not size_faults([(path, 32, 16)], "")
     pixels = read_image(path, "RGB")
     assert pixels.shape == upright.shape
     assert np.abs(pixels.astype(int) - upright)[4::8, 4::8].max() < 60
@@ -199,3 +212,31 @@ def test_a_missing_file_of_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.bmp").touch()
     assert why_missing("a.jpg") == "image is missing, but is there as .bmp"
+
+
+def test_many_images_are_waited_for_at_a_time_and_told_in_their_order(monkeypatch):
+    both = threading.Barrier(2, timeout=20)
+
+    def look(path):
+        both.wait()
+        raise ValueError(path)
+
+    monkeypatch.setattr(images, "_size_and_turn", look)
+    paths = [str(i) for i in range(16)]
+    assert [f.reason for f in size_faults([(path, 1, 1) for path in paths], "")] == paths
+
+
+def test_ctrl_c_ends_the_check_of_images(monkeypatch):
+    looked = []
+
+    def look(path):
+        looked.append(path)
+        if len(looked) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        raise ValueError("of no size")
+
+    monkeypatch.setattr(images, "_size_and_turn", look)
+    with pytest.raises(KeyboardInterrupt):
+        size_faults([(str(i), 1, 1) for i in range(4000)], "")
+    assert len(looked) < 4000

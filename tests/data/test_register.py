@@ -1,13 +1,9 @@
-import cv2
-import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 
-from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.data import check_datasets, records_of, register_datasets
 from mutual_guidance.data.register import dataset_root
 from mutual_guidance.errors import DatasetError
-from mutual_guidance.evaluation.ground_truth import load_records
 
 
 def test_registered_set_loads_through_detectron2(voc, voc_entry):
@@ -132,8 +128,39 @@ def test_shares_in_the_place_of_pixels_are_refused(voc, voc_entry):
     with pytest.raises(DatasetError, match="boxes look like shares"):
         check_datasets([voc_entry["name"]])
     voc.add("c", [("red", (1, 1, 2, 2))])
-    register_datasets([{**voc_entry, "name": voc_entry["name"] + "_in_pixels"}])
-    check_datasets([voc_entry["name"] + "_in_pixels"])
+    check_datasets([voc_entry["name"]])
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (("<width>64", "<width>65"), "of another size than its annotation says"),
+        (("</name>", "</name><difficult>1</difficult>"), "nothing to find, no AP"),
+    ],
+)
+def test_what_was_mended_is_read_anew(voc, voc_entry, change, fault):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    path = voc.root / "Annotations" / "a.xml"
+    whole = path.read_text()
+    path.write_text(whole.replace(*change))
+    del voc_entry["classes"]
+    register_datasets([voc_entry])
+    with pytest.raises(DatasetError, match=fault):
+        check_datasets([], [voc_entry["name"]])
+    path.write_text(whole.replace("red", "blue"))
+    register_datasets([voc_entry])
+    check_datasets([], [voc_entry["name"]])
+    assert MetadataCatalog.get(voc_entry["name"]).thing_classes == ["blue"]
+
+
+def test_what_was_mended_is_read_anew_without_a_check(voc, voc_entry):
+    voc.add("a", [("red", (1, 1, 9, 9))])
+    (voc.root / "JPEGImages" / "a.jpg").rename(voc.root / "a.jpg")
+    register_datasets([voc_entry])
+    with pytest.raises(DatasetError, match="image is missing"):
+        records_of(voc_entry["name"])
+    (voc.root / "a.jpg").rename(voc.root / "JPEGImages" / "a.jpg")
+    assert len(records_of(voc_entry["name"])) == 1
 
 
 def test_images_that_are_trained_on_and_tested_on_are_told(voc, voc_entry, caplog):
@@ -176,96 +203,8 @@ def test_folders_of_a_home_are_found(monkeypatch):
     assert dataset_root("~/mine") == "/home/me/mine"
 
 
-def test_builtin_set_that_is_not_there(tmp_path, monkeypatch):
-    def load(name):
-        return (tmp_path / "gone.xml").read_text()
-
-    monkeypatch.setattr(DatasetCatalog, "get", load)
-    with pytest.raises(DatasetError, match="set DETECTRON2_DATASETS"):
-        check_datasets(["voc_2007_test"])
-
-
-def test_builtin_set_that_cannot_be_evaluated_or_read(monkeypatch):
-    with pytest.raises(
-        DatasetError, match="lvis_v1_val is of type 'lvis'; coco and pascal_voc can"
-    ):
-        check_datasets([], ["lvis_v1_val"])
-
-    def load(name):
-        raise ImportError("No module named 'lvis'", name="lvis")
-
-    monkeypatch.setattr(DatasetCatalog, "get", load)
-    with pytest.raises(
-        DatasetError, match="cannot be read: No module named 'lvis'; install that package"
-    ):
-        check_datasets(["lvis_v1_train"])
-
-
-def test_images_of_a_builtin_set_are_checked(tmp_path, monkeypatch):
-    entry = {"file_name": str(tmp_path / "a.jpg"), "width": 4, "height": 4, "annotations": []}
-    monkeypatch.setattr(DatasetCatalog, "get", lambda name: [entry])
-    with pytest.raises(DatasetError, match=r"image is missing +\S*a\.jpg"):
-        check_datasets(["coco_2017_val"])
-
-
 def test_set_without_any_object_is_refused(voc, voc_entry):
     voc.add("a", [])
     register_datasets([voc_entry])
     with pytest.raises(DatasetError, match="no usable object: nothing to learn"):
         check_datasets([voc_entry["name"]])
-
-
-def test_images_of_detectron2s_sets_that_lack_annotations_beside_others_are_named(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
-    image = {"file_name": str(tmp_path / "a.png"), "width": 8, "height": 8}
-    records = [{**image, "image_id": 1, "annotations": []}, {**image, "image_id": 2}]
-    name = f"mixed_{tmp_path.name}"
-    DatasetCatalog.register(name, lambda: records)
-    with pytest.raises(DatasetError, match=r"a\.png has no `annotations`, but other images have"):
-        check_datasets([name])
-    records[1]["annotations"] = []
-    check_datasets([name])
-
-
-def test_torn_annotations_of_detectron2s_sets_are_told(tmp_path):
-    name = f"torn_{tmp_path.name}"
-    (tmp_path / "torn.json").write_text('{"images": [')
-    register_coco_instances(name, {}, str(tmp_path / "torn.json"), str(tmp_path))
-    with pytest.raises(DatasetError, match=r"cannot read \S*torn\.json \(JSONDecodeError"):
-        check_datasets([name])
-    for folder in ("Annotations", "ImageSets/Main"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\n")
-    (tmp_path / "Annotations/a.xml").touch()
-    register_pascal_voc(f"voc_{name}", str(tmp_path), "train", 2007)
-    with pytest.raises(DatasetError, match=rf"cannot read {tmp_path} \(ParseError: no element"):
-        check_datasets([f"voc_{name}"])
-
-
-def test_classes_of_ones_own_under_a_builtin_name_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(DatasetCatalog, "get", lambda name: MetadataCatalog.get(name).set(name="x"))
-    with pytest.raises(DatasetError, match="cannot read .*AssertionError.*of the classes"):
-        check_datasets(["voc_2007_test"])
-
-
-def test_a_loader_of_ones_own_fails_as_it_does():
-    DatasetCatalog.register("own_loader", lambda: [][0])
-    with pytest.raises(IndexError):
-        check_datasets(["own_loader"])
-
-
-def test_marks_of_voc_that_detectron2_does_not_read_are_told_before_the_training(voc):
-    for name in "ab":
-        voc.add(name, [("red", (1, 1, 9, 9))])
-    path = voc.root / "Annotations" / "a.xml"
-    text = path.read_text().replace("</name>", "</name><pose>x</pose><truncated>0</truncated>")
-    (path.parent / "b.xml").write_text(text)
-    path.write_text(text.replace("<pose>", "<difficult>Unspecified</difficult><pose>"))
-    name = f"marked_{voc.root.parent.name}"
-    register_pascal_voc(name, str(voc.root), "train", 2007, ["red"])
-    MetadataCatalog.get(name).evaluator_type = "pascal_voc"
-    check_datasets([name])
-    with pytest.raises(DatasetError, match=r"difficult.*Unspecified.*a\.xml|a\.xml.*Unspecified"):
-        check_datasets([], [name])
-    with pytest.raises(DatasetError, match="Unspecified"):
-        load_records(name)

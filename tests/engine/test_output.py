@@ -1,6 +1,7 @@
 import multiprocessing
 import shutil
 from collections import namedtuple
+from contextlib import nullcontext
 
 import pytest
 
@@ -94,9 +95,18 @@ def test_too_little_shared_memory(monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1 << 20))
     with pytest.raises(ConfigError, match="has 1 MiB free, .* or set DATALOADER.NUM_WORKERS 0"):
-        check_shared_memory(cfg)
+        check_shared_memory(cfg, is_training=True)
+    check_shared_memory(cfg, is_training=False)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2 << 20))
-    check_shared_memory(cfg)
+    check_shared_memory(cfg, is_training=True)
+    # An evaluation has one image a batch; during one, those of the training wait.
+    cfg.INPUT.SQUARE_SIZE, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = 0, (32,), 32
+    needed = {False: 8 * 3 * 800 * 1333, True: 8 * 3 * (800 * 1333 + 16 * 32 * 32)}
+    for is_training, size in needed.items():
+        for free in (size, size - 1):
+            monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: usage(free))
+            with nullcontext() if free == size else pytest.raises(ConfigError, match="batches of"):
+                check_shared_memory(cfg, is_training)
     cfg.DATALOADER.NUM_WORKERS = 0
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(0))
-    check_shared_memory(cfg)
+    check_shared_memory(cfg, is_training=True)

@@ -1,12 +1,18 @@
+import json
 import sys
+from collections import namedtuple
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import default_argument_parser
+from detectron2.structures import BoxMode
 
 from mutual_guidance.config import load_config
 from mutual_guidance.data import register_datasets
-from mutual_guidance.engine import prepare, setup
+from mutual_guidance.engine import output, prepare, setup
 from mutual_guidance.engine.setup import (
     _for_the_processes,
     _kept,
@@ -14,6 +20,7 @@ from mutual_guidance.engine.setup import (
     resolve_schedule,
 )
 from mutual_guidance.errors import ConfigError, DatasetError
+from mutual_guidance.evaluation import build_evaluator
 from tests.conftest import data_keys
 from tests.runs import CONFIG
 
@@ -96,6 +103,49 @@ def test_classes_and_schedule_follow_the_data(voc, voc_entry):
     assert pytest.approx(0.005) == cfg.SOLVER.BASE_LR  # 0.02 is for 16 images
     resolve_schedule(cfg)  # a saved config is not scaled twice
     assert pytest.approx(0.005) == cfg.SOLVER.BASE_LR
+
+
+def test_images_are_counted_as_detectron2_counts_them(tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    names = [f"{i}.png" for i in range(5)]
+    for name in names:
+        (tmp_path / name).symlink_to("a.png")
+    images = [{"id": i, "file_name": n, "width": 8, "height": 8} for i, n in enumerate(names)]
+    box = {"category_id": 1, "bbox": [1, 1, 5, 5]}
+    marks = [(1, 1), (2, 0), (3, 0), (3, 1)]  # of image and crowd; images 0 and 4 have no object
+    annotations = [{"id": n, "image_id": i, "iscrowd": c, **box} for n, (i, c) in enumerate(marks)]
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 1, "name": "red"}]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    entry = {"name": f"counted_{tmp_path.name}", "format": "coco", "root": str(tmp_path)}
+    register_datasets([{**entry, "annotations": "a.json", "images": "."}])
+    cfg = load_config(CONFIG, ["DATASETS.TRAIN", (entry["name"],), "SOLVER.IMS_PER_BATCH", 1])
+    for filter_empty, number in ((True, 2), (False, 5)):
+        assert len(get_detection_dataset_dicts([entry["name"]], filter_empty)) == number
+        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, cfg.SOLVER.EPOCHS = filter_empty, 1.0
+        with monkeypatch.context() as patched:
+            patched.setattr(DatasetCatalog, "get", lambda name: pytest.fail("makes all dicts"))
+            resolve_schedule(cfg)
+        assert number == cfg.SOLVER.MAX_ITER
+
+
+def test_classes_of_ones_own_functions(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    box = {"bbox": [1, 1, 5, 5], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    image = {"file_name": str(tmp_path / "a.png"), "image_id": 0, "width": 8, "height": 8}
+    train, test = (f"{part}_{tmp_path.name}" for part in ("train", "test"))
+    for name in (train, test):
+        DatasetCatalog.register(name, lambda: [{**image, "annotations": [box]}])
+        MetadataCatalog.get(name).set(evaluator_type="coco")
+    opts = ["DATASETS.TRAIN", (train,), "DATASETS.TEST", (test,)]
+    told = f"set thing_classes of {test} in Detectron2's MetadataCatalog, or set DATASETS.CLASSES"
+    with pytest.raises(ConfigError, match=told):
+        prepare(CONFIG, opts, data=("TRAIN", "TEST"))
+    MetadataCatalog.get(train).thing_classes = ["red"]  # as one who only thinks of the training
+    cfg = prepare(CONFIG, opts, data=("TRAIN", "TEST"))
+    assert cfg.DATASETS.CLASSES == ["red"]
+    assert MetadataCatalog.get(test).thing_classes == ["red"]
+    build_evaluator(cfg, test)
 
 
 def test_data_sets_that_differ_in_their_classes(voc, voc_entry):
@@ -291,6 +341,16 @@ def test_a_slow_precision_is_told(voc, voc_entry, tmp_path, monkeypatch, caplog)
     ]  # fmt: skip
     set_up("--config-file", CONFIG, *opts)
     assert "slow on this device" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [[], ["--eval-only"]])
+def test_shared_memory_is_looked_at_before_the_data(voc_entry, tmp_path, monkeypatch, mode):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(100))
+    monkeypatch.setattr(output, "_SHARED_MEMORY", str(tmp_path))
+    args = [*mode, "--config-file", CONFIG, *data_keys(voc_entry), "OUTPUT_DIR", tmp_path / "out"]
+    with pytest.raises(ConfigError, match="has 0 MiB free"):
+        set_up(*args, "DATALOADER.NUM_WORKERS", 2)
 
 
 def test_an_evaluation_keeps_the_config_of_the_training(tmp_path):

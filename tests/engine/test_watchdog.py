@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from mutual_guidance.engine.watchdog import sign_of_life, watched
+from mutual_guidance.alive import sign_of_life, waiting
+from mutual_guidance.engine.watchdog import watched
 
 HANGS = """
 import time
@@ -24,11 +25,13 @@ def test_a_process_that_hangs_ends_with_a_sentence():
         .splitlines()[-1]
         .startswith("error: no iteration or evaluated image for 0.5 s (SOLVER.HANG_SECONDS)")
     )
+    assert "a higher SOLVER.HANG_SECONDS where one of them, or the metrics," in done.stderr
 
 
 WORKS = """
 import time
-from mutual_guidance.engine.watchdog import sign_of_life, watched
+from mutual_guidance.alive import sign_of_life
+from mutual_guidance.engine.watchdog import watched
 with watched(2):
     print("begun", flush=True)
     for _ in range(10):
@@ -53,3 +56,10 @@ def test_work_and_no_limit_go_on(seconds):
         for _ in range(30):
             time.sleep(0.1)
             sign_of_life()
+
+
+def test_the_wait_for_a_process_that_is_watched_itself_is_no_hang():
+    with watched(0.5):
+        with waiting():
+            time.sleep(2)
+        time.sleep(0.2)

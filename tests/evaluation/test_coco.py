@@ -12,13 +12,17 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils import comm
 
+from mutual_guidance.alive import sign_of_life
 from mutual_guidance.data import check_datasets, register_datasets
+from mutual_guidance.engine import watchdog
 from mutual_guidance.evaluation import coco
 from mutual_guidance.evaluation.coco import COCOBoxEvaluator, most_of_a_class
 from mutual_guidance.evaluation.ground_truth import load_records
 from mutual_guidance.interrupt import note_signals
 from tests.evaluation.perfect import perfect_metrics
+from tests.runs import in_two_processes
 
 SIDE = 160
 
@@ -47,17 +51,49 @@ def dataset(tmp_path):
     return write
 
 
-def test_a_signal_ends_it(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("work", ["average_precisions", "json.dumps"])
+def test_a_signal_ends_it(dataset, tmp_path, monkeypatch, work):
     def signalled(*args):
         os.kill(os.getpid(), signal.SIGTERM)
         for _ in range(6000):  # until another thread, which takes it, has had a core
             time.sleep(0.01)
 
-    evaluator = COCOBoxEvaluator(dataset([annotation(7, [8, 8, 60, 40])]), str(tmp_path), 100)
+    name = dataset([annotation(7, [8, 8, 60, 40])])
+    evaluator = COCOBoxEvaluator(name, str(tmp_path), 100)
     evaluator.reset()
-    monkeypatch.setattr(coco, "average_precisions", signalled)
+    for model_input, output in noisy_detections(name):
+        evaluator.process([model_input], [output])
+    monkeypatch.setattr(f"{coco.__name__}.{work}", signalled)
     with note_signals():
         assert evaluator.evaluate() is None
+    assert not list(tmp_path.rglob("*.unfinished"))
+
+
+def measure_long(entry):
+    """Evaluate, for which the first process takes longer than a hang; run in every process."""
+
+    def long(*args):
+        for _ in range(20):
+            time.sleep(0.1)
+            sign_of_life()
+        return average_precisions(*args)
+
+    average_precisions = coco.average_precisions
+    coco.average_precisions = long
+    watchdog.let_another_tell = lambda: None  # the first process of what all find
+    register_datasets([entry])
+    check_datasets([entry["name"]])
+    evaluator = COCOBoxEvaluator(entry["name"], entry["root"], 100)
+    evaluator.reset()
+    with watchdog.watched(1.0):
+        metrics = evaluator.evaluate()
+        comm.synchronize()
+    assert (metrics is None) == (comm.get_rank() > 0)
+
+
+def test_processes_that_wait_for_the_first_to_measure_do_not_hang(voc, voc_entry):
+    voc.add("a", [("green", (1, 1, 9, 9))])
+    in_two_processes(measure_long, voc_entry)
 
 
 def annotation(image_id, box, category_id=5, **more):

@@ -115,6 +115,25 @@ def test_anchors_are_judged_on_what_is_trained_on(voc, voc_entry, write_config, 
     assert "Your anchors fit" in output and "SIZES" not in output
 
 
+def test_objects_that_ssds_augmentation_drops_are_told(
+    voc, voc_entry, write_config, tmp_path, capsys
+):
+    # Of 400 pixels, 3 are less than 1 %.
+    voc.add("a", [("red", (1, 1, 3, 90)), ("red", (1, 1, 90, 90))], size=(400, 400))
+    voc.add("b", [("green", (1, 1, 90, 3))], size=(400, 400))
+    voc.add("c", [("green", (1, 1, 90, 4))], size=(400, 400), split="test")
+    sets = voc_entry, {**voc_entry, "name": "small_test", "split": "test"}
+    points = REPOSITORY / "configs" / "Base-FCOS.yaml"
+    tool.main([write_config(*sets, base=points), "--output", str(tmp_path)])
+    output = capsys.readouterr().out
+    assert output.count("SSD's augmentation") == 1
+    assert "\n66.7 % of the objects are below 1 % of their image's width or height" in output
+    assert "enlarges them; 1 images have no others" in output
+    config = write_config(*sets, base=points, INPUT={"SQUARE_SIZE": 64, "SSD_AUGMENTATION": False})
+    tool.main([config, "--output", str(tmp_path)])
+    assert "SSD's augmentation" not in capsys.readouterr().out
+
+
 def test_faults_end_it_with_the_table(voc, voc_entry, write_config):
     voc.add("a", [("red", (1, 1, 9, 9))])
     (voc.root / "JPEGImages" / "a.jpg").unlink()

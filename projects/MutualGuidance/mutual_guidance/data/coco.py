@@ -10,13 +10,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from ..errors import has_controls
 from .classes import ClassPicker, confusable
 from .coco_json import read_sections
 from .faults import TOLD, Fault, repeated
-from .images import size_fault
+from .images import size_faults
 from .records import FoundObject, Record, pack_images
 
 # Keys that an annotation may lack.
@@ -88,7 +86,9 @@ def _load(
         return COCOData([], list(classes), {}, check.faults)
     paths = [os.path.join(images, name) for name, *_ in files.values()]
     sizes = [size for _, *size in files.values()]
-    faults += _image_faults(paths, sizes, annotations) if check_images else []
+    if check_images:
+        files_of_sizes = [(path, *size) for path, size in zip(paths, sizes, strict=True)]
+        faults += size_faults(files_of_sizes, f"Checking {os.path.basename(annotations)}")
     packed, object_faults = pack_images(found, sizes, annotations, unit="annotation")
     faults += object_faults + picker.faults(annotations, categories.values)
     if any(f.effect != TOLD for f in object_faults) and _are_corners(found, sizes):
@@ -117,15 +117,6 @@ def _are_corners(found: list[list[FoundObject]], sizes: list[list[int]]) -> bool
         for (width, height), of_image in zip(sizes, found, strict=True)
         for x0, y0, x1, y1 in (o.box for o in of_image)
     )
-
-
-def _image_faults(paths: list[str], sizes: list[list[int]], annotations: str) -> list[Fault]:
-    bar = f"Checking {os.path.basename(annotations)}"
-    faults = []
-    for path, size in tqdm(zip(paths, sizes, strict=True), bar, len(paths), leave=False):
-        fault = size_fault(path, *size)
-        faults += [Fault(path, *fault)] if fault else []
-    return faults
 
 
 class _Checker:

@@ -77,14 +77,16 @@ def _walk(folder: str, above: frozenset[str]) -> Iterator[str]:
     real = os.path.realpath(folder)
     if real in above:
         return
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        if name.startswith("."):
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith("."):
             continue
-        if os.path.isdir(path):
-            yield from _walk(path, above | {real})
+        # Only a link has to be followed: what else an entry is, the folder knows.
+        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+            yield from _walk(entry.path, above | {real})
         else:
-            yield path
+            yield entry.path
 
 
 def parse_number(text: str) -> float:

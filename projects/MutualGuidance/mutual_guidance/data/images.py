@@ -3,14 +3,19 @@
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.pool import ThreadPool
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from detectron2.data import detection_utils as utils
 from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
 
+from .faults import Fault
 from .files import how_named
+
+Result = TypeVar("Result")
 
 # Of files that are taken for images where a folder or an id names them.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -28,6 +33,8 @@ _EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 # Grey of more than 8 bits, which Pillow would not scale but clip to 8. (Of colours it keeps the
 # upper 8.)
 _DEEP_MODES = ("I", "F")
+# Of the checks of headers: on a network folder each of them mostly waits.
+_NUM_THREADS, _IMAGES_AT_A_TIME = 16, 8
 
 
 def read_image(path: str, image_format: str = "BGR") -> np.ndarray:
@@ -82,19 +89,43 @@ def image_size(path: str) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def size_fault(path: str, width: int, height: int) -> tuple[str, str] | None:
-    """Why the image is not one of that size, and the sizes in question; None if it is one."""
+def size_faults(images: Sequence[tuple[str, int, int]], title: str) -> list[Fault]:
+    """Of images that are not of their path, width and height, in their order."""
+    return [fault for fault in _each(_size_fault, images, title) if fault]
+
+
+def image_sizes(paths: Sequence[str], title: str) -> Iterator[tuple[int, int] | ValueError]:
+    """:func:`image_size` of each, or what it raises."""
+    return _each(_size_or_error, paths, title)
+
+
+def _each(look: Callable[[Any], Result], images: Sequence, title: str) -> Iterator[Result]:
+    """What ``look`` makes of each image, in their order, while others are waited for."""
+    with ThreadPool(_NUM_THREADS) as pool:
+        found = pool.imap(look, images, _IMAGES_AT_A_TIME)
+        yield from tqdm(found, title, len(images), leave=False)
+
+
+def _size_or_error(path: str) -> tuple[int, int] | ValueError:
+    try:
+        return image_size(path)
+    except ValueError as error:
+        return error
+
+
+def _size_fault(image: tuple[str, int, int]) -> Fault | None:
+    path, width, height = image
     try:
         stored, turned = _size_and_turn(path)
     except ValueError as error:
-        return str(error), ""
+        return Fault(path, str(error))
     shown = stored[::-1] if turned else stored
     if shown == (width, height):
         return None
     sizes = f"image {shown[0]}x{shown[1]}, annotation {width}x{height}"
     if turned and stored == (width, height):
-        return "EXIF turns this image: its annotation has the size before that", sizes
-    return "image is of another size than its annotation says", sizes
+        return Fault(path, "EXIF turns this image: its annotation has the size before that", sizes)
+    return Fault(path, "image is of another size than its annotation says", sizes)
 
 
 def _size_and_turn(path: str) -> tuple[tuple[int, int], bool]:

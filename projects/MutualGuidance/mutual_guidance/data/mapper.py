@@ -16,7 +16,7 @@ from .augmentation import MinIoURandomCrop, build_augmentations
 from .images import read_image
 
 # Boxes narrower or lower than this share of the image are dropped after augmentation.
-_MIN_SIDE = 0.01
+MIN_SIDE = 0.01
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
@@ -25,9 +25,14 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> DatasetMapper:
         "augmentations": build_augmentations(cfg, is_train),
         "image_format": cfg.INPUT.FORMAT,
     }
-    if is_train and cfg.INPUT.SQUARE_SIZE and cfg.INPUT.SSD_AUGMENTATION:
+    if is_train and is_ssds(cfg):
         return SSDMapper(square_size=cfg.INPUT.SQUARE_SIZE, **args)
     return PlainMapper(is_train=is_train, **args)
+
+
+def is_ssds(cfg: CfgNode) -> bool:
+    """Whether a training samples as SSD does."""
+    return bool(cfg.INPUT.SQUARE_SIZE and cfg.INPUT.SSD_AUGMENTATION)
 
 
 class PlainMapper(DatasetMapper):
@@ -105,7 +110,7 @@ class SSDMapper(DatasetMapper):
             image, boxes = crop.apply_image(image), _clip(crop.apply_box(boxes), crop.h, crop.w)
         image, boxes = _transform(self.augmentations, image, boxes)
         sides = (boxes[:, 2:] - boxes[:, :2]) / (image.shape[1], image.shape[0])
-        return image, boxes, kept & (sides >= _MIN_SIDE).all(axis=1)
+        return image, boxes, kept & (sides >= MIN_SIDE).all(axis=1)
 
 
 def read_record(dataset_dict: dict, image_format: str) -> np.ndarray:

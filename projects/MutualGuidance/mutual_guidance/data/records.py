@@ -123,10 +123,13 @@ def pack_images(
     return np.split(objects, ends[:-1]), faults
 
 
-def in_first_pixel(records: Sequence[Record]) -> bool:
-    """Whether every box lies in the first pixel of its image, as one of shares of it would."""
+def share_faults(name: str, records: Sequence[Record]) -> list[Fault]:
+    """That every box of a data set lies in the first pixel of its image, as one of shares would."""
     boxes = [record.objects["box"] for record in records if len(record.objects)]
-    return bool(boxes) and all((of_image <= 1).all() for of_image in boxes)
+    if not boxes or any((of_image > 1).any() for of_image in boxes):
+        return []
+    reason = "boxes look like shares (0 to 1) of the image's width and height: write pixels"
+    return [Fault(name, reason)]
 
 
 def _as_array(found: Sequence[FoundObject]) -> np.ndarray:

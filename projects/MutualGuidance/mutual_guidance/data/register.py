@@ -1,7 +1,6 @@
 """Data sets named in a config: registration with Detectron2, and the check before training."""
 
 import difflib
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -11,22 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
-from tqdm import tqdm
 
 from ..errors import DatasetError, has_controls
+from .builtin import check_builtin
 from .classes import NO_OBJECT, clean_names
 from .coco import load_coco
-from .faults import STOPS, TOLD, Fault, fault_table, repeated, stopping, write_faults
+from .faults import TOLD, Fault, fault_table, repeated, stopping, write_faults
 from .folds import check_fold
-from .images import size_fault
-from .records import Record, in_first_pixel
-from .shared import once_a_machine
+from .records import Record, share_faults
+from .shared import of_all_processes, once_a_machine, raise_together
 from .voc import collect_classes, load_voc
 from .yolo import load_yolo
 from .yolo_yaml import DATA_FILE, YOLONames, read_names, split_sources
 
-# What Detectron2's readers raise at annotations that are not as they expect; SyntaxError is XML's.
-_UNREADABLE = (AssertionError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
 logger = logging.getLogger(__name__)
 
 FAULTS_FILE = "dataset_faults.txt"
@@ -104,32 +100,44 @@ def check_datasets(
         DatasetError: unknown name, missing files, or faults that stop a run (with the table).
     """
     names = list(dict.fromkeys([*train, *test]))
-    faults = []
-    for name in names:
-        _check_name(name)
-        if name in _entries and name not in _loaded:
-            _keep(name, once_a_machine(partial(_read, name)))
-        faults += _faults_in(name) if name in _entries else _check_builtin(name, name in test)
-    if not stopping(faults):
-        faults += _useless_sets(train, test) + _tested_on_trained(train, test)
-    if not faults:
-        return
-    table = fault_table(faults)
-    if folder is not None and comm.is_main_process():
-        path = os.path.join(folder, FAULTS_FILE)
-        write_faults(faults, path)
-        table += f"\nAll of them, a line each: {path}"
-    if stopping(faults):
-        raise DatasetError(f"the data sets {', '.join(names)} cannot be used as they are:\n{table}")
-    logger.warning(f"In the data sets {', '.join(names)}:\n{table}")
+    faults = [fault for name in names for fault in _faults_in(name, name in test)]
+    if not any(of_all_processes(stopping(faults))):
+        faults += _useless_sets(train, test)
+        if train and test:
+            faults += once_a_machine(partial(_tested_on_trained, train, test))
+    table = _list_faults(faults, folder) if faults else ""
+    told = f"the data sets {', '.join(names)} cannot be used as they are:\n{table}"
+    try:
+        raise_together(DatasetError(told) if stopping(faults) else None)
+    except DatasetError:
+        for name in names:
+            _forget(name)
+        raise
+    if faults:
+        logger.warning(f"In the data sets {', '.join(names)}:\n{table}")
 
 
-def _faults_in(name: str) -> list[Fault]:
-    """Those of a data set that is loaded, with its name where a file of several sets has none."""
+def _faults_in(name: str, is_tested: bool) -> list[Fault]:
+    """Those of a data set, with its name where a file of several sets has none."""
+    _check_name(name)
+    if name not in _entries:
+        return check_builtin(name, is_tested)
+    if name not in _loaded:
+        _keep(name, once_a_machine(partial(_read, name)))
     return [
         fault._replace(detail=f"{fault.detail} in {name}") if fault.reason == NO_OBJECT else fault
         for fault in _loaded[name].faults
     ]
+
+
+def _list_faults(faults: list[Fault], folder: str | None) -> str:
+    """Their table; the main process writes the list of all of them to the folder, if any."""
+    table = fault_table(faults)
+    if folder is None or not comm.is_main_process():
+        return table
+    path = os.path.join(folder, FAULTS_FILE)
+    write_faults(faults, path)
+    return f"{table}\nAll of them, a line each: {path}"
 
 
 def records_of(name: str) -> list[Record] | None:
@@ -143,6 +151,7 @@ def records_of(name: str) -> list[Record] | None:
         return None
     records, faults, _ = _load(name)
     if stopping(faults):
+        _forget(name)
         raise DatasetError(f"the data set {name} cannot be used as it is:\n{fault_table(faults)}")
     return records
 
@@ -226,9 +235,8 @@ def _load(name: str) -> Loaded:
 
 def _read(name: str) -> Loaded:
     loaded = _LOADERS[_entries[name]["format"]](_entries[name])
-    if _entries[name]["format"] != "yolo" and in_first_pixel(loaded.records):
-        reason = "boxes look like shares (0 to 1) of the image's width and height: write pixels"
-        loaded.faults.append(Fault(name, reason))
+    if _entries[name]["format"] != "yolo":
+        loaded.faults.extend(share_faults(name, loaded.records))
     return loaded
 
 
@@ -240,6 +248,13 @@ def _keep(name: str, loaded: Loaded) -> None:
     if "thing_classes" in loaded.metadata and "thing_classes" not in known:
         classes = ", ".join(metadata.thing_classes)
         logger.info(f"Classes of {name}, as found in it: {classes}")
+
+
+def _forget(name: str) -> None:
+    """Let a data set of ours be read anew when it is asked for: by then it may be mended."""
+    if _loaded.pop(name, None) is not None:
+        MetadataCatalog.remove(name)
+        _set_metadata(_entries[name])
 
 
 def _load_voc(entry: dict) -> Loaded:
@@ -323,70 +338,3 @@ def _any_object(name: str, excluded: Sequence[str]) -> bool:
         (~np.any([record.objects[mark] for mark in excluded], axis=0)).any()
         for record in _load(name).records
     )
-
-
-def evaluator_type(name: str) -> str:
-    """Which AP a data set is measured by. Raises DatasetError but for "coco" and "pascal_voc"."""
-    kind = MetadataCatalog.get(name).get("evaluator_type")
-    if kind not in ("coco", "pascal_voc"):
-        raise DatasetError(
-            f"data set {name} is of type {kind!r}; coco and pascal_voc can be evaluated "
-            "(evaluator_type in Detectron2's MetadataCatalog)"
-        )
-    return kind
-
-
-def _check_builtin(name: str, is_tested: bool) -> list[Fault]:
-    """The faults of the images of a data set that Detectron2 reads, and of what AP reads itself."""
-    if is_tested:
-        evaluator_type(name)
-    try:
-        records = DatasetCatalog.get(name)
-    except ImportError as error:
-        raise DatasetError(
-            f"data set {name} cannot be read: {error}; install that package"
-        ) from error
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"data set {name}: {error.filename} is missing; set DETECTRON2_DATASETS to the folder "
-            f"that holds the data sets (now {os.getenv('DETECTRON2_DATASETS', 'datasets')!r})"
-        ) from error
-    except _UNREADABLE as error:
-        metadata = MetadataCatalog.get(name)
-        where = metadata.get("json_file") or metadata.get("dirname")
-        if where is None:  # a function of the user's
-            raise
-        torn = isinstance(error, json.JSONDecodeError | SyntaxError)
-        remedy = "it is torn: fetch it anew" if torn else "see that it is of the classes and format"
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DatasetError(
-            f"data set {name}: Detectron2 cannot read {where} ({reason}): {remedy}"
-        ) from error
-    if records and "annotations" in records[0]:
-        for lacking in (r["file_name"] for r in records if "annotations" not in r):
-            raise DatasetError(
-                f"data set {name}: {lacking} has no `annotations`, but other images have: give it "
-                "an empty list, which makes it background"
-            )
-    return once_a_machine(partial(_builtin_faults, name, records, is_tested))
-
-
-def read_builtin_voc(name: str) -> tuple[list[Record], list[Fault]]:
-    """
-    The records of one of Detectron2's VOC sets, with the marks of difficult objects, which it does
-    not read, and the faults of annotations that are not among them.
-    """
-    metadata = MetadataCatalog.get(name)
-    source = metadata.dirname, metadata.split, metadata.thing_classes
-    records, faults = load_voc(*source, check_images=False)
-    return records, [f for f in faults if f.effect == STOPS and f.file.endswith(".xml")]
-
-
-def _builtin_faults(name: str, records: list[dict], is_tested: bool) -> list[Fault]:
-    is_voc = MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc"
-    faults = read_builtin_voc(name)[1] if is_voc and is_tested else []
-    for record in tqdm(records, desc=f"Checking {name}", leave=False):
-        path = record["file_name"]
-        fault = size_fault(path, record["width"], record["height"])
-        faults += [Fault(path, *fault)] if fault else []
-    return faults

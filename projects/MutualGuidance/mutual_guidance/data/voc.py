@@ -14,7 +14,7 @@ from .classes import ClassPicker, confusable
 from .faults import Fault, repeated
 from .files import how_named, read_text, walk_files
 from .folds import fold_part
-from .images import ImageFinder, has_image_suffix, size_fault, why_missing
+from .images import ImageFinder, has_image_suffix, size_faults
 from .records import FoundObject, Record, pack_objects
 from .voc_xml import Annotation, read_annotation
 
@@ -80,10 +80,13 @@ def load_voc(
         except ValueError as error:
             faults.append(_annotation_fault(path, error))
             continue
-        image, image_faults = _image_of(annotation, image_id, find_images, check_images)
+        image, image_faults = _image_of(image_id, find_images)
         objects, object_faults = _objects(annotation, picker, path)
         faults += image_faults + object_faults
         records.append(Record(image, image_id, annotation.width, annotation.height, objects))
+    if check_images:
+        images = [(r.file_name, r.width, r.height) for r in records]
+        faults += size_faults(images, f"Checking images of {os.path.basename(root)}")
     faults += picker.faults(folder.annotations, lambda: collect_classes(root)[0])
     return records, faults
 
@@ -155,19 +158,13 @@ def _annotation_fault(path: str, error: ValueError) -> Fault:
     return Fault(path, reason, *detail)
 
 
-def _image_of(
-    annotation: Annotation, image_id: str, find_images: ImageFinder, check: bool
-) -> tuple[str, list[Fault]]:
-    """Path of an annotation's image, and what is wrong with it."""
+def _image_of(image_id: str, find_images: ImageFinder) -> tuple[str, list[Fault]]:
+    """Path of the image of an id, or where it should be, and the fault that there are several."""
     paths = find_images(image_id)
-    if not paths:
-        path = os.path.join(find_images.folder, f"{image_id}.jpg")
-        return path, [Fault(path, why_missing(path))] if check else []
     if len(paths) > 1:
         names = ", ".join(map(os.path.basename, paths))
         return paths[0], [Fault(paths[0], "several images have this id: keep one of them", names)]
-    fault = size_fault(paths[0], annotation.width, annotation.height) if check else None
-    return paths[0], [Fault(paths[0], *fault)] if fault else []
+    return (paths or [os.path.join(find_images.folder, f"{image_id}.jpg")])[0], []
 
 
 def _objects(

@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import DatasetError
 from .classes import ClassPicker, confusable
 from .faults import TOLD, Fault, repeated
 from .files import how_named, parse_number, plain_name, read_text, walk_files
-from .images import IMAGE_SUFFIXES, has_image_suffix, image_size
+from .images import IMAGE_SUFFIXES, has_image_suffix, image_sizes
 from .records import FoundObject, Record, pack_objects
 from .yolo_yaml import YOLONames
 
@@ -54,17 +53,15 @@ def load_yolo(
     faults += [Fault(path, "image is listed twice") for path in repeated(paths)]
     picker, lengths = ClassPicker(classes), Counter()
     records = []
-    title = f"Checking {', '.join(sources)}"
-    for index, (path, label) in enumerate(tqdm(images.items(), desc=title, leave=False)):
-        try:
-            width, height = image_size(path)
-        except ValueError as error:
-            faults.append(Fault(path, str(error)))
+    sizes = image_sizes(list(images), f"Checking {', '.join(sources)}")
+    for index, ((path, label), size) in enumerate(zip(images.items(), sizes, strict=True)):
+        if isinstance(size, ValueError):
+            faults.append(Fault(path, str(size)))
             continue
-        found, label_faults = _read_labels(label, (width, height), names, picker, lengths)
-        objects, object_faults = pack_objects(found, width, height, label)
+        found, label_faults = _read_labels(label, size, names, picker, lengths)
+        objects, object_faults = pack_objects(found, *size, label)
         faults += label_faults + object_faults
-        records.append(Record(path, index, width, height, objects))
+        records.append(Record(path, index, *size, objects))
     faults += confusable(names.classes, names.file)
     faults += picker.faults(names.file, lambda: names.classes)
     if not names.keypoint_values and _may_be_keypoints(lengths):

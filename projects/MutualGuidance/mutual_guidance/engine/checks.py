@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from torchvision.models import list_models
 
+from ..data.mapper import is_ssds
 from ..data.shared import once_a_machine
 from ..errors import ConfigError, UserError
 from ..modeling.backbone.fssd import FSSDPyramid
@@ -59,7 +60,7 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
         _check_above(f"MODEL.RETINANET.BALANCED_L1_{key}", value, 0)
     _check_choice("SOLVER.AMP.PRECISION", solver.AMP.PRECISION, ("auto", *PRECISIONS))
     _check_least("MODEL.MUTUAL_GUIDANCE.STATIC_ITERS", guidance.STATIC_ITERS, 0)
-    if cfg.INPUT.SQUARE_SIZE and cfg.INPUT.SSD_AUGMENTATION:
+    if is_ssds(cfg):
         what = "INPUT.FORMAT, with INPUT.SSD_AUGMENTATION,"
         _check_choice(what, cfg.INPUT.FORMAT, ("BGR", "RGB"))
     if cfg.TEST.PRECISE_BN.ENABLED:

@@ -72,17 +72,19 @@ def is_held() -> bool:
     return bool(_locks)
 
 
-def check_shared_memory(cfg: CfgNode) -> None:
+def check_shared_memory(cfg: CfgNode, is_training: bool) -> None:
     """
-    Raise ConfigError where the batches of the loader's workers do not fit into shared memory,
-    which would kill the workers.
+    Raise ConfigError where the batches of the loaders' workers do not fit into shared memory, which
+    would kill the workers. Those of a training wait there while it evaluates.
     """
     if not cfg.DATALOADER.NUM_WORKERS or not os.path.isdir(_SHARED_MEMORY):
         return
-    inputs = cfg.INPUT
-    pixels = inputs.SQUARE_SIZE**2 or inputs.MAX_SIZE_TRAIN * max(inputs.MIN_SIZE_TRAIN)
-    batch = 3 * pixels * cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    prefetched = 2 * batch * cfg.DATALOADER.NUM_WORKERS * comm.get_local_size()
+    inputs, batch = cfg.INPUT, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    pixels = inputs.SQUARE_SIZE**2 or inputs.MAX_SIZE_TEST * inputs.MIN_SIZE_TEST  # one image
+    if is_training:
+        largest = inputs.SQUARE_SIZE**2 or inputs.MAX_SIZE_TRAIN * max(inputs.MIN_SIZE_TRAIN)
+        pixels += largest * batch
+    prefetched = 2 * 3 * pixels * cfg.DATALOADER.NUM_WORKERS * comm.get_local_size()
     free = shutil.disk_usage(_SHARED_MEMORY).free
     if prefetched > free:
         raise ConfigError(

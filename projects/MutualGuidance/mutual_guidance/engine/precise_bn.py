@@ -9,8 +9,8 @@ from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
+from ..alive import sign_of_life
 from ..interrupt import Interrupted, stop_if_asked
-from .watchdog import sign_of_life
 
 
 class StoppablePreciseBN(PreciseBN):

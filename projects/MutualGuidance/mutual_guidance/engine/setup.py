@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,8 @@ from detectron2.engine import DefaultTrainer, default_setup
 from detectron2.utils import comm
 
 from ..config import load_config
-from ..data import check_datasets, register_datasets
+from ..data import check_datasets, records_of, register_datasets
+from ..data.builtin import is_own_function
 from ..data.register import FAULTS_FILE
 from ..errors import ConfigError, UserError, printable
 from ..run_files import checkpoint_files, replace_file
@@ -20,6 +22,7 @@ from . import full_disk
 from .checks import check_batch, check_values, check_weights
 from .console import setup_logs
 from .device import resolve_device
+from .lists import check_lists
 from .output import check_output, check_shared_memory
 from .precision import check_precision, resolve_precision, slow_precision
 from .resume import keep_to_run
@@ -56,6 +59,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         weights = "trained" if args.eval_only else "start"
     data = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
     with _noted(os.path.join(folder, "log.txt")):
+        check_lists(told)  # of sizes, among others
+        check_shared_memory(told, is_training=not args.eval_only)
         cfg = prepare(
             args.config_file,
             args.opts,
@@ -65,7 +70,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
             folder=folder,
         )
     if not args.eval_only:
-        check_shared_memory(cfg)
         if reason := slow_precision(cfg):
             logger.warning(reason)
         cfg = _for_the_processes(cfg)
@@ -218,10 +222,13 @@ def check_classes(cfg: CfgNode, told_by: str = "DATASETS.CLASSES") -> None:
 
 def resolve_classes(cfg: CfgNode) -> None:
     """Take the number of classes from the data sets, which must agree on them."""
-    classes = known_classes(cfg)
+    classes, names = known_classes(cfg), (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)
     if not classes:
-        raise ConfigError("the classes are unknown: name a data set in DATASETS.TEST")
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        remedy = "name a data set in DATASETS.TEST"
+        if names:
+            remedy = f"set thing_classes of {names[0]} in Detectron2's MetadataCatalog"
+        raise ConfigError(f"the classes are unknown: {remedy}, or set DATASETS.CLASSES")
+    for name in names:
         others = MetadataCatalog.get(name).as_dict().get("thing_classes", classes)
         if list(others) != classes:
             raise ConfigError(
@@ -232,6 +239,9 @@ def resolve_classes(cfg: CfgNode) -> None:
     cfg.DATASETS.CATEGORY_IDS = _known_ids(cfg, classes)
     cfg.DATASETS.CLASSES = classes
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.FCOS.NUM_CLASSES = len(classes)
+    for metadata in map(MetadataCatalog.get, filter(is_own_function, names)):
+        if "thing_classes" not in metadata.as_dict():  # of which evaluators ask
+            metadata.thing_classes = classes
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
 
 
@@ -318,6 +328,15 @@ def _shorten_warmup(solver: CfgNode) -> None:
         solver.WARMUP_ITERS = longest
 
 
+def _num_images(names: Sequence[str], filter_empty: bool) -> int:
+    """As many as Detectron2 trains on, without a dict for each object of data sets of ours."""
+    known = [records_of(name) for name in names]
+    if None in known:
+        return len(get_detection_dataset_dicts(names, filter_empty=filter_empty))
+    records = itertools.chain.from_iterable(known)
+    return sum(not filter_empty or not r.objects["crowd"].all() for r in records)
+
+
 def resolve_schedule(cfg: CfgNode) -> None:
     """
     Epochs to iterations, the learning rate to the batch size, and to the length the warm-up, the
@@ -336,11 +355,7 @@ def resolve_schedule(cfg: CfgNode) -> None:
         )
     _scale_learning_rate(solver)
     if solver.EPOCHS > 0:
-        num_images = len(
-            get_detection_dataset_dicts(
-                cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-            )
-        )
+        num_images = _num_images(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
         meant = solver.MAX_ITER
         solver.MAX_ITER = max(1, round(solver.EPOCHS * num_images / solver.IMS_PER_BATCH))
         logger.info(

@@ -21,6 +21,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 from torch.optim import Optimizer
 
+from ..alive import sign_of_life
 from ..checkpoint import Checkpointer
 from ..data import build_test_loader, build_train_loader, register_datasets
 from ..errors import ConfigError, UserError
@@ -37,7 +38,7 @@ from .ema import EMAHook, build_ema
 from .hooks import AssignmentPictures, DataWait, FirstProgress, KeepBest, ThinCheckpoints
 from .precise_bn import StoppablePreciseBN
 from .step import build_step
-from .watchdog import SignsOfLife, sign_of_life, watched
+from .watchdog import SignsOfLife, watched
 
 logger = logging.getLogger(__name__)
 

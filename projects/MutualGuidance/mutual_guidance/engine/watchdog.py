@@ -9,15 +9,8 @@ from collections.abc import Iterator
 
 from detectron2.evaluation import DatasetEvaluator
 
+from ..alive import seconds_since_sign, sign_of_life
 from .launch import let_another_tell
-
-_last_sign = 0.0
-
-
-def sign_of_life() -> None:
-    """To be called after each piece of work."""
-    global _last_sign
-    _last_sign = time.monotonic()
 
 
 class SignsOfLife(DatasetEvaluator):
@@ -50,11 +43,12 @@ def _watch(seconds: float, over: threading.Event) -> None:
         now = time.monotonic()
         if now - before > 5 * look:  # suspended, by Ctrl-Z or SIGSTOP, this thread as all others
             sign_of_life()
-        elif now - _last_sign >= seconds:
+        elif seconds_since_sign() >= seconds:
             let_another_tell()
             print(
                 f"error: no iteration or evaluated image for {seconds:g} s (SOLVER.HANG_SECONDS): "
-                "a process, a disk or a GPU hangs; go on with --resume",
+                "a process, a disk or a GPU hangs; go on with --resume, and with a higher "
+                "SOLVER.HANG_SECONDS where one of them, or the metrics, only take longer",
                 file=sys.stderr,
                 flush=True,
             )

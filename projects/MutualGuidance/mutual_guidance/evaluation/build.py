@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from ..data.register import evaluator_type
+from ..data.builtin import evaluator_type
 from .coco import COCOBoxEvaluator
 from .detections import DetectionsWriter
 from .misalignment import MisalignmentEvaluator

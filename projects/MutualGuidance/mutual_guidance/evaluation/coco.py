@@ -18,11 +18,13 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from ..alive import waiting
 from ..data import Record
+from ..data.shared import of_all_processes
 from ..interrupt import left_on_signal
 from ..run_files import CLASS_AP, write_text
+from .coco_matching import SparseCOCOeval
 from .ground_truth import load_records
 
 logger = logging.getLogger(__name__)
@@ -88,24 +90,26 @@ class COCOBoxEvaluator(DatasetEvaluator):
             {"bbox": {metric: value}}, in percent; NaN where there is no ground truth, which the
             means leave out. None on all processes but the first, and when a signal ends it.
         """
-        gathered = comm.gather(self._results, dst=0)
-        if not comm.is_main_process():
-            return None
-        results = list(itertools.chain.from_iterable(gathered))
-        self._save(results)
-        return self._measure(results)
+        gathered, metrics = comm.gather(self._results, dst=0), None
+        if comm.is_main_process():
+            metrics = self._measure(list(itertools.chain.from_iterable(gathered)))
+        with waiting():
+            of_all_processes(None)  # the others have the patience that no group of Detectron2's has
+        return metrics
 
     @left_on_signal
     def _measure(self, results: list[dict]) -> dict:
+        self._save(results)
         precision = average_precisions(self._records, results, len(self._classes), self._limits)
         return {"bbox": summarize(precision, self._limits, self._classes)}
 
     def _save(self, results: list[dict]) -> None:
         """Write the detections as COCO's server takes them, with the ids of the JSON file."""
         ids = {index: category_id for category_id, index in self._category_ids.items()}
-        rows = [{**r, "category_id": ids.get(r["category_id"], r["category_id"])} for r in results]
+        rows = ({**r, "category_id": ids.get(r["category_id"], r["category_id"])} for r in results)
         os.makedirs(os.path.dirname(self._file), exist_ok=True)
-        write_text(self._file, json.dumps(rows))
+        # One by one: within a call of all of them no signal would be heeded.
+        write_text(self._file, f"[{', '.join(map(json.dumps, rows))}]")
 
 
 def most_of_a_class(records: Sequence[Record]) -> int:
@@ -153,7 +157,7 @@ def average_precisions(
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         sets = [_coco(len(records), num_classes, annotations) for annotations in (truth, found)]
-        evaluation = COCOeval(*sets, "bbox")
+        evaluation = SparseCOCOeval(*sets, "bbox")
         evaluation.params.maxDets = limits
         evaluation.evaluate()
         evaluation.accumulate()

@@ -1,20 +1,20 @@
 """The ground truths of a registered data set, for evaluation: the objects that training reads."""
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import Instances
 from torchvision.ops import box_iou
 
 from ..data import Record, records_of
-from ..data.coco import load_coco, read_area
+from ..data.builtin import has_voc_files, read_builtin_voc, record_of
+from ..data.coco import load_coco
 from ..data.faults import fault_table, stopping
-from ..data.records import FoundObject, pack_objects
-from ..data.register import read_builtin_voc
 from ..errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -37,47 +37,36 @@ def load_records(dataset_name: str) -> list[Record]:
     records = records_of(dataset_name)
     if records is not None:
         return records
+    dicts = DatasetCatalog.get(dataset_name)  # which sets the classes of COCO's files
     metadata = MetadataCatalog.get(dataset_name)
-    if metadata.get("evaluator_type") == "pascal_voc":
-        records, faults = read_builtin_voc(dataset_name)
+    if has_voc_files(dataset_name):
+        read, faults = read_builtin_voc(dataset_name)
         if faults:
             raise DatasetError(f"data set {dataset_name}:\n{fault_table(faults)}")
-        return records
-    dicts = DatasetCatalog.get(dataset_name)  # which sets the classes of COCO's files
+        return _records_of(dicts, read)
     is_read = {"json_file", "image_root"} <= metadata.as_dict().keys()
     if not is_read or not any(d.get("annotations") for d in dicts):
-        return [_record_of(d) for d in dicts]
-    read = load_coco(
+        return _records_of(dicts)
+    data = load_coco(
         metadata.json_file, metadata.image_root, metadata.thing_classes, check_images=False
     )
-    if not stopping(read.faults):
-        by_id = {record.image_id: record for record in read.records}
-        # A loader of one's own may give some of them, or other ids.
-        return [by_id.get(d["image_id"]) or _record_of(d) for d in dicts]
+    if not stopping(data.faults):
+        return _records_of(dicts, data.records)
     logger.warning(
         f"data set {dataset_name}: AP is of what Detectron2 could read of {metadata.json_file}, in "
-        f"which this is wrong:\n{fault_table(read.faults)}"
+        f"which this is wrong:\n{fault_table(data.faults)}"
     )
     source = metadata.json_file, metadata.image_root, dataset_name
-    return [_record_of(d) for d in load_coco_json(*source, extra_annotation_keys=["area"])]
+    return _records_of(load_coco_json(*source, extra_annotation_keys=["area"]))
 
 
-def _record_of(dataset_dict: dict) -> Record:
-    """Of one of Detectron2's data set dicts."""
-    found = [
-        FoundObject(
-            BoxMode.convert(list(map(float, a["bbox"])), a["bbox_mode"], BoxMode.XYXY_ABS),
-            a["category_id"],
-            i,
-            area=read_area(a.get("area")),
-            crowd=bool(a.get("iscrowd", 0)),
-        )
-        for i, a in enumerate(dataset_dict.get("annotations", ()))
-    ]
-    name, image_id, width, height = (
-        dataset_dict[key] for key in ("file_name", "image_id", "width", "height")
-    )
-    return Record(name, image_id, width, height, pack_objects(found, width, height, name)[0])
+def _records_of(dicts: Sequence[dict], read: Sequence[Record] = ()) -> list[Record]:
+    """
+    Of Detectron2's data set dicts: those that were read from its files, and of other ids, which a
+    loader of one's own may give, its own.
+    """
+    by_id = {record.image_id: record for record in read}
+    return [by_id.get(d["image_id"]) or record_of(d)[0] for d in dicts]
 
 
 def ground_truths(record: Record) -> GroundTruths:
