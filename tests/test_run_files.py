@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY
 # Files that grow as they are written, or are of a machine's environment or the tools' own trials.
 WRITTEN_OTHERWISE = {
     "run_files.py", "prediction/writers.py", "engine/output.py", "engine/setup.py",
-    "experiments/runner.py",
+    "engine/console.py", "experiments/runner.py",
     "env.py", "try_pages.py", "quickstart.py", "interruptions.py", "measure.py",
 }  # fmt: skip
 

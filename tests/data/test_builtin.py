@@ -52,6 +52,14 @@ def test_objects_of_ones_own_function_are_checked(own_function, boxes, reason):
             check_datasets(train, test)
 
 
+def test_categories_count_from_0(own_function):
+    name, dicts = own_function([[1, 2, 30, 20]])
+    dicts[0]["annotations"][0]["category_id"] = 1
+    message = r"stops +1 +category_id is none of 0 to 0, as of thing_classes +\S*0\.png: 1"
+    with pytest.raises(DatasetError, match=message):
+        check_datasets([name])
+
+
 def test_what_both_training_and_evaluation_clip_is_only_told(own_function, caplog):
     name, _ = own_function([[1, 2, 90, 20]])
     check_datasets([name], [name])

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.engine.hooks import PreciseBN
 from detectron2.utils import comm
 from torch import nn
 
@@ -26,7 +25,7 @@ def test_a_model_that_a_signal_has_left_works_on():
                 time.sleep(0.01)
         yield batches[1]
 
-    hook = StoppablePreciseBN(PreciseBN(1, model, (), 2), loader, 2)
+    hook = StoppablePreciseBN(1, model, loader, 2)
     hook.trainer = SimpleNamespace(model=model)
     with note_signals(), pytest.raises(Interrupted):
         hook.update_stats()
@@ -48,7 +47,7 @@ def test_processes_pool_their_statistics(monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(comm, "all_gather", lambda value: [value])
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: value.add_(next(of_other)))
-    hook = StoppablePreciseBN(PreciseBN(1, model, (), 1), lambda: [own], 1)
+    hook = StoppablePreciseBN(1, model, lambda: [own], 1)
     hook.trainer = SimpleNamespace(model=model)
     hook.update_stats()
     assert torch.allclose(model[0].running_mean, mean)

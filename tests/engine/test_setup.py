@@ -141,7 +141,11 @@ def test_classes_of_ones_own_functions(tmp_path):
     told = f"set thing_classes of {test} in Detectron2's MetadataCatalog, or set DATASETS.CLASSES"
     with pytest.raises(ConfigError, match=told):
         prepare(CONFIG, opts, data=("TRAIN", "TEST"))
-    MetadataCatalog.get(train).thing_classes = ["red"]  # as one who only thinks of the training
+    named = prepare(CONFIG, [*opts, "DATASETS.CLASSES", ["rot"]], data=("TRAIN", "TEST"))
+    assert named.DATASETS.CLASSES == MetadataCatalog.get(test).thing_classes == ["rot"]
+    MetadataCatalog.remove(train)
+    # As one who only thinks of the training.
+    MetadataCatalog.get(train).set(thing_classes=["red"], evaluator_type="coco")
     cfg = prepare(CONFIG, opts, data=("TRAIN", "TEST"))
     assert cfg.DATASETS.CLASSES == ["red"]
     assert MetadataCatalog.get(test).thing_classes == ["red"]

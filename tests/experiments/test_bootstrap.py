@@ -11,7 +11,7 @@ from mutual_guidance.evaluation.detections import Detections
 from mutual_guidance.evaluation.ground_truth import GroundTruths, ground_truths, load_records
 from mutual_guidance.experiments.bootstrap import compare, draw, metrics, resample
 from mutual_guidance.experiments.matches import (
-    MOST_PER_OBJECT,
+    MOST_FOR_EACH,
     match,
     pool,
     read_matches,
@@ -237,5 +237,5 @@ def test_no_more_are_kept_than_can_matter(num_images, expected):
     found = [Detections(boxes, scores, np.zeros(50, int))]
     found += [Detections(boxes[:0], scores[:0], np.zeros(0, int))] * (num_images - 1)
     (kept,) = match(truths, found, 1)
-    assert len(kept.scores) == expected and MOST_PER_OBJECT == 20
+    assert len(kept.scores) == expected and MOST_FOR_EACH == 20
     assert kept.scores[0] == round(0.9 * 65535) and kept.matched.sum(axis=0).tolist() == [1] * 10

@@ -324,10 +324,9 @@ def test_an_unfinished_experiment_has_no_answer_and_a_changed_plan_is_refused(ca
         call(planned, "--dry-run")
 
 
-def test_a_mean_over_some_classes_needs_intervals_over_images(call, planned, monkeypatch):
+def test_a_mean_over_some_classes_is_of_ap_alone(call, planned):
     content = yaml.safe_load(planned.read_text())
     content["primary"].update(classes=["red"], metric="AP50")
     planned.write_text(yaml.safe_dump(content))
-    monkeypatch.setattr("mutual_guidance.experiments.plan.is_drawn_from", lambda dataset: False)
     with pytest.raises(ExperimentError, match="AP50 of test_.* is over all classes: name all"):
         call(planned)

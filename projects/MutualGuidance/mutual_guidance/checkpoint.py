@@ -19,7 +19,7 @@ from .archives import archive_fault
 from .errors import CheckpointError
 from .modeling import VGG16
 from .pickles import load_pickled_arrays
-from .run_files import LAST_CHECKPOINT, checkpoint_files, remedy, replace_file
+from .run_files import checkpoint_files, remedy, replace_file
 
 _PREFIX = "torchvision://"
 # torchvision's names of a ResNet's layers to Detectron2's, in this order.
@@ -70,6 +70,7 @@ class Checkpointer(DetectionCheckpointer):
 
     # Whether loading must give the model every weight, as before evaluation.
     needs_all_weights = False
+    loaded_from = ""
     _has_resumed = False
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -96,7 +97,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """As Detectron2's, in one piece."""
-        path = os.path.join(self.save_dir, LAST_CHECKPOINT)
+        path = os.path.join(self.save_dir, "last_checkpoint")
         replace_file(path, lambda f: f.write(last_filename_basename.encode()))
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class Checkpointer(DetectionCheckpointer):
             CheckpointError: torn, of another kind of file, of another architecture, or of a run
                 with other settings.
         """
-        self._path = path
+        self.loaded_from = path
         if ":" in path and os.path.isfile(path):  # before which Detectron2 sees a URL's scheme
             path = os.path.abspath(path)
         try:
@@ -213,13 +214,13 @@ class Checkpointer(DetectionCheckpointer):
         prefix, part = (found[0], "trunk") if found else ("", "model")
         counted = {name for name in expected if name.startswith(prefix)}
         share = 1 - sum(sizes[n] for n in counted & wrong) / sum(sizes[n] for n in counted)
-        logger.info(f"{self._path} has {share:.0%} of the {part}'s weights")
+        logger.info(f"{self.loaded_from} has {share:.0%} of the {part}'s weights")
         # Of another trunk nobody knows how much of the model it is.
         too_few = share < _LEAST_SHARE if found else share == 0
         if wrong and (self.needs_all_weights or too_few):
             raise CheckpointError(
-                f"{self._path} is of another architecture: it lacks {len(wrong)} of the model's "
-                f"{len(expected)} weights, as {min(wrong)}; {share:.0%} of the {part}'s fit"
+                f"{self.loaded_from} is of another architecture: it lacks {len(wrong)} of the "
+                f"model's {len(expected)} weights, as {min(wrong)}; {share:.0%} of the {part}'s fit"
             )
 
 

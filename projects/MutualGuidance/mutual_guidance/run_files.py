@@ -13,7 +13,6 @@ METRICS_FILE = "metrics.json"
 RESULTS_FILE = "evaluation.json"
 EMA_RESULTS_FILE = "evaluation_ema.json"  # of the moving average of the weights
 DETECTIONS_FOLDER = "detections"  # what was detected, by data set
-LAST_CHECKPOINT = "last_checkpoint"  # which has the name of the one written last
 CLASS_AP = "AP-"  # before the name of a class, in the results
 _CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
 _UNFINISHED = ".unfinished"
@@ -69,21 +68,15 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def checkpoint_files(folder: str) -> list[str]:
-    """
-    Checkpoints of a run, the newest first. That of the end is the newest, unless the run was
-    prolonged and has written others since.
-    """
+    """Checkpoints of a run: that of the end, then the others, the highest iteration first."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    iterations = {m[0]: m[1] for m in map(_CHECKPOINT.fullmatch, names) if m}
-    last = Path(folder, LAST_CHECKPOINT)
     # Not by the time of the file, which a copy does not keep.
-    is_prolonged = last.is_file() and last.read_text() != "model_final.pth"
-    final = -1 if is_prolonged else math.inf
+    found = [(_iteration(m[1]), m[0]) for m in map(_CHECKPOINT.fullmatch, names) if m]
+    return [os.path.join(folder, name) for _, name in sorted(found, reverse=True)]
 
-    def age(name: str) -> float:
-        return final if iterations[name] == "final" else int(iterations[name])
 
-    return [os.path.join(folder, name) for name in sorted(iterations, key=age, reverse=True)]
+def _iteration(name: str) -> float:
+    return math.inf if name == "final" else int(name)
 
 
 def forget_unfinished(folder: str) -> None:

@@ -120,7 +120,7 @@ def settle_owners(
 
 def _check_range(claims: Tensor, strategy: Strategy) -> None:
     """Raise ValueError for a quality above 1; on the CPU, where nothing waits for it."""
-    if claims.is_cuda:
+    if claims.device.type != "cpu":
         return
     for name, bits in zip(strategy.qualities, packed_bits(claims), strict=True):
         if (bits > quality_bits(1.0)).any():

@@ -21,6 +21,8 @@ _UNREADABLE = (AssertionError, AttributeError, LookupError, SyntaxError, TypeErr
 _KEYS = ("file_name", "image_id", "width", "height")
 # What Detectron2's metadata of a VOC set says.
 _OF_VOC = {"dirname", "split", "thing_classes"}
+# Functions' sets of which a config, not they themselves, has told the classes.
+_told_classes: dict[str, list[str]] = {}
 
 
 def evaluator_type(name: str) -> str:
@@ -38,6 +40,19 @@ def is_own_function(name: str) -> bool:
     """Whether a function that nothing is known of gives the data set, not one of Detectron2's."""
     known = MetadataCatalog.get(name).as_dict().keys()
     return name in DatasetCatalog and known.isdisjoint(("json_file", "dirname"))
+
+
+def classes_of(name: str) -> list[str] | None:
+    """Those that the data set tells itself, if it is read or knows them before."""
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    return None if classes is _told_classes.get(name) else classes
+
+
+def tell_classes(name: str, classes: list[str]) -> None:
+    """Let evaluators know those of a function's set that tells none."""
+    if is_own_function(name) and classes_of(name) is None:
+        # Perhaps in the place of an earlier config's.
+        _told_classes[name] = vars(MetadataCatalog.get(name))["thing_classes"] = classes
 
 
 def has_voc_files(name: str) -> bool:
@@ -127,7 +142,7 @@ def _object_faults(name: str, dicts: Sequence[dict]) -> list[Fault]:
     Of the objects of one's own function. Nothing drops the useless ones: a training would take the
     corners of an inverted box in the other order.
     """
-    records, faults = [], []
+    classes, records, faults = classes_of(name), [], []
     for of_image in dicts:
         try:
             record, found = record_of(of_image)
@@ -136,6 +151,10 @@ def _object_faults(name: str, dicts: Sequence[dict]) -> list[Fault]:
             faults.append(Fault(of_image["file_name"], reason, _reason(error)))
             continue
         records.append(record)
+        for category in set(record.objects["class"].tolist()) if classes else ():
+            if not 0 <= category < len(classes):
+                reason = f"category_id is none of 0 to {len(classes) - 1}, as of thing_classes"
+                faults.append(Fault(record.file_name, reason, str(category)))
         faults += [f._replace(effect=STOPS) if f.effect == DROPPED else f for f in found]
     return faults + share_faults(name, records)
 

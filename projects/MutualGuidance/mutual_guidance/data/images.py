@@ -46,9 +46,14 @@ def read_image(path: str, image_format: str = "BGR") -> np.ndarray:
         ValueError: as :func:`image_size`.
     """
     with open_image(path) as image:
-        _decode(image)
-        _refuse_deep(image)
-        return utils.convert_PIL_to_numpy(utils._apply_exif_orientation(image), image_format)
+        return pixels_of(image, image_format)
+
+
+def pixels_of(image: Image.Image, image_format: str = "BGR") -> np.ndarray:
+    """Those of an open image; see :func:`read_image`, whose errors it raises."""
+    _decode(image)
+    _refuse_deep(image)
+    return utils.convert_PIL_to_numpy(utils._apply_exif_orientation(image), image_format)
 
 
 def open_image(path: str) -> Image.Image:

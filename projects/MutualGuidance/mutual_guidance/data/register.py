@@ -100,6 +100,20 @@ def check_datasets(
         DatasetError: unknown name, missing files, or faults that stop a run (with the table).
     """
     names = list(dict.fromkeys([*train, *test]))
+    try:
+        table = _check(names, train, test, folder)
+    except DatasetError:
+        for name in names:
+            _forget(name)
+        raise
+    if table:
+        logger.warning(f"In the data sets {', '.join(names)}:\n{table}")
+
+
+def _check(
+    names: Sequence[str], train: Sequence[str], test: Sequence[str], folder: str | None
+) -> str:
+    """The table of what is wrong, if anything. Raises DatasetError where it stops a run."""
     faults = [fault for name in names for fault in _faults_in(name, name in test)]
     if not any(of_all_processes(stopping(faults))):
         faults += _useless_sets(train, test)
@@ -107,14 +121,8 @@ def check_datasets(
             faults += once_a_machine(partial(_tested_on_trained, train, test))
     table = _list_faults(faults, folder) if faults else ""
     told = f"the data sets {', '.join(names)} cannot be used as they are:\n{table}"
-    try:
-        raise_together(DatasetError(told) if stopping(faults) else None)
-    except DatasetError:
-        for name in names:
-            _forget(name)
-        raise
-    if faults:
-        logger.warning(f"In the data sets {', '.join(names)}:\n{table}")
+    raise_together(DatasetError(told) if stopping(faults) else None)
+    return table
 
 
 def _faults_in(name: str, is_tested: bool) -> list[Fault]:
@@ -251,7 +259,7 @@ def _keep(name: str, loaded: Loaded) -> None:
 
 
 def _forget(name: str) -> None:
-    """Let a data set of ours be read anew when it is asked for: by then it may be mended."""
+    """Let a data set, if it is ours, be read anew when it is asked for: it may then be mended."""
     if _loaded.pop(name, None) is not None:
         MetadataCatalog.remove(name)
         _set_metadata(_entries[name])

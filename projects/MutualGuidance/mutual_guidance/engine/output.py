@@ -79,7 +79,8 @@ def check_shared_memory(cfg: CfgNode, is_training: bool) -> None:
     """
     if not cfg.DATALOADER.NUM_WORKERS or not os.path.isdir(_SHARED_MEMORY):
         return
-    inputs, batch = cfg.INPUT, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    processes = cfg.SOLVER.REFERENCE_WORLD_SIZE or comm.get_world_size()  # of this batch
+    inputs, batch = cfg.INPUT, cfg.SOLVER.IMS_PER_BATCH // processes
     pixels = inputs.SQUARE_SIZE**2 or inputs.MAX_SIZE_TEST * inputs.MIN_SIZE_TEST  # one image
     if is_training:
         largest = inputs.SQUARE_SIZE**2 or inputs.MAX_SIZE_TRAIN * max(inputs.MIN_SIZE_TRAIN)

@@ -17,15 +17,18 @@ class StoppablePreciseBN(PreciseBN):
     """That a signal leaves as if it had not begun; a run that goes on makes it up."""
 
     def __init__(
-        self, hook: PreciseBN, build_loader: Callable[[], Iterable], num_batches: int
+        self,
+        period: int,
+        model: nn.Module,
+        build_loader: Callable[[], Iterable],
+        num_iter: int,
     ) -> None:
         """
         Args:
-            hook: whose place it takes.
-            build_loader: its first ``num_batches`` give the statistics, the same every time.
+            build_loader: the first ``num_iter`` batches of what it makes are taken, every time.
+            period, model: see :class:`PreciseBN`.
         """
-        vars(self).update(vars(hook))
-        self._data_loader = _Repeated(build_loader, num_batches)
+        super().__init__(period, model, _Repeated(build_loader, num_iter), num_iter)
         self._due = False
 
     def before_train(self) -> None:

@@ -10,13 +10,13 @@ import PIL.Image
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.structures import Instances
 
 from ..checkpoint import Checkpointer
 from ..data import build_mapper
-from ..data.images import read_image
+from ..data.images import pixels_of, read_image
 from ..errors import ConfigError, InputError
 from ..run_files import checkpoint_files
 from ..visualization.predictions import draw_predictions
@@ -138,7 +138,7 @@ class Predictor:
             image = image[:, :, ::-1]
         elif self.cfg.INPUT.FORMAT == "L":
             rgb = PIL.Image.fromarray(image[:, :, ::-1])
-            image = utils.convert_PIL_to_numpy(rgb, "L")
+            image = convert_PIL_to_numpy(rgb, "L")
         transformed = T.AugInput(np.ascontiguousarray(image))
         try:
             self._augmentations(transformed)
@@ -168,29 +168,15 @@ class Predictor:
 
 def _pixels(image: Image) -> np.ndarray:
     """(H, W, 3), uint8, BGR. Raises InputError for anything else."""
-    if isinstance(image, PIL.Image.Image):
-        image = _from_pillow(image)
-    elif not isinstance(image, np.ndarray):
+    if not isinstance(image, np.ndarray):
+        is_open = isinstance(image, PIL.Image.Image)
         try:
-            image = read_image(os.fspath(image))
+            image = pixels_of(image) if is_open else read_image(os.fspath(image))
         except ValueError as error:
             raise InputError(f"{image}: {error}") from error
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(f"an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
     return image
-
-
-def _from_pillow(image: PIL.Image.Image) -> np.ndarray:
-    """As :func:`read_image` of its file. Raises InputError."""
-    if image.mode.startswith(("I", "F")):
-        raise InputError(
-            f"an image of mode {image.mode} would be clipped at 255: scale it to 8 bits a channel"
-        )
-    try:
-        image.load()  # which applies a TIFF's orientation itself
-    except Exception as error:  # a torn file can make Pillow's decoders raise anything
-        raise InputError(f"an image cannot be read, its file is torn: {error}") from error
-    return utils.convert_PIL_to_numpy(utils._apply_exif_orientation(image), "BGR")
 
 
 def inference_config(config_file: str, weights: str, opts: Sequence[str] = ()) -> CfgNode:

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 
 from ..config import load_config
 from ..data import check_datasets, records_of, register_datasets
-from ..data.builtin import is_own_function
+from ..data.builtin import classes_of, tell_classes
 from ..data.register import FAULTS_FILE
 from ..errors import ConfigError, UserError, printable
 from ..run_files import checkpoint_files, replace_file
@@ -192,9 +192,9 @@ def _kept(path: str | None) -> Iterator[None]:
 def known_classes(cfg: CfgNode) -> list[str]:
     """Names of the classes as far as they are known without reading a data set; else none."""
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        metadata = MetadataCatalog.get(name).as_dict()
-        if "thing_classes" in metadata:
-            return list(metadata["thing_classes"])
+        classes = classes_of(name)
+        if classes is not None:
+            return list(classes)
     return list(cfg.DATASETS.CLASSES)
 
 
@@ -229,8 +229,8 @@ def resolve_classes(cfg: CfgNode) -> None:
             remedy = f"set thing_classes of {names[0]} in Detectron2's MetadataCatalog"
         raise ConfigError(f"the classes are unknown: {remedy}, or set DATASETS.CLASSES")
     for name in names:
-        others = MetadataCatalog.get(name).as_dict().get("thing_classes", classes)
-        if list(others) != classes:
+        others = classes_of(name)
+        if others is not None and list(others) != classes:
             raise ConfigError(
                 f"DATASETS.TRAIN and DATASETS.TEST differ in their classes: those of {name} are "
                 f"{', '.join(others)}, those of others {', '.join(classes)}; give the entries of "
@@ -239,9 +239,8 @@ def resolve_classes(cfg: CfgNode) -> None:
     cfg.DATASETS.CATEGORY_IDS = _known_ids(cfg, classes)
     cfg.DATASETS.CLASSES = classes
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.FCOS.NUM_CLASSES = len(classes)
-    for metadata in map(MetadataCatalog.get, filter(is_own_function, names)):
-        if "thing_classes" not in metadata.as_dict():  # of which evaluators ask
-            metadata.thing_classes = classes
+    for name in names:
+        tell_classes(name, classes)
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
 
 

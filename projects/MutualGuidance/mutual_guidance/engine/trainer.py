@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model
-from detectron2.engine.hooks import EvalHook, LRScheduler, PreciseBN
+from detectron2.engine.hooks import EvalHook, LRScheduler
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils import comm
+from fvcore.nn.precise_bn import get_bn_modules
 from tabulate import tabulate
 from torch.optim import Optimizer
 
@@ -78,17 +79,12 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list:
-        cfg = self.cfg.clone()
-        cfg.defrost()
-        cfg.DATALOADER.NUM_WORKERS = 0  # of PreciseBN, as Detectron2 has it
-        batches = (
-            partial(self.build_train_loader, cfg, max(cfg.SEED, 0)),
-            cfg.TEST.PRECISE_BN.NUM_ITER,
-        )
-        hooks = [
-            StoppablePreciseBN(hook, *batches) if isinstance(hook, PreciseBN) else hook
-            for hook in super().build_hooks()
-        ]
+        cfg, self.cfg = self.cfg, self.cfg.clone()
+        self.cfg.defrost()
+        self.cfg.TEST.PRECISE_BN.ENABLED = False  # whose loader Detectron2 would build now
+        hooks = super().build_hooks()
+        self.cfg = cfg
+        hooks[hooks.index(None)] = self._precise_bn()
         if self.ema is not None:
             kinds = [type(hook) for hook in hooks]
             hooks.insert(kinds.index(EvalHook), EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_ema))
@@ -97,6 +93,17 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             hooks[-1:-1] = self._own_hooks()  # before the writers, which come last
         return hooks
+
+    def _precise_bn(self) -> StoppablePreciseBN | None:
+        """Detectron2's, where it has its own."""
+        cfg = self.cfg.clone()
+        if not cfg.TEST.PRECISE_BN.ENABLED or not get_bn_modules(self.model):
+            return None
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0  # as Detectron2 has it
+        build_loader = partial(self.build_train_loader, cfg, max(cfg.SEED, 0))
+        period, num_iter = cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER
+        return StoppablePreciseBN(period, self.model, build_loader, num_iter)
 
     def _own_hooks(self) -> list:
         """Of the main process; after Detectron2's that evaluate and write checkpoints."""
@@ -188,9 +195,20 @@ class Trainer(DefaultTrainer):
         if self.start_iter:
             with full_disk.told(self.cfg.OUTPUT_DIR):
                 self._write_config()
+                self._prolong()
             self._trainer.reset_data_loader(
                 lambda: self.build_train_loader(self.cfg, self.data_seed, self.start_iter)
             )
+
+    def _prolong(self) -> None:
+        """Name what was the end, of a training that goes on behind it, by its iteration."""
+        comm.synchronize()  # all have read it
+        end = self.checkpointer.loaded_from
+        was_end = os.path.basename(end) == "model_final.pth" and self.start_iter < self.max_iter
+        if was_end and comm.is_main_process():
+            path = os.path.join(self.cfg.OUTPUT_DIR, f"model_{self.start_iter - 1:07d}.pth")
+            os.replace(end, path)
+            self.checkpointer.tag_last_checkpoint(os.path.basename(path))
 
     def _write_config(self) -> None:
         if comm.is_main_process():
@@ -261,7 +279,7 @@ class Trainer(DefaultTrainer):
         """
         register_datasets(cfg.DATASETS.REGISTER)
         if evaluators is None:
-            evaluators = cls._build_evaluators(cfg)
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
         elif not isinstance(evaluators, Sequence):
             evaluators = [evaluators]
         share_buffers(model)
@@ -269,18 +287,6 @@ class Trainer(DefaultTrainer):
             results = super().test(cfg, model, [_stoppable(e) for e in evaluators])
         report(cfg, results, RESULTS_FILE)
         return results
-
-    @classmethod
-    def _build_evaluators(cls, cfg: CfgNode) -> list[DatasetEvaluator | None]:
-        """One a data set; None where a subclass has none for it, which Detectron2 lets it say."""
-        evaluators = []
-        for name in cfg.DATASETS.TEST:
-            try:
-                evaluators.append(cls.build_evaluator(cfg, name))
-            except NotImplementedError:
-                logger.warning(f"{name} is not evaluated: build_evaluator has nothing for it")
-                evaluators.append(None)
-        return evaluators
 
     def _test_ema(self) -> dict:
         logger.info("Evaluating the moving average of the weights")

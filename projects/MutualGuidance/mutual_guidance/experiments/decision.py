@@ -204,7 +204,7 @@ def power(
     for record in static:
         value = _in_mean(record["metrics"], primary)
         if value is not None:
-            place = (record["protocol"], record["config"], record.get("fold"))
+            place = tuple(record.get(key) for key in ("protocol", "config", "variant", "fold"))
             by_fold.setdefault(place, []).append(value)
     values = [v for of_fold in by_fold.values() for v in of_fold]
     freedom = len(values) - len(by_fold)

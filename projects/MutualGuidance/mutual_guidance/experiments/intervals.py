@@ -34,9 +34,9 @@ class Intervals:
         """
         Give each row of :func:`summarize` that has a baseline a "bootstrap", if all its runs and
         the baseline's have finished and left what they found: {"images": how many, "seeds": which,
-        "draws", "in_mean": the classes, "rounding": the largest difference of AP between what a run
-        printed and what its matches give, "metrics": see :func:`compare`}. Where all have finished,
-        but some have lost what they found, "unmatched" says how many.
+        "draws", "in_mean": the classes, "rounding": the largest difference of AP, AP50 and AP75
+        between what a run printed and what its matches give, "metrics": see :func:`compare`}. Where
+        all have finished, but some have lost what they found, "unmatched" says how many.
         """
         # Of every finished run: what is kept of it has no detections to match later.
         matched = {cell for cell in self._plans if self._has_matches(cell)}

@@ -20,7 +20,7 @@ from ..run_files import replace_file
 # Of a class, so many detections for each of its ground truths, or for each image if these are more,
 # are kept, the best scored ones. Precision is at most 1/20 after them, where AP has next to nothing
 # to gain, also among those of other folds.
-MOST_PER_OBJECT = 20
+MOST_FOR_EACH = 20
 _MOST = np.iinfo(np.uint16).max
 _BITS = 1 << np.arange(len(IOU_THRESHOLDS))
 
@@ -63,7 +63,7 @@ def _match_class(
 def _best(
     images: np.ndarray, scores: np.ndarray, matched: np.ndarray, num_gts: np.ndarray
 ) -> Matches:
-    most = MOST_PER_OBJECT * max(len(num_gts), num_gts.sum())
+    most = MOST_FOR_EACH * max(len(num_gts), num_gts.sum())
     order = np.argsort(-scores.astype(int), kind="stable")[:most]
     return Matches(images[order], scores[order], matched[order], num_gts)
 

@@ -169,7 +169,7 @@ def _check_questions(questions: Mapping[str, Any], cell: Cell, cfg: CfgNode) -> 
             f"there are AP, AP50, AP75, {CLASS_AP}CLASS and misalignment/ with "
             f"{', '.join(_MISALIGNMENT)}"
         )
-    # AP over some classes there is of every run.
+    # AP over some classes is known of every run.
     means = [m for m in metrics if m.startswith("AP") and m != "AP" and not m.startswith(CLASS_AP)]
     if kind and means:
         _check_mean(means[0], questions["primary"]["classes"], known, cfg.DATASETS.TEST[0])
@@ -177,7 +177,7 @@ def _check_questions(questions: Mapping[str, Any], cell: Cell, cfg: CfgNode) -> 
 
 def _check_mean(metric: str, classes: list[str], known: list[str], dataset: str) -> None:
     """Raise ExperimentError for a mean over some classes where runs have that over all alone."""
-    if set(classes) < set(known) and not is_drawn_from(dataset):
+    if set(classes) < set(known):
         raise ExperimentError(
             f"primary and secondary: {metric} of {dataset} is over all classes: name all of them "
             f"({', '.join(known)}), or ask for {CLASS_AP}CLASS"
