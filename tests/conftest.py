@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import os
 import random
 import re
@@ -28,6 +29,7 @@ settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.load_profile("seeded")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+CLASSES = ["red", "green", "blue"]
 PAGES = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "datasets/README.md")),
@@ -49,6 +51,37 @@ def make_instances(boxes, classes, side=128):
     instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
     instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
     return instances
+
+
+def predicted(boxes, scores, classes, size=(64, 64), **fields):
+    """Predictions (XYXY, pixels) of an image of (height, width)."""
+    return Instances(
+        size,
+        pred_boxes=Boxes(torch.as_tensor(np.asarray(boxes)).reshape(-1, 4)),
+        scores=torch.as_tensor(scores),  # in the precision of an array
+        pred_classes=torch.as_tensor(np.array(classes, np.int64)),
+        **{name: torch.as_tensor(values) for name, values in fields.items()},
+    )
+
+
+def write_coco(path, names, images, first_id=1):
+    """
+    Write COCO's JSON of the classes ``names``; ids count from ``first_id``.
+
+    images: (file name, (width, height), objects), an object being (index of its class, XYXY box)
+    and, if need be, a dictionary of more keys.
+    """
+    content = {"images": [], "annotations": []}
+    content["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, first_id)]
+    for i, (file_name, (width, height), objects) in enumerate(images, first_id):
+        size = {"width": width, "height": height}
+        content["images"].append({"id": i, "file_name": file_name, **size})
+        for c, (x0, y0, x1, y1), *more in objects:
+            ids = {"id": first_id + len(content["annotations"]), "image_id": i}
+            box = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0}
+            annotation = {**ids, "category_id": first_id + c, **box}
+            content["annotations"].append(annotation | (more[0] if more else {}))
+    path.write_text(json.dumps(content))
 
 
 def write_video(path, frames, codec="MJPG"):
@@ -211,24 +244,35 @@ class VOCWriter:
             (root / folder).mkdir(parents=True)
 
     def add(self, image_id, objects, size=(64, 64), split="train", listed=True):
-        """objects: (name, (xmin, ymin, xmax, ymax)) with 1-based inclusive pixels."""
+        """objects: (name, (xmin, ymin, xmax, ymax), *tags) with 1-based inclusive pixels."""
         width, height = size
         image = np.full((height, width, 3), 128, np.uint8)
-        tags = ""
-        for name, box in objects:
+        text = ""
+        for name, box, *tags in objects:
             x0, y0, x1, y1 = (int(v) for v in box)
             colour = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
             image[max(y0 - 1, 0) : y1, max(x0 - 1, 0) : x1] = colour.get(name, (0, 255, 255))
             corners = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
             bndbox = "".join(f"<{k}>{v}</{k}>" for k, v in corners)
-            tags += f"<object><name>{name}</name><bndbox>{bndbox}</bndbox></object>"
+            marks = "".join(tags)
+            text += f"<object><name>{name}</name>{marks}<bndbox>{bndbox}</bndbox></object>"
         cv2.imwrite(str(self.root / "JPEGImages" / f"{image_id}.jpg"), image)
         size_tag = f"<size><width>{width}</width><height>{height}</height></size>"
-        text = f"<annotation>{size_tag}{tags}</annotation>"
+        text = f"<annotation>{size_tag}{text}</annotation>"
         (self.root / "Annotations" / f"{image_id}.xml").write_text(text)
         if listed:
             with open(self.root / "ImageSets" / "Main" / f"{split}.txt", "a") as f:
                 f.write(f"{image_id}\n")
+
+    def rewrite(self, image_id, *changes):
+        """Replace pieces of the text of an annotation and return its path."""
+        path = self.root / "Annotations" / f"{image_id}.xml"
+        text = path.read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path.write_text(text)
+        return path
 
 
 @pytest.fixture
@@ -245,5 +289,5 @@ def voc_entry(voc):
         "format": "voc",
         "root": str(voc.root),
         "split": "train",
-        "classes": ["red", "green", "blue"],
+        "classes": list(CLASSES),
     }

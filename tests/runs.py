@@ -1,4 +1,4 @@
-"""Runs of train_net.py on a few drawn images."""
+"""Runs of train_net.py on a few drawn images, and of Python."""
 
 import json
 import os
@@ -11,6 +11,15 @@ from mutual_guidance.engine.launch import _leave_group
 from tests.conftest import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "Shapes" / "retinanet_R_18.yaml")
+SMALL = ("INPUT.SQUARE_SIZE", 64, "MODEL.PYRAMID.OUT_CHANNELS", 32)
+
+
+def run_python(code, *arguments, ok=True):
+    """What a fresh interpreter does; its output is text."""
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode == 0) == ok, done.stderr
+    return done
 
 
 def in_two_processes(main, *args):

@@ -1,40 +1,30 @@
 """The project's keys beside Detectron2's, and files and pairs that set them."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from mutual_guidance.config import load_config
 from mutual_guidance.errors import ConfigError
 from tests.conftest import REPOSITORY
-from tests.runs import CONFIG
-
-
-def run_python(code):
-    """What a fresh interpreter prints."""
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert not done.returncode, done.stderr
-    return done.stdout
+from tests.runs import CONFIG, run_python
 
 
 def test_its_import_registers_the_detectors():
-    printed = run_python(
+    done = run_python(
         "from mutual_guidance import add_mutual_guidance_config\n"
         "from detectron2.modeling import META_ARCH_REGISTRY as known\n"
         "print(*(name in known for name in ('FSSD', 'RFBNet', 'GuidedRetinaNet', 'GuidedFCOS')))"
     )
-    assert printed == "True True True True\n"
+    assert done.stdout == "True True True True\n"
 
 
 def test_the_matcher_imports_nothing_of_detectron2():
-    printed = run_python(
+    done = run_python(
         "import sys, mutual_guidance.assignment\n"
         "print(sorted({'detectron2', 'fvcore', 'torchvision', 'yacs'} & set(sys.modules)))"
     )
-    assert printed == "[]\n"
+    assert done.stdout == "[]\n"
 
 
 def test_the_package_has_no_other_names():

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
@@ -13,6 +10,7 @@ from mutual_guidance.errors import (
     run_main,
     sentence,
 )
+from tests.runs import run_python
 
 
 class Broken(Dataset):
@@ -47,8 +45,7 @@ def test_python_ends_without_a_last_look_for_garbage():
     """Which would take it a second."""
     told = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0))"
     main = "from mutual_guidance.errors import run_main; run_main(int)"
-    command = [sys.executable, "-c", f"{told}; {main}"]
-    assert subprocess.run(command, capture_output=True, text=True).stdout == "True\n"
+    assert run_python(f"{told}; {main}").stdout == "True\n"
 
 
 def fail(error):

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.interruptions import TORCHRUN
 from tests.conftest import REPOSITORY
-from tests.runs import CONFIG, draw_four_images, own_set, train_net
+from tests.runs import CONFIG, SMALL, draw_four_images, own_set, train_net
 from train_net import parse_args
 
 ITERATIONS = 40
@@ -27,10 +27,9 @@ def arguments(voc):
     """Of train_net.py, but for the output folder."""
     draw_four_images(voc)
     return [
-        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
+        "--config-file", CONFIG, *own_set(voc), *SMALL,
         "INPUT.SSD_AUGMENTATION", True, "SOLVER.MAX_ITER", ITERATIONS,
         "SOLVER.IMS_PER_BATCH", 2, "SOLVER.CHECKPOINT_PERIOD", 8, "SOLVER.WARMUP_ITERS", 5,
-        "MODEL.PYRAMID.OUT_CHANNELS", 32,
     ]  # fmt: skip
 
 

@@ -50,29 +50,22 @@ def test_versions_are_those_of_the_requirements(page):
 
 
 def test_the_matchers_page_runs():
-    (block,) = re.findall(
-        r"```python\n(.*?)```", (REPOSITORY / "docs" / "matcher.md").read_text(), flags=re.DOTALL
-    )
     names = {}
-    exec(block, names)
+    exec(python_of("matcher.md"), names)
     labels = names["labels"]
     assert labels.cls_labels.shape == (2, 1000) and labels.loc_mask[0].any()
     assert (labels.cls_labels[1] == 20).all()  # an image without ground truth is background
 
 
 def test_the_strategies_pages_own_rule_labels_by_what_it_says():
-    page = (REPOSITORY / "docs" / "strategies.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     # IoUs of the anchors 0.8, 0.6 and 0.45, of the regressed boxes 0.5, 0.6 and 0.9; two positives.
     anchors = torch.tensor([[0, 0, 10, 8], [0, 0, 10, 6], [0, 0, 10, 4.5]])
     pred_boxes = torch.tensor([[[0.0, 0, 10, 5], [0, 0, 10, 6], [0, 0, 10, 9]]])
     truth = [torch.tensor([[0.0, 0, 10, 10]])], [torch.tensor([0])]
     with mock.patch.dict(strategies.QUALITIES), mock.patch.dict(strategies.STRATEGIES):
-        exec(block, vars(strategies).copy())
+        exec(python_of("strategies.md"), vars(strategies).copy())
         positives = {
-            name: (
-                AnchorMatcher(name)(anchors, *truth, pred_boxes, torch.zeros(1, 3, 1)).cls_gt_inds
-            )
+            name: AnchorMatcher(name)(anchors, *truth, pred_boxes, torch.zeros(1, 3, 1)).cls_gt_inds
             for name in ("both_ious", "mutual_guidance")
         }
     assert (positives["both_ious"] >= 0).tolist() == [[True, False, True]]

@@ -2,8 +2,6 @@ import ast
 import json
 import re
 import resource
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,6 +17,7 @@ from mutual_guidance.run_files import (
     replace_file,
 )
 from tests.conftest import REPOSITORY
+from tests.runs import run_python
 
 # Files that grow as they are written, or are of a machine's environment or the tools' own trials.
 WRITTEN_OTHERWISE = {
@@ -180,5 +179,4 @@ LIGHT = "arguments", "errors", "machine", "run_files", "experiments.report", "ex
 def test_what_only_formats_results_does_not_wait_for_pytorch():
     modules = ", ".join(f"mutual_guidance.{name}" for name in LIGHT)
     code = f"import sys, {modules}; print({{'torch', 'detectron2'}} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    assert run_python(code).stdout == "set()\n"

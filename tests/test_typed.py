@@ -2,6 +2,7 @@ import pytest
 
 from mutual_guidance.config import load_config
 from mutual_guidance.errors import ConfigError
+from mutual_guidance.run_files import flatten
 from mutual_guidance.typed import fit_pairs, fit_values, nearest_keys, pairs_of
 from tests.conftest import REPOSITORY
 
@@ -40,11 +41,8 @@ def test_pairs():
 def test_values_are_of_the_kind_of_their_key(cfg, key, text, value):
     changed = cfg.clone()
     changed.merge_from_list(fit_pairs([(key, text)], cfg))
-    *path, last = key.split(".")
-    node = changed
-    for part in path:
-        node = node[part]
-    assert node[last] == value and type(node[last]) is type(value)
+    got = flatten(changed)[key]
+    assert got == value and type(got) is type(value)
 
 
 def test_values_of_a_file(cfg):

@@ -8,12 +8,11 @@ from mutual_guidance.assignment import STRATEGIES, AnchorMatcher, GroundTruths, 
 from tests.conftest import count_waits
 from tests.pretend_gpu import DEVICE
 
-from .scenes import random_boxes
+from .scenes import STRATEGY_NAMES, random_boxes
 from .test_matcher import EXTENT, fcos_points, some_anchors
 
 # Of a call of one chunk by a strategy of the paper: on a GPU each has to be launched.
 MOST_OPERATORS = 200
-OF_THE_PAPER = ("static", "localize_to_classify", "classify_to_localize", "mutual_guidance")
 
 
 def crowded_batch(num_candidates, num_images=4, num_classes=3):
@@ -86,7 +85,7 @@ def test_labels_and_targets_on_a_pretended_gpu_are_the_cpus(strategy, kind, memo
     got, num_operators = on(DEVICE)
     assert gpu.waits == ["tolist"]
     assert all(torch.equal(a.cpu(), b) for a, b in zip(got, expected, strict=True))
-    if strategy in OF_THE_PAPER and memory_budget == 2**30:
+    if strategy in STRATEGY_NAMES and memory_budget == 2**30:
         assert num_operators <= MOST_OPERATORS
 
 

@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 from tests.conftest import REPOSITORY
-from tests.runs import CONFIG, draw_four_images, own_set
+from tests.runs import CONFIG, SMALL, draw_four_images, own_set
 
 
 def test_measures_loader_model_and_both(voc, tmp_path):
@@ -11,8 +11,8 @@ def test_measures_loader_model_and_both(voc, tmp_path):
     path = tmp_path / "speed.json"
     command = [
         sys.executable, "benchmarks/training.py", "--config-file", CONFIG, "--workers", "0",
-        "1", "--batches", "2", "--output", path, "--opts", *own_set(voc), "INPUT.SQUARE_SIZE", 64,
-        "SOLVER.IMS_PER_BATCH", 2, "MODEL.PYRAMID.OUT_CHANNELS", 32,
+        "1", "--batches", "2", "--output", path, "--opts", *own_set(voc), *SMALL,
+        "SOLVER.IMS_PER_BATCH", 2,
     ]  # fmt: skip
     done = subprocess.run(
         [str(c) for c in command], cwd=REPOSITORY, capture_output=True, text=True, timeout=300

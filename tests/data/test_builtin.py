@@ -167,12 +167,9 @@ def test_a_loader_of_ones_own_fails_as_it_does():
 
 
 def test_marks_of_voc_that_detectron2_does_not_read_are_told_before_the_training(voc):
-    for name in "ab":
-        voc.add(name, [("red", (1, 1, 9, 9))])
-    path = voc.root / "Annotations" / "a.xml"
-    text = path.read_text().replace("</name>", "</name><pose>x</pose><truncated>0</truncated>")
-    (path.parent / "b.xml").write_text(text)
-    path.write_text(text.replace("<pose>", "<difficult>Unspecified</difficult><pose>"))
+    tags = "<pose>x</pose><truncated>0</truncated>"
+    voc.add("a", [("red", (1, 1, 9, 9), tags, "<difficult>Unspecified</difficult>")])
+    voc.add("b", [("red", (1, 1, 9, 9), tags)])
     name = f"marked_{voc.root.parent.name}"
     register_pascal_voc(name, str(voc.root), "train", 2007, ["red"])
     MetadataCatalog.get(name).evaluator_type = "pascal_voc"

@@ -81,8 +81,7 @@ def test_entries_of_another_kind_are_refused(entries):
 def test_structural_faults_stop_with_a_table(voc, voc_entry):
     voc.add("a", [("purple", (1, 1, 9, 9))])
     register_datasets([voc_entry])
-    path = voc.root / "Annotations" / "a.xml"
-    path.write_text(path.read_text().replace("<name>", "<nom>").replace("</name>", "</nom>"))
+    voc.rewrite("a", ("<name>", "<nom>"), ("</name>", "</nom>"))
     table = r"stops +1 +tag <name> of <object> is missing +\S*a\.xml: line 1"
     with pytest.raises(DatasetError, match=table):
         check_datasets([voc_entry["name"]])
@@ -112,9 +111,7 @@ def test_names_of_files_cannot_steer_a_terminal(voc, voc_entry, tmp_path, caplog
 
 
 def test_what_nothing_can_be_learnt_from_or_measured_on(voc, voc_entry):
-    voc.add("a", [("red", (1, 1, 9, 9))])
-    path = voc.root / "Annotations" / "a.xml"
-    path.write_text(path.read_text().replace("</name>", "</name><difficult>1</difficult>"))
+    voc.add("a", [("red", (1, 1, 9, 9), "<difficult>1</difficult>")])
     register_datasets([voc_entry])
     check_datasets([voc_entry["name"]])  # difficult objects are learnt from
     with pytest.raises(DatasetError, match="nothing to find, no AP"):
@@ -140,14 +137,12 @@ def test_shares_in_the_place_of_pixels_are_refused(voc, voc_entry):
 )
 def test_what_was_mended_is_read_anew(voc, voc_entry, change, fault):
     voc.add("a", [("red", (1, 1, 9, 9))])
-    path = voc.root / "Annotations" / "a.xml"
-    whole = path.read_text()
-    path.write_text(whole.replace(*change))
+    voc.rewrite("a", change)
     del voc_entry["classes"]
     register_datasets([voc_entry])
     with pytest.raises(DatasetError, match=fault):
         check_datasets([], [voc_entry["name"]])
-    path.write_text(whole.replace("red", "blue"))
+    voc.rewrite("a", change[::-1], ("red", "blue"))
     register_datasets([voc_entry])
     check_datasets([], [voc_entry["name"]])
     assert MetadataCatalog.get(voc_entry["name"]).thing_classes == ["blue"]

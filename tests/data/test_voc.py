@@ -6,25 +6,13 @@ from mutual_guidance.data.faults import DROPPED, IGNORED, STOPS, TOLD
 from mutual_guidance.data.voc import collect_classes, read_split
 from mutual_guidance.data.voc_xml import read_annotation
 from mutual_guidance.errors import DatasetError
-
-CLASSES = ["red", "green", "blue"]
+from tests.conftest import CLASSES
 
 
 def load(voc, classes=CLASSES):
     """Records, and faults but what is merely told."""
     records, faults = load_voc(str(voc.root), "train", classes)
     return records, [f for f in faults if f.effect != TOLD]
-
-
-def rewrite(voc, image_id, *changes):
-    """Replace pieces of the text of an annotation."""
-    path = voc.root / "Annotations" / f"{image_id}.xml"
-    text = path.read_text()
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text)
-    return path
 
 
 def test_reads_boxes_as_detectron2_does(voc):
@@ -48,7 +36,7 @@ def test_degenerate_boxes_are_dropped_and_told(voc):
         f"<ymax>{d}</ymax></bndbox></object>\n"
         for a, b, c, d in boxes
     )
-    path = rewrite(voc, "a", ("</annotation>", objects + "</annotation>"))
+    path = voc.rewrite("a", ("</annotation>", objects + "</annotation>"))
     (record,), faults = load(voc)
     assert record.objects["box"].tolist() == [[0.0, 0.0, 9.0, 9.0]]
     assert len(faults) == 7 and {f.effect for f in faults} == {DROPPED}
@@ -66,7 +54,7 @@ def test_structural_faults(voc):
     (annotations / "torn.xml").write_text("<annotation><size>")
     (images / "no_image.jpg").unlink()
     (images / "empty_image.jpg").write_bytes(b"")
-    rewrite(voc, "other_size", ("<width>64", "<width>65"))
+    voc.rewrite("other_size", ("<width>64", "<width>65"))
     (annotations / "bomb.xml").write_text(
         '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;">]><annotation>&z;</annotation>'
     )
@@ -106,7 +94,7 @@ def test_structural_faults(voc):
 )
 def test_annotation_that_cannot_be_used_is_refused(voc, changes, reason):
     voc.add("a", [("red", (1, 2, 9, 9))])
-    path = rewrite(voc, "a", *changes)
+    path = voc.rewrite("a", *changes)
     records, (fault,) = load(voc)
     assert records == [] and fault.file == str(path) and fault.effect == STOPS
     assert reason in fault.reason
@@ -126,7 +114,7 @@ def test_annotation_that_cannot_be_used_is_refused(voc, changes, reason):
 )
 def test_an_object_that_would_be_passed_over_is_refused(voc, changes, tag):
     voc.add("a", [("red", (1, 2, 9, 9))])
-    path = rewrite(voc, "a", ("<object>", "\n<object>"), *changes)
+    path = voc.rewrite("a", ("<object>", "\n<object>"), *changes)
     records, (fault,) = load(voc)
     assert records == [] and fault.file == str(path) and fault.effect == STOPS
     assert f"tag <{tag}> is not read where or as it stands" in fault.reason
@@ -137,7 +125,7 @@ def test_parts_and_unknown_tags_are_passed_over(voc):
     voc.add("a", [("red", (1, 2, 9, 9))])
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
     more = f"<owner><name>x</name></owner><object><pose>y</pose>{part}"
-    rewrite(voc, "a", ("<object>", more))
+    voc.rewrite("a", ("<object>", more))
     (record,), faults = load(voc)
     assert len(record.objects) == 1 and faults == []
 

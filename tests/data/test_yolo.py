@@ -1,22 +1,15 @@
-import json
-
 import cv2
 import numpy as np
 import pytest
-import torch
 from detectron2.data import MetadataCatalog
-from detectron2.structures import Boxes, Instances
 
-from mutual_guidance.config import load_config
 from mutual_guidance.data import check_datasets, records_of, register_datasets
 from mutual_guidance.data.faults import DROPPED, IGNORED, STOPS, TOLD, stopping
 from mutual_guidance.data.yolo import label_path, load_yolo
 from mutual_guidance.data.yolo_yaml import YOLONames, read_names, split_sources
 from mutual_guidance.errors import DatasetError
-from mutual_guidance.evaluation import build_evaluator
-from tests.conftest import REPOSITORY
-
-CLASSES = ["red", "green", "blue"]
+from tests.conftest import CLASSES, write_coco
+from tests.evaluation.perfect import config_evaluator, metrics_of, noisy_detections
 
 
 class YOLOWriter:
@@ -373,44 +366,6 @@ def test_labels_without_any_object_are_refused(yolo):
         check_datasets(["yolo_no_object"])
 
 
-def as_coco(records):
-    """The same images and boxes in COCO's JSON."""
-    annotations = []
-    for record in records:
-        for category, (x0, y0, x1, y1) in boxes_of(record):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1, "image_id": record.image_id, "iscrowd": 0,
-                    "category_id": category, "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": (x1 - x0) * (y1 - y0),
-                }
-            )  # fmt: skip
-    images = [
-        {"id": r.image_id, "file_name": r.file_name, "width": r.width, "height": r.height}
-        for r in records
-    ]
-    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES)]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def evaluate(name, records, folder):
-    """Metrics of the same random detections, some of them near the truth."""
-    check_datasets([name])
-    cfg = load_config(str(REPOSITORY / "configs" / "Base-Anchors.yaml"), ["OUTPUT_DIR", folder])
-    evaluator = build_evaluator(cfg, name)
-    evaluator.reset()
-    generator = np.random.default_rng(0)
-    for record in records:
-        true = record.objects["box"]
-        boxes = np.concatenate([true + generator.normal(0, 1, true.shape), [[1, 1, 9, 9]]])
-        instances = Instances((record.height, record.width))
-        instances.pred_boxes = Boxes(torch.tensor(boxes))
-        instances.scores = torch.tensor(generator.random(len(boxes)))
-        instances.pred_classes = torch.tensor([*record.objects["class"].tolist(), 0])
-        evaluator.process([{"image_id": record.image_id}], [{"instances": instances}])
-    return evaluator.evaluate()["bbox"]
-
-
 def test_evaluation_equals_that_of_the_same_data_in_cocos_json(yolo, tmp_path):
     generator = np.random.default_rng(1)
     for i in range(12):
@@ -422,11 +377,15 @@ def test_evaluation_equals_that_of_the_same_data_in_cocos_json(yolo, tmp_path):
         yolo.add(f"{i:02d}", "\n".join(rows) if i else None)
     records, faults = yolo.load()
     assert not stopping(faults)
-    (tmp_path / "same.json").write_text(json.dumps(as_coco(records)))
+    images = [(r.file_name, (r.width, r.height), boxes_of(r)) for r in records]
+    write_coco(tmp_path / "same.json", CLASSES, images)
     coco = {"name": "yolo_as_coco", "format": "coco", "root": str(tmp_path), "images": "."}
     register_datasets([entry_of(yolo, "yolo_own"), {**coco, "annotations": "same.json"}])
-    metrics = evaluate("yolo_own", records, str(tmp_path / "out"))
-    same = evaluate("yolo_as_coco", records, str(tmp_path / "out"))
+    check_datasets(["yolo_own", "yolo_as_coco"])
+    metrics, same = (
+        metrics_of(config_evaluator(name, tmp_path / "out"), noisy_detections(name))
+        for name in ("yolo_own", "yolo_as_coco")
+    )
     assert metrics == pytest.approx(same, abs=0, rel=0, nan_ok=True)
     assert 5 < metrics["AP"] < 95
     assert MetadataCatalog.get("yolo_own").thing_classes == CLASSES

@@ -83,49 +83,49 @@ def md5(content):
     return hashlib.md5(content).hexdigest()
 
 
-def test_torn_download_goes_on_where_it_stopped(download, server, tmp_path):
-    server.files["/a.bin"], server.tears = CONTENT, [5000, 7000]
-    path = download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
+@pytest.fixture
+def fetch(download, server, tmp_path):
+    """Fetches a.bin from the server, in which CONTENT is."""
+    server.files["/a.bin"] = CONTENT
+
+    def fetch(expected=CONTENT):
+        return download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(expected))
+
+    return fetch
+
+
+def test_torn_download_goes_on_where_it_stopped(fetch, server, tmp_path):
+    server.tears = [5000, 7000]
+    path = fetch()
     assert path.read_bytes() == CONTENT and [p.name for p in tmp_path.iterdir()] == ["a.bin"]
     assert server.ranges == [None, "bytes=5000-", "bytes=12000-"]
 
 
-def test_later_call_goes_on_with_what_is_there(download, server, tmp_path):
-    server.files["/a.bin"], server.tears = CONTENT, [5000, 0, 0, 0, 0]
+def test_later_call_goes_on_with_what_is_there(download, fetch, server):
+    server.tears = [5000, 0, 0, 0, 0]
     with pytest.raises(download.PrepareError, match=r"ended after 5,000 of 16,384 .* go on"):
-        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
+        fetch()
     del server.ranges[:]
-    assert (
-        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT)).read_bytes()
-        == CONTENT
-    )
+    assert fetch().read_bytes() == CONTENT
     assert server.ranges == ["bytes=5000-"]
 
 
-def test_whole_part_is_not_asked_for_again(download, server, tmp_path):
-    server.files["/a.bin"] = CONTENT
+def test_whole_part_is_not_asked_for_again(fetch, server, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(CONTENT)  # stopped before it was renamed
-    assert (
-        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT)).read_bytes()
-        == CONTENT
-    )
+    assert fetch().read_bytes() == CONTENT
     del server.ranges[:]
-    download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
+    fetch()
     assert server.ranges == []
 
 
-def test_server_without_ranges_sends_all_again(download, server, tmp_path):
-    server.files["/a.bin"], server.tears, server.knows_ranges = CONTENT, [5000], False
-    assert (
-        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT)).read_bytes()
-        == CONTENT
-    )
+def test_server_without_ranges_sends_all_again(fetch, server):
+    server.tears, server.knows_ranges = [5000], False
+    assert fetch().read_bytes() == CONTENT
 
 
-def test_wrong_checksum_is_refused_and_removed(download, server, tmp_path):
-    server.files["/a.bin"] = CONTENT
+def test_wrong_checksum_is_refused_and_removed(download, fetch, tmp_path):
     with pytest.raises(download.PrepareError, match=f"{md5(CONTENT)} instead of {md5(b'')}"):
-        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(b""))
+        fetch(expected=b"")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,13 +137,12 @@ def test_refusal_and_silence_are_told(download, server, tmp_path):
         download.fetch("http://127.0.0.1:9/a.bin", tmp_path / "a.bin", "")
 
 
-def test_full_disk_is_told_before_the_download(download, server, tmp_path, monkeypatch):
-    server.files["/a.bin"] = CONTENT
+def test_full_disk_is_told_before_the_download(download, fetch, tmp_path, monkeypatch):
     # Of the archive, but not of what is in it.
     usage = download.shutil.disk_usage(tmp_path)._replace(free=len(CONTENT) + 10)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(download.PrepareError, match=r"0\.0 GB free"):
-        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
+        fetch()
 
 
 def tar_of(members):
@@ -373,11 +372,10 @@ def test_a_link_that_leads_nowhere_is_told_before_the_download(scripts, server, 
     assert not server.ranges
 
 
-def test_errors_of_the_disk_are_not_the_servers(download, server, tmp_path):
-    server.files["/a.bin"] = CONTENT
+def test_errors_of_the_disk_are_not_the_servers(fetch, server, tmp_path):
     (tmp_path / "a.bin.part").mkdir()  # cannot be written to, by root neither
     with pytest.raises(IsADirectoryError):
-        download.fetch(f"{server.url}/a.bin", tmp_path / "a.bin", md5(CONTENT))
+        fetch()
     assert len(server.ranges) == 1
 
 

@@ -1,13 +1,12 @@
 import logging
 import re
-import subprocess
-import sys
 
 import pytest
 from detectron2.modeling import build_model
 
 from mutual_guidance.engine.console import _Brief, summary
 from tests.conftest import tiny_config
+from tests.runs import run_python
 
 
 def test_the_summary_fits_in_ten_lines():
@@ -59,8 +58,7 @@ def test_what_is_logged_cannot_steer_a_terminal(tmp_path):
         "logging.getLogger('mutual_guidance').warning('a %s b', 'x\\x1b[2J\\x9b.jpg');"
         "logging.getLogger('detectron2').info('\\x1b[36mblue\\x1b[0m')"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_python(code, tmp_path)
     log = (tmp_path / "log.txt").read_text()
     for text in (done.stdout, log):
         assert "a x\\x1b[2J\\x9b.jpg b" in text and "\x1b[2J" not in text
@@ -76,9 +74,7 @@ def test_each_run_of_a_process_has_its_own_log(tmp_path):
         "    setup_logs(folder)\n"
         "    log.info(f'run {i} begins')"
     )
-    folders = [str(tmp_path / name) for name in ("a", "b", "a", "b")]
-    command = [sys.executable, "-c", code, *folders]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_python(code, *(tmp_path / name for name in ("a", "b", "a", "b")))
     told = [done.stdout, *((tmp_path / name / "log.txt").read_text() for name in ("a", "b"))]
     runs = [re.findall(r"run (\d) begins", text) for text in told]
     assert runs == [["0", "1", "2", "3"], ["0", "2"], ["3"]]  # b was removed before the last

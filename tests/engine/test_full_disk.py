@@ -10,7 +10,7 @@ import pytest
 from mutual_guidance.engine.full_disk import mute_failing_logs, told
 from mutual_guidance.errors import OutputError
 from tests.conftest import REPOSITORY
-from tests.runs import CONFIG, draw_four_images, own_set
+from tests.runs import CONFIG, SMALL, draw_four_images, own_set
 
 
 @pytest.fixture
@@ -77,9 +77,8 @@ def test_descriptors_are_no_matter_of_the_folder():
 def test_a_training_meets_a_full_disk(voc, tmp_path, kib):
     draw_four_images(voc)
     arguments = [
-        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
-        "SOLVER.MAX_ITER", 12, "SOLVER.IMS_PER_BATCH", 2, "MODEL.PYRAMID.OUT_CHANNELS", 32,
-        "TEST.EVAL_PERIOD", 10, "OUTPUT_DIR", tmp_path / "out",
+        "--config-file", CONFIG, *own_set(voc), *SMALL, "SOLVER.MAX_ITER", 12,
+        "SOLVER.IMS_PER_BATCH", 2, "TEST.EVAL_PERIOD", 10, "OUTPUT_DIR", tmp_path / "out",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "train_net.py", *map(str, arguments)],

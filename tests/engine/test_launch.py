@@ -30,7 +30,8 @@ from mutual_guidance.engine.output import check_output
 from mutual_guidance.engine.setup import resolve_classes
 from mutual_guidance.errors import OutputError
 from mutual_guidance.evaluation import PascalVOCEvaluator
-from tests.runs import CONFIG, in_two_processes, own_set, results, train_net
+from tests.conftest import data_keys
+from tests.runs import CONFIG, SMALL, in_two_processes, own_set, results, train_net
 
 module = import_module("mutual_guidance.engine.launch")  # which has a function of its name
 BATCH = 8
@@ -48,10 +49,8 @@ def make_cfg(root, opts):
     cfg = load_config(
         CONFIG,
         [
-            "DATASETS.REGISTER", f"[{entry}]", "DATASETS.TRAIN", "('own',)", "DATASETS.TEST",
-            "('own',)", "INPUT.SQUARE_SIZE", 64, "INPUT.SSD_AUGMENTATION", True,
-            "SOLVER.IMS_PER_BATCH", BATCH, "DATALOADER.NUM_WORKERS", 0,
-            "MODEL.PYRAMID.OUT_CHANNELS", 32, "SOLVER.AMP.ENABLED", False,
+            *data_keys(entry), *SMALL, "INPUT.SSD_AUGMENTATION", True,
+            "SOLVER.IMS_PER_BATCH", BATCH, "DATALOADER.NUM_WORKERS", 0, "SOLVER.AMP.ENABLED", False,
             # With some seeds, as 5, a ReLU's input is so near 0 that rounding flips its gradient.
             "SEED", 6, *opts,
         ],
@@ -148,9 +147,8 @@ def taken_port():
 def test_two_processes_train_and_evaluate_as_one(voc, tmp_path, taken_port):
     draw(voc)
     opts = [
-        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
+        "--config-file", CONFIG, *own_set(voc), *SMALL,
         "SOLVER.MAX_ITER", 12, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.WARMUP_ITERS", 2,
-        "MODEL.PYRAMID.OUT_CHANNELS", 32,
     ]  # fmt: skip
     two = tmp_path / "two"
     train_net("--num-gpus", 2, *opts, "OUTPUT_DIR", two)
@@ -169,9 +167,8 @@ def test_launchers_and_numbers_of_workers_give_the_same_weights(voc, tmp_path):
     for (launcher, processes), workers in itertools.product(launchers, (0, 1, 2)):
         out = tmp_path / f"{len(weights)}"
         train_net(
-            *processes, "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
-            "SOLVER.MAX_ITER", 4, "SOLVER.IMS_PER_BATCH", 4,
-            "MODEL.PYRAMID.OUT_CHANNELS", 32, "DATALOADER.NUM_WORKERS", workers, "OUTPUT_DIR", out,
+            *processes, "--config-file", CONFIG, *own_set(voc), *SMALL, "SOLVER.MAX_ITER", 4,
+            "SOLVER.IMS_PER_BATCH", 4, "DATALOADER.NUM_WORKERS", workers, "OUTPUT_DIR", out,
             "SEED", 3, launcher=launcher, OMP_NUM_THREADS="1",
         )  # fmt: skip
         weights.append(torch.load(out / "model_final.pth", weights_only=True)["model"])
@@ -193,10 +190,8 @@ def test_torchrun_is_recognised(voc, tmp_path):
     draw(voc)
     out = tmp_path / "out"
     train_net(
-        "--config-file", CONFIG, *own_set(voc), "INPUT.SQUARE_SIZE", 64,
-        "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 4, "MODEL.PYRAMID.OUT_CHANNELS", 32,
-        "OUTPUT_DIR", out,
-        launcher=TORCHRUN,
+        "--config-file", CONFIG, *own_set(voc), *SMALL, "SOLVER.MAX_ITER", 2,
+        "SOLVER.IMS_PER_BATCH", 4, "OUTPUT_DIR", out, launcher=TORCHRUN,
     )  # fmt: skip
     log = (out / "log.txt").read_text()
     assert "World size: 2" in log and (out / "model_final.pth").exists()

@@ -7,6 +7,7 @@ import pytest
 
 from mutual_guidance.alive import sign_of_life, waiting
 from mutual_guidance.engine.watchdog import watched
+from tests.runs import run_python
 
 HANGS = """
 import time
@@ -17,14 +18,10 @@ with watched(0.5):
 
 
 def test_a_process_that_hangs_ends_with_a_sentence():
-    command = [sys.executable, "-c", HANGS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = run_python(HANGS, ok=False)
     assert done.returncode == 1
-    assert (
-        done.stderr.strip()
-        .splitlines()[-1]
-        .startswith("error: no iteration or evaluated image for 0.5 s (SOLVER.HANG_SECONDS)")
-    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: no iteration or evaluated image for 0.5 s (SOLVER.HANG_SECONDS)")
     assert "a higher SOLVER.HANG_SECONDS where one of them, or the metrics," in done.stderr
 
 

@@ -7,11 +7,10 @@ import uuid
 import cv2
 import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from mutual_guidance.alive import sign_of_life
@@ -21,7 +20,8 @@ from mutual_guidance.evaluation import coco
 from mutual_guidance.evaluation.coco import COCOBoxEvaluator, most_of_a_class
 from mutual_guidance.evaluation.ground_truth import load_records
 from mutual_guidance.interrupt import note_signals
-from tests.evaluation.perfect import perfect_metrics
+from tests.conftest import predicted
+from tests.evaluation.perfect import metrics_of, noisy_detections, perfect_metrics
 from tests.runs import in_two_processes
 
 SIDE = 160
@@ -100,30 +100,6 @@ def annotation(image_id, box, category_id=5, **more):
     return {"image_id": image_id, "category_id": category_id, "bbox": box, **more}
 
 
-def noisy_detections(name, seed=0):
-    """(input, output) of each image: boxes near the truth and elsewhere, some classes wrong."""
-    generator = np.random.default_rng(seed)
-    for record in load_records(name):
-        true = record.objects["box"]
-        side = np.sqrt((true[:, 2:] - true[:, :2]).prod(axis=1)).clip(1)[:, None]
-        spreads = [generator.normal(0, spread, true.shape) * side for spread in (0.06, 0.2)]
-        boxes = np.concatenate([*(true + s for s in spreads), [[1, 1, 30, 40]]])
-        classes = np.array([*record.objects["class"], *record.objects["class"], 0])
-        wrong = generator.random(len(boxes)) < 0.15
-        instances = Instances((record.height, record.width))
-        instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32))
-        instances.scores = torch.tensor(generator.random(len(boxes)), dtype=torch.float32)
-        instances.pred_classes = torch.tensor(np.where(wrong, 1 - classes.clip(0, 1), classes))
-        yield {"image_id": record.image_id}, {"instances": instances}
-
-
-def metrics_of(evaluator, name):
-    evaluator.reset()
-    for model_input, output in noisy_detections(name):
-        evaluator.process([model_input], [output])
-    return evaluator.evaluate()["bbox"]
-
-
 @pytest.mark.parametrize("name", ["coco_2017_val", "coco_2017_train"])
 def test_honest_data_has_the_metrics_of_detectron2s_evaluator(real_data, name, tmp_path):
     root, split = real_data / "coco", name.split("_")[2]
@@ -135,10 +111,12 @@ def test_honest_data_has_the_metrics_of_detectron2s_evaluator(real_data, name, t
     again = f"again_{uuid.uuid4().hex}"  # where DETECTRON2_DATASETS is now
     register_coco_instances(again, {}, str(root / ours["annotations"]), str(root / ours["images"]))
     DatasetCatalog.get(again)
-    expected = metrics_of(COCOEvaluator(again, ("bbox",), output_dir=str(tmp_path)), again)
+    theirs = COCOEvaluator(again, ("bbox",), output_dir=str(tmp_path))
+    expected = metrics_of(theirs, noisy_detections(again))
     assert 5 < expected["AP"] < 95 and np.isfinite(expected["APs"])
     for dataset_name in (again, ours["name"]):
-        metrics = metrics_of(COCOBoxEvaluator(dataset_name, str(tmp_path), 300), dataset_name)
+        evaluator = COCOBoxEvaluator(dataset_name, str(tmp_path), 300)
+        metrics = metrics_of(evaluator, noisy_detections(dataset_name))
         assert list(metrics) == list(expected)
         assert metrics == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
@@ -152,8 +130,9 @@ def test_crowds_and_areas_count_as_with_detectron2s_evaluator(dataset, tmp_path)
             annotation(7, [2, 3, 20, 20], 9, id=4, iscrowd=0, area=350.0),
         ]
     )
-    expected = metrics_of(COCOEvaluator(name, ("bbox",), output_dir=str(tmp_path)), name)
-    metrics = metrics_of(COCOBoxEvaluator(name, str(tmp_path), 300), name)
+    theirs = COCOEvaluator(name, ("bbox",), output_dir=str(tmp_path))
+    ours = COCOBoxEvaluator(name, str(tmp_path), 300)
+    expected, metrics = (metrics_of(e, noisy_detections(name)) for e in (theirs, ours))
     assert metrics == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
@@ -210,10 +189,8 @@ def test_more_than_100_objects_of_a_class(dataset, tmp_path, caplog, limit, more
     assert most_of_a_class(records) == 144
     evaluator = COCOBoxEvaluator(name, str(tmp_path), limit)
     evaluator.reset()
-    instances = Instances((SIDE, SIDE))
-    instances.pred_boxes = Boxes(torch.from_numpy(records[0].objects["box"]))
-    instances.scores, instances.pred_classes = torch.ones(144), torch.zeros(144).long()
-    evaluator.process([{"image_id": 3}], [{"instances": instances}])
+    found = predicted(records[0].objects["box"], np.ones(144), np.zeros(144), (SIDE, SIDE))
+    evaluator.process([{"image_id": 3}], [{"instances": found}])
     metrics = evaluator.evaluate()["bbox"]
     # 100 of 144 are found at precision 1: at 70 of the 101 recalls 0, 0.01, ..., 1.
     assert metrics["AP"] == pytest.approx(100 * 70 / 101)

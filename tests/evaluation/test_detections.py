@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-import torch
-from detectron2.structures import Boxes, Instances
 
 from mutual_guidance.data import register_datasets
 from mutual_guidance.evaluation import PascalVOCEvaluator, build_evaluator
@@ -10,15 +8,7 @@ from mutual_guidance.evaluation.detections import (
     read_detections,
     write_detections,
 )
-from tests.conftest import tiny_config
-
-
-def some_instances(boxes, scores, classes):
-    instances = Instances((64, 64))
-    instances.pred_boxes = Boxes(torch.tensor(np.array(boxes)).float().reshape(-1, 4))
-    instances.scores = torch.tensor(np.array(scores)).float()
-    instances.pred_classes = torch.tensor(np.array(classes)).long()
-    return instances
+from tests.conftest import predicted, tiny_config
 
 
 def random_instances(rng, true_boxes, true_classes, count=40):
@@ -29,7 +19,7 @@ def random_instances(rng, true_boxes, true_classes, count=40):
     scores = np.concatenate([rng.random(len(near)) ** 0.5, rng.random(count) ** 4])
     classes = np.concatenate([np.repeat(true_classes, 3), rng.integers(0, 3, count)])
     boxes = np.concatenate([near, anywhere]).clip(0, 64)  # as inference does
-    return some_instances(boxes, scores, classes)
+    return predicted(boxes, scores, classes)
 
 
 def test_a_round_trip_rounds_to_16_bits(tmp_path):
@@ -99,6 +89,6 @@ def test_what_is_kept_has_the_ap_of_the_evaluation(voc, voc_entry, tmp_path):
     again.reset()
     kept = read_detections(tmp_path / "detections" / f"{voc_entry['name']}.npz")
     for image_id, found in kept.items():
-        again.process([{"image_id": image_id}], [{"instances": some_instances(*found)}])
+        again.process([{"image_id": image_id}], [{"instances": predicted(*found)}])
     assert 20 < printed["AP"] < 80
     assert again.evaluate()["bbox"] == pytest.approx(printed, abs=0.05)

@@ -7,7 +7,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import DatasetEvaluators
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import BoxMode
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
@@ -34,20 +34,10 @@ from mutual_guidance.evaluation.misalignment import (
     suppressed,
 )
 from mutual_guidance.evaluation.misalignment_plot import draw_lost, draw_suppressed
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, predicted
 from tests.runs import CONFIG
 
 FCOS = str(REPOSITORY / "configs" / "PascalVOC-Detection" / "fcos_R_18.yaml")
-
-
-def predictions(boxes, scores, classes, kept=None):
-    instances = Instances((100, 100))
-    instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.scores = torch.tensor(scores, dtype=torch.float32)
-    instances.pred_classes = torch.tensor(classes, dtype=torch.int64)
-    if kept is not None:
-        instances.kept = torch.tensor(kept, dtype=torch.bool)
-    return instances
 
 
 def truth(*objects):
@@ -65,7 +55,7 @@ def test_one_ground_truth_by_hand():
     gts = truth(annotated([0, 0, 10, 100]))
     widths, scores = [6, 9, 8, 5], [0.9, 0.6, 0.7, 0.2]
     boxes = [[0, 0, w, 100] for w in widths]
-    candidates = predictions(boxes, scores, [0] * 4, kept=[True, False, False, True])
+    candidates = predicted(boxes, scores, [0] * 4, kept=[True, False, False, True])
     detections = candidates[torch.tensor([0, 3])]
     measured = measure(candidates, detections, gts)
     # Before: the best-scored has IoU 0.6, the best IoU is 0.9. Ranks of the IoUs are 2, 4, 3, 1
@@ -95,7 +85,7 @@ def test_predictions_belong_to_the_ground_truth_of_their_class_that_they_overlap
     # belongs to the second: 9/11 against 6/14. The third is of class 1. The last belongs to none:
     # its IoU with the fourth is 5/195, below 0.1.
     boxes = [[0, 0, 10, 10], [4, 0, 14, 10], [0, 0, 10, 5], [59.5, 50, 69.5, 60]]
-    preds = predictions(boxes, [0.9, 0.8, 0.7, 0.6], [0, 0, 1, 1])
+    preds = predicted(boxes, [0.9, 0.8, 0.7, 0.6], [0, 0, 1, 1])
     alignment = align(class_ious(preds, gts), preds.scores.numpy())
     assert alignment.top_iou[:3] == pytest.approx([1.0, 9 / 11, 0.5])
     assert np.isnan(alignment.top_iou[3]) and np.isnan(alignment.best_iou[3])
@@ -107,7 +97,7 @@ def test_crowds_and_difficult_objects_own_predictions_but_do_not_count():
         annotated([0, 0, 9, 10]),
         annotated([50, 50, 60, 60], difficult=True),
     )
-    preds = predictions([[0, 0, 10, 10], [0, 0, 8, 10]], [0.9, 0.3], [0, 0], kept=[True, True])
+    preds = predicted([[0, 0, 10, 10], [0, 0, 8, 10]], [0.9, 0.3], [0, 0], kept=[True, True])
     measured = measure(preds, preds, gts)
     # The first fits the crowd best; the second has IoU 80/100 with it and 80/90 with its object.
     assert measured["top_iou_before"] == pytest.approx([80 / 90])
@@ -157,7 +147,7 @@ def test_equals_the_slow_reference(data):
 
 
 def test_nothing_to_measure_is_null_not_nan(tmp_path):
-    nothing = predictions([], [], [], kept=[])
+    nothing = predicted([], [], [], kept=np.ones(0, bool))
     gts = truth()
     details = summarize("x", measure(nothing, nothing, gts))
     json.dumps(details, allow_nan=False)
@@ -221,7 +211,7 @@ def test_outputs_without_candidates_are_refused(voc, voc_entry, tmp_path):
     evaluator = MisalignmentEvaluator(toy_set(voc, voc_entry), str(tmp_path))
     evaluator.reset()
     with pytest.raises(ValueError, match="inside candidates_in_outputs"):
-        evaluator.process([{"image_id": "a"}], [{"instances": predictions([], [], [])}])
+        evaluator.process([{"image_id": "a"}], [{"instances": predicted([], [], [])}])
 
 
 def test_beside_average_precision_and_off_by_default(voc, voc_entry, tmp_path):
@@ -244,8 +234,8 @@ def test_shares_among_processes(voc, voc_entry, tmp_path, monkeypatch):
     """What two processes saw is put together in the first one; the second returns nothing."""
     name = toy_set(voc, voc_entry)
     boxes = [[2, 4, 24, 40]]
-    output = {"instances": predictions(boxes, [0.5], [0])}
-    output["candidates"] = predictions(boxes, [0.5], [0], kept=[True])
+    output = {"instances": predicted(boxes, [0.5], [0])}
+    output["candidates"] = predicted(boxes, [0.5], [0], kept=[True])
     evaluators = [MisalignmentEvaluator(name, str(tmp_path)) for _ in range(2)]
     for evaluator, image_id in zip(evaluators, ("a", "b"), strict=True):
         evaluator.reset()
@@ -271,11 +261,9 @@ def test_any_registered_set(real_data, tmp_path):
         objects = [a for a in record["annotations"] if not a.get("iscrowd")]
         num_objects += len(objects)
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects]
-        preds = predictions(boxes, [0.5] * len(boxes), [a["category_id"] for a in objects])
-        candidates = predictions(
-            boxes, preds.scores.tolist(), preds.pred_classes.tolist(), kept=[True] * len(boxes)
-        )
-        evaluator.process([record], [{"instances": preds, "candidates": candidates}])
+        found = boxes, np.full(len(boxes), 0.5), [a["category_id"] for a in objects]
+        candidates = predicted(*found, kept=np.ones(len(boxes), bool))
+        evaluator.process([record], [{"instances": predicted(*found), "candidates": candidates}])
     means = evaluator.evaluate()["misalignment"]
     assert means["best_iou_before"] > 0.999 and means["suppressed"] == 0
     assert means["found_after"] == pytest.approx(1.0, abs=2 / num_objects)

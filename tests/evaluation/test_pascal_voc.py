@@ -1,23 +1,12 @@
 import numpy as np
 import pytest
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation.pascal_voc_evaluation import voc_eval
-from detectron2.structures import Boxes, Instances
 
 from mutual_guidance.data import register_datasets
 from mutual_guidance.evaluation import PascalVOCEvaluator
 from mutual_guidance.evaluation.pascal_voc import match_detections
-
-CLASSES = ["red", "green", "blue"]
-
-
-def detections(boxes, scores, classes):
-    instances = Instances((64, 64))
-    instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.scores = torch.tensor(scores, dtype=torch.float32)
-    instances.pred_classes = torch.tensor(classes, dtype=torch.int64)
-    return {"instances": instances}
+from tests.conftest import CLASSES, predicted
 
 
 def evaluator_of(entry):
@@ -41,7 +30,8 @@ def test_ap_by_hand(voc, voc_entry):
     # One exact hit, scored below one false detection, one ground truth missed: precision 1/2 at
     # recall 1/2, so AP = 1/2 * 1/2 at every threshold.
     boxes = [[0, 0, 20, 20], [30, 0, 40, 10]]
-    evaluator.process([{"image_id": "a"}], [detections(boxes, [0.5, 0.9], [0, 0])])
+    found = predicted(boxes, [0.5, 0.9], [0, 0])
+    evaluator.process([{"image_id": "a"}], [{"instances": found}])
     result = evaluator.evaluate()["bbox"]
     assert result["AP"] == result["AP50"] == result["AP75"] == pytest.approx(25.0)
     assert result["AP-red"] == pytest.approx(25.0) and np.isnan(result["AP-green"])
@@ -50,7 +40,7 @@ def test_ap_by_hand(voc, voc_entry):
 def test_no_detections(voc, voc_entry):
     voc.add("a", [("red", (1, 1, 20, 20))])
     evaluator = evaluator_of(voc_entry)
-    evaluator.process([{"image_id": "a"}], [detections([], [], [])])
+    evaluator.process([{"image_id": "a"}], [{"instances": predicted([], [], [])}])
     assert evaluator.evaluate()["bbox"]["AP"] == 0
 
 
@@ -62,13 +52,9 @@ def test_equals_detectron2s_voc_eval(voc, voc_entry, year, tmp_path):
         corners = rng.integers(1, 40, (4, 2))
         sides = rng.integers(4, 24, (4, 2))
         boxes = np.concatenate((corners, corners + sides), axis=1).tolist()
-        voc.add(name, [(CLASSES[rng.integers(3)], tuple(b)) for b in boxes])
-        path = voc.root / "Annotations" / f"{name}.xml"
-        parts = path.read_text().split("<object>")
-        difficult = [f"<difficult>{int(rng.random() < 0.3)}</difficult>" for _ in parts]
-        extra = "<pose>x</pose><truncated>0</truncated>"
-        tags = [f"<object>{extra}{d}{p}" for d, p in zip(difficult, parts[1:], strict=False)]
-        path.write_text(parts[0] + "".join(tags))
+        marks = [f"<difficult>{int(d)}</difficult>" for d in rng.random(4) < 0.3]
+        extra = ["<pose>x</pose><truncated>0</truncated>"] * 4
+        voc.add(name, list(zip(rng.choice(CLASSES, 4), boxes, marks, extra, strict=True)))
     register_datasets([voc_entry])
     MetadataCatalog.get(voc_entry["name"]).set(year=year)
     evaluator = evaluator_of(voc_entry)
@@ -81,7 +67,8 @@ def test_equals_detectron2s_voc_eval(voc, voc_entry, year, tmp_path):
         boxes = np.array([g["box"] for g in picks]) + rng.integers(-3, 4, (30, 4))
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
         classes = [int(g["class"]) if rng.random() < 0.8 else rng.integers(3) for g in picks]
-        evaluator.process([{"image_id": name}], [detections(boxes, image_scores, classes)])
+        found = predicted(boxes, image_scores, classes)
+        evaluator.process([{"image_id": name}], [{"instances": found}])
         for box, score, c in zip(boxes, image_scores, classes, strict=True):
             x0, y0, x1, y1 = box
             lines[c].append(f"{name} {score:.3f} {x0 + 1} {y0 + 1} {x1} {y1}")

@@ -1,6 +1,5 @@
 """Whatever the layout: a detector that finds what training reads has AP 100."""
 
-import json
 import uuid
 
 import cv2
@@ -9,10 +8,9 @@ import pytest
 from detectron2.data import DatasetCatalog
 
 from mutual_guidance.data import check_datasets, register_datasets
-from tests.conftest import VOCWriter
+from tests.conftest import CLASSES, VOCWriter, write_coco
 from tests.evaluation.perfect import perfect_metrics
 
-CLASSES = ["red", "green", "blue"]
 SIDE = 64
 
 
@@ -30,30 +28,22 @@ def some_images(rng):
 def as_voc(images, root, rng):
     writer = VOCWriter(root)
     for name, objects in images.items():
-        ones = [(CLASSES[c], (x0 + 1, y0 + 1, x1, y1)) for c, (x0, y0, x1, y1) in objects]
-        writer.add(name, [*ones, ("red", (9, 9, 9, 30))])  # without area, dropped
-        path = root / "Annotations" / f"{name}.xml"
-        first, *others = path.read_text().split("</name>")
-        marks = [f"</name><difficult>{int(rng.random() < 0.2)}</difficult>{o}" for o in others]
-        path.write_text(first + "".join(marks))
+        marked = [("red", (9, 9, 9, 30))]  # without area, dropped
+        for c, (x0, y0, x1, y1) in objects:
+            mark = f"<difficult>{int(rng.random() < 0.2)}</difficult>"
+            marked.append((CLASSES[c], (x0 + 1, y0 + 1, x1, y1), mark))
+        writer.add(name, marked)
     return {"format": "voc", "root": str(root), "split": "train"}
 
 
 def as_coco(images, root, rng):
-    annotations = []
-    for i, objects in enumerate(images.values()):
-        for c, (x0, y0, x1, y1) in [*objects, (0, (9, 9, 9, 30))]:
-            more = {"iscrowd": 1} if rng.random() < 0.2 else {}
-            box = {"bbox": [x0, y0, x1 - x0, y1 - y0], "category_id": c, "image_id": i}
-            annotations.append({"id": len(annotations), **box, **more})
-    files = [
-        {"id": i, "file_name": f"{n}.png", "width": SIDE, "height": SIDE}
-        for i, n in enumerate(images)
-    ]
-    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES)]
-    content = {"images": files, "annotations": annotations, "categories": categories}
     write_images(images, root)
-    (root / "a.json").write_text(json.dumps(content))
+    marked = []
+    for name, objects in images.items():
+        crowds = [{"iscrowd": int(rng.random() < 0.2)} for _ in objects]
+        ones = [(*one, crowd) for one, crowd in zip(objects, crowds, strict=True)]
+        marked.append((f"{name}.png", (SIDE, SIDE), [*ones, (0, (9, 9, 9, 30))]))
+    write_coco(root / "a.json", CLASSES, marked, first_id=0)
     return {"format": "coco", "root": str(root), "annotations": "a.json", "images": "."}
 
 

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
-from detectron2.structures import Boxes, Instances
 
 from mutual_guidance.data import register_datasets
 from mutual_guidance.evaluation import PascalVOCEvaluator
@@ -17,9 +15,7 @@ from mutual_guidance.experiments.matches import (
     read_matches,
     write_matches,
 )
-from tests.conftest import VOCWriter
-
-CLASSES = ["red", "green", "blue"]
+from tests.conftest import CLASSES, VOCWriter, predicted
 
 
 def some_truths(rng, num_images):
@@ -51,22 +47,15 @@ def evaluate(writer, entry, truths, found):
     """By the project's evaluator, of images that are written for it."""
     for i, truth in enumerate(truths):
         boxes = truth.boxes + [1, 1, 0, 0]
-        objects = [(CLASSES[c], tuple(b)) for c, b in zip(truth.classes, boxes, strict=True)]
-        writer.add(f"im{i:04d}", objects)
-        path = writer.root / "Annotations" / f"im{i:04d}.xml"
-        parts = path.read_text().split("</bndbox>")
-        tags = [f"<difficult>{int(not counted)}</difficult>" for counted in truth.counted]
-        with_tags = [f"{part}</bndbox>{tag}" for part, tag in zip(parts, tags, strict=False)]
-        path.write_text("".join([*with_tags, parts[-1]]))
+        names = [CLASSES[c] for c in truth.classes]
+        marks = [f"<difficult>{int(not counted)}</difficult>" for counted in truth.counted]
+        writer.add(f"im{i:04d}", list(zip(names, boxes, marks, strict=True)))
     register_datasets([entry])
     evaluator = PascalVOCEvaluator(entry["name"])
     evaluator.reset()
     for i, detections in enumerate(found):
-        instances = Instances((64, 64))
-        instances.pred_boxes = Boxes(torch.from_numpy(detections.boxes))
-        instances.scores = torch.from_numpy(detections.scores)
-        instances.pred_classes = torch.from_numpy(detections.classes)
-        evaluator.process([{"image_id": f"im{i:04d}"}], [{"instances": instances}])
+        output = {"instances": predicted(*detections)}
+        evaluator.process([{"image_id": f"im{i:04d}"}], [output])
     return evaluator.evaluate()["bbox"]
 
 

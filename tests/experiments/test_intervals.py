@@ -17,8 +17,7 @@ from mutual_guidance.experiments.matches import match, pool
 from mutual_guidance.experiments.plan import Plan
 from mutual_guidance.experiments.records import write_json
 from mutual_guidance.experiments.report import summarize
-
-CLASSES = ["red", "green", "blue"]
+from tests.conftest import CLASSES
 
 
 @pytest.fixture
@@ -77,11 +76,16 @@ def finish(root, plans, cells):
     return list(records_of.values()), found
 
 
+def rows_of(records, root, plans, in_mean=()):
+    """With their intervals."""
+    rows = summarize(records, {})
+    Intervals(root, plans, list(in_mean)).add(rows)
+    return rows
+
+
 def test_rows_get_the_interval_of_all_folds_and_seeds(plans, tmp_path):
     records, found = finish(tmp_path, plans, plans)
-    rows = summarize(records, {})
-    Intervals(tmp_path, plans, ["red", "green"]).add(rows)
-    static, guided = rows
+    static, guided = rows_of(records, tmp_path, plans, ["red", "green"])
     assert "bootstrap" not in static
     got = guided["bootstrap"]
     assert (got["images"], got["seeds"], got["in_mean"]) == (12, [1, 2], ["red", "green"])
@@ -104,37 +108,30 @@ def test_rows_get_the_interval_of_all_folds_and_seeds(plans, tmp_path):
 
 def test_the_matches_of_a_run_are_kept_and_read_again(plans, tmp_path):
     records, _ = finish(tmp_path, plans, plans)
-    rows = summarize(records, {})
-    Intervals(tmp_path, plans, []).add(rows)
-    first = rows[1]["bootstrap"]
+    first = rows_of(records, tmp_path, plans)[1]["bootstrap"]
     assert first["in_mean"] == CLASSES
     for path in tmp_path.glob("out/**/detections/*.npz"):
         path.unlink()
-    Intervals(tmp_path, plans, []).add(rows)
-    assert rows[1]["bootstrap"] == first
+    assert rows_of(records, tmp_path, plans)[1]["bootstrap"] == first
 
 
 def test_a_row_without_the_classes_that_are_asked_for_has_the_mean_of_its_own(plans, tmp_path):
     records, _ = finish(tmp_path, plans, plans)
-    rows = summarize(records, {})
-    Intervals(tmp_path, plans, ["red", "of another data set"]).add(rows)
+    rows = rows_of(records, tmp_path, plans, ["red", "of another data set"])
     assert rows[1]["bootstrap"]["in_mean"] == CLASSES
 
 
 def test_damaged_detections_are_as_good_as_lost(plans, tmp_path):
     records, _ = finish(tmp_path, plans, plans)
     next(tmp_path.glob("out/**/static/**/detections/*.npz")).write_bytes(b"")
-    rows = summarize(records, {})
-    Intervals(tmp_path, plans, []).add(rows)
-    assert rows[1]["unmatched"] == 1
+    assert rows_of(records, tmp_path, plans)[1]["unmatched"] == 1
 
 
 @pytest.mark.parametrize("lost", ["detections/*.npz", "record.json"])
 def test_a_run_that_is_not_there_leaves_its_row_without(plans, tmp_path, lost):
     records, _ = finish(tmp_path, plans, plans)
     next(tmp_path.glob(f"out/**/static/**/{lost}")).unlink()
-    rows = summarize(records, {})
-    Intervals(tmp_path, plans, []).add(rows)
+    rows = rows_of(records, tmp_path, plans)
     assert not any("bootstrap" in row for row in rows)
     assert [row.get("unmatched") for row in rows] == [None, 1 if "npz" in lost else None]
 
@@ -145,6 +142,6 @@ def test_every_finished_run_leaves_its_matches_while_others_are_missing(
 ):
     done = [c for c in plans if (c.fold, c.seed) == (1, 1) and c.strategy in strategies]
     records, _ = finish(tmp_path, plans, done)
-    Intervals(tmp_path, plans, []).add(summarize(records, {}))
+    rows_of(records, tmp_path, plans)
     assert len(done) == len(strategies)
     assert all((tmp_path / cell.folder / "matches.npz").is_file() for cell in done)

@@ -70,13 +70,14 @@ def quick_polls(monkeypatch):
     monkeypatch.setattr("mutual_guidance.experiments.runner._POLL_SECONDS", 0.02)
 
 
-def make(tmp_path, seeds, protocol="{start: {}}"):
-    """A root with the fake script, and the cells of a small warm experiment."""
+def make(tmp_path, seeds, warm=False):
+    """A root with the fake script, and the cells of a small experiment; a warm one has starts."""
     (tmp_path / "train_net.py").write_text(FAKE)
     path = tmp_path / "tiny.yaml"
+    protocol = "{start: {}}" if warm else "{}"
     path.write_text(
         "configs: [configs/A/x.yaml]\nstrategies: [static, mutual_guidance]\n"
-        f"seeds: {seeds}\nprotocols: {{warm: {protocol}}}\n"
+        f"seeds: {seeds}\nprotocols: {{own: {protocol}}}\n"
     )
     return load_experiment(path, Path("out")).cells
 
@@ -93,7 +94,7 @@ def finished(tmp_path):
 
 
 def test_runs_every_cell_once_and_a_start_first(tmp_path):
-    cells = make(tmp_path, [1, 2])
+    cells = make(tmp_path, [1, 2], warm=True)
     assert run(tmp_path, cells) == {}
     order = finished(tmp_path)
     assert len(order) == len(cells) == 6
@@ -112,7 +113,7 @@ def test_runs_every_cell_once_and_a_start_first(tmp_path):
 
 
 def test_checkpoints_are_kept_as_long_as_they_are_of_use(tmp_path):
-    cells = make(tmp_path, [1, 14, 17], protocol="{}")
+    cells = make(tmp_path, [1, 14, 17])
     assert len(run(tmp_path, cells)) == 4
     for cell in cells:
         kept = {path.name for path in (tmp_path / cell.folder).glob("model_0*.pth")}
@@ -136,7 +137,7 @@ def test_nothing_is_deleted_before_its_successor_is_whole(tmp_path):
 
 
 def test_checkpoints_of_a_finished_run_go_with_the_next_call(tmp_path):
-    (cell,) = make(tmp_path, [1], protocol="{}")[:1]
+    (cell,) = make(tmp_path, [1])[:1]
     run(tmp_path, [cell])
     left = tmp_path / cell.folder / "model_0000001.pth"
     left.touch()
@@ -145,7 +146,7 @@ def test_checkpoints_of_a_finished_run_go_with_the_next_call(tmp_path):
 
 
 def test_a_run_that_cannot_be_launched_or_recorded_does_not_stop_the_others(tmp_path, monkeypatch):
-    cells = make(tmp_path, [1, 2, 3], protocol="{}")[::2]
+    cells = make(tmp_path, [1, 2, 3])[::2]
     (tmp_path / cells[0].folder).parent.mkdir(parents=True)
     (tmp_path / cells[0].folder).write_text("in the way")
 
@@ -161,7 +162,7 @@ def test_a_run_that_cannot_be_launched_or_recorded_does_not_stop_the_others(tmp_
 
 
 def test_failure_stops_only_what_needs_it(tmp_path, capsys):
-    cells = make(tmp_path, [13, 14, 1], protocol="{}")
+    cells = make(tmp_path, [13, 14, 1])
     failed = run(tmp_path, cells)
     reasons = {cell.seed: reason for cell, reason in failed.items()}
     assert reasons[13] == "error: a made-up reason"
@@ -170,13 +171,13 @@ def test_failure_stops_only_what_needs_it(tmp_path, capsys):
     assert not any(read_record(tmp_path, c) for c in failed)
     assert "a made-up reason" in capsys.readouterr().err
 
-    warm = make(tmp_path, [13])
+    warm = make(tmp_path, [13], warm=True)
     reasons = [reason for cell, reason in run(tmp_path, warm).items() if cell.start]
     assert len(reasons) == 2 and all("start" in r and "failed" in r for r in reasons)
 
 
 def test_the_reason_is_of_the_last_attempt(tmp_path):
-    (cell,) = make(tmp_path, [16], protocol="{}")[:1]
+    (cell,) = make(tmp_path, [16])[:1]
     (tmp_path / cell.folder).mkdir(parents=True)
     log = tmp_path / cell.folder / "train_net.log"
     log.write_text("error: the disk is full\n")
@@ -185,7 +186,7 @@ def test_the_reason_is_of_the_last_attempt(tmp_path):
 
 
 def test_the_signal_that_killed_a_run_is_told(tmp_path):
-    cells = make(tmp_path, [18, 19], protocol="{}")[::2]
+    cells = make(tmp_path, [18, 19])[::2]
     assert list(run(tmp_path, cells, jobs=1).values()) == [
         "killed by signal 9 (SIGKILL, memory?) after: iter: 19",
         "killed by signal 1 (Hangup) after: iter: 19",
@@ -193,7 +194,7 @@ def test_the_signal_that_killed_a_run_is_told(tmp_path):
 
 
 def test_what_another_call_has_finished_meanwhile_is_not_run_again(tmp_path):
-    cells = make(tmp_path, [1])
+    cells = make(tmp_path, [1], warm=True)
     runner = Runner(tmp_path, {cell: Plan(ITERATIONS, 5, 0.0) for cell in cells}, [{}])
     for cell in cells:
         write_json(tmp_path / cell.folder / "record.json", {})
@@ -202,7 +203,7 @@ def test_what_another_call_has_finished_meanwhile_is_not_run_again(tmp_path):
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stops_its_runs_and_resumes_them(tmp_path, signum):
-    cells = make(tmp_path, [15], protocol="{}")[:1]
+    cells = make(tmp_path, [15])[:1]
     checkpoint = tmp_path / cells[0].folder / "checkpoint"
 
     def interrupt():
@@ -230,7 +231,7 @@ def test_stops_its_runs_and_resumes_them(tmp_path, signum):
 
 
 def test_torn_and_repeated_lines_of_metrics(tmp_path):
-    (cell,) = make(tmp_path, [1], protocol="{}")[:1]
+    (cell,) = make(tmp_path, [1])[:1]
     folder = tmp_path / cell.folder
     folder.mkdir(parents=True)
     torn = '{"iteration": 0, "bbox/AP": 99.0, "time": 0.5}\n{"iteration": 1, "bbox/A'
@@ -246,7 +247,7 @@ def test_torn_and_repeated_lines_of_metrics(tmp_path):
 
 
 def test_refuses_folders_of_other_configs(tmp_path):
-    cells = make(tmp_path, [1], protocol="{}")
+    cells = make(tmp_path, [1])
     there = {cell: {"SEED": 1, "SOLVER.EPOCHS": 2.0} for cell in cells}
     here = {cell: {"SEED": 1, "SOLVER.EPOCHS": 3.0} for cell in cells}
     check_folders(tmp_path, here)  # nothing has run
@@ -272,7 +273,7 @@ def test_refuses_folders_of_other_configs(tmp_path):
 
 
 def test_refuses_to_go_on_from_another_start(tmp_path):
-    start, cell, _ = make(tmp_path, [1])
+    start, cell, _ = make(tmp_path, [1], warm=True)
     note_launch(tmp_path, cell, {start: {"SOLVER.EPOCHS": 60.0}, cell: {}})
     with pytest.raises(
         ExperimentError, match=r"static/seed_1 holds a run from a start with SOLVER.EPOCHS 60.0"
@@ -281,7 +282,7 @@ def test_refuses_to_go_on_from_another_start(tmp_path):
 
 
 def test_the_record_names_the_commits_that_the_run_went_on_with(tmp_path, monkeypatch):
-    cell = make(tmp_path, [1], protocol="{}")[0]
+    cell = make(tmp_path, [1])[0]
     for commit in ("abc", "abc", "def"):
         monkeypatch.setattr(records, "_commit", lambda root, commit=commit: commit)
         note_launch(tmp_path, cell, {cell: {}})
@@ -292,7 +293,7 @@ def test_the_record_names_the_commits_that_the_run_went_on_with(tmp_path, monkey
 def test_a_record_names_the_gpu_of_its_run(tmp_path, monkeypatch):
     names = []
     monkeypatch.setattr("torch.cuda.get_device_name", lambda d: names.append(d) or f"GPU {d}")
-    cells = make(tmp_path, [1], protocol="{}")
+    cells = make(tmp_path, [1])
     plans = {cell: Plan(ITERATIONS, 5, 0.0, config={}, device="cuda") for cell in cells}
     slots = [{"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("7", "3")]
     assert Runner(tmp_path, plans, slots).run() == {}
@@ -322,7 +323,7 @@ def test_slots_share_cores_and_gpus(monkeypatch):
 
 
 def test_files_are_one_line_an_item(tmp_path):
-    (cell,) = make(tmp_path, [1], protocol="{}")[:1]
+    (cell,) = make(tmp_path, [1])[:1]
     run(tmp_path, [cell])
     text = (tmp_path / cell.folder / "record.json").read_text()
     assert len(json.loads(text)["history"]) == ITERATIONS

@@ -9,12 +9,9 @@ from torchvision.ops import box_iou
 from mutual_guidance.export import DetectorGraph, ExportedDetector, Suppression
 from tests.conftest import tiny_config, tiny_model
 
-SIZE = 64
+from .test_files import SIZE, images
+
 STOCK_FCOS = ("MODEL.MUTUAL_GUIDANCE.HEAD", "shared")
-
-
-def images(count):
-    return torch.randint(256, (count, 3, SIZE, SIZE), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("opts", [(), STOCK_FCOS])
@@ -23,7 +20,7 @@ def test_detections_are_those_of_the_model(detector, opts):
     model = tiny_model(tiny_config(detector, "TEST.DETECTIONS_PER_IMAGE", 40, *opts))
     model.test_topk_candidates = 50
     suppression = Suppression.of_model(model, SIZE)
-    inputs = [{"image": x, "height": 90, "width": 50} for x in images(3)]
+    inputs = [{"image": x, "height": 90, "width": 50} for x in images()]
     with torch.no_grad():
         expected = model(inputs)
         inside = ExportedDetector(DetectorGraph(model, suppression))(inputs)

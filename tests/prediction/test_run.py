@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
 
 from mutual_guidance.prediction import Writer, predict_all
 from mutual_guidance.prediction.run import read_ahead
 from mutual_guidance.visualization.predictions import MAX_SIDE
+from tests.conftest import predicted
 
 
 class Predictor:
@@ -16,15 +16,8 @@ class Predictor:
 
     def predict(self, inputs):
         scores = torch.arange(9, 0, -1) / 10
-        return [
-            Instances(
-                (x["height"], x["width"]),
-                pred_boxes=Boxes(torch.zeros(9, 4)),
-                scores=scores,
-                pred_classes=torch.zeros(9, dtype=torch.int64),
-            )
-            for x in inputs
-        ]
+        found = torch.zeros(9, 4), scores, [0] * 9
+        return [predicted(*found, (x["height"], x["width"])) for x in inputs]
 
 
 class Recorder(Writer):

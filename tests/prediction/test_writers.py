@@ -4,9 +4,7 @@ import os
 import cv2
 import numpy as np
 import pytest
-import torch
 from detectron2.data import Metadata, MetadataCatalog
-from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -20,24 +18,16 @@ from mutual_guidance.prediction import (
     check_voc_ids,
 )
 from mutual_guidance.prediction.writers import voc_id
+from tests.conftest import predicted
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.jpg")
-
-
-def instances(size, boxes=(), scores=(), classes=()):
-    return Instances(
-        size,
-        pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
-        scores=torch.tensor(scores),
-        pred_classes=torch.tensor(classes, dtype=torch.int64),
-    )
 
 
 @pytest.fixture
 def predictions():
     """Two boxes in an image of 40x30 pixels, none in another."""
-    found = instances((30, 40), [[0, 0, 10, 20], [4.5, 5, 8, 6.25]], [0.75, 0.125], [1, 0])
-    return [("sub/a.jpg", found), ("b.png", instances((8, 9)))]
+    found = predicted([[0, 0, 10, 20], [4.5, 5, 8, 6.25]], [0.75, 0.125], [1, 0], (30, 40))
+    return [("sub/a.jpg", found), ("b.png", predicted([], [], [], (8, 9)))]
 
 
 @pytest.fixture
@@ -175,9 +165,9 @@ def test_a_video_of_odd_size_loses_no_pixel(width, height, metadata, tmp_path):
     pixels[:, -2:] = pixels[-2:] = 250
     with DrawnVideo(tmp_path, metadata, "clip", 10) as writer:
         for i in range(3):
-            writer.add(f"clip_{i}", instances((height, width)), pixels)
+            writer.add(f"clip_{i}", predicted([], [], [], (height, width)), pixels)
         # A stream may change its size; every frame stays in the video.
-        writer.add("clip_3", instances((24, 32)), np.zeros((24, 32, 3), np.uint8))
+        writer.add("clip_3", predicted([], [], [], (24, 32)), np.zeros((24, 32, 3), np.uint8))
     *first, changed = frames(tmp_path / "clip.mp4")
     assert len(first) == 3 and changed.mean() < 20
     even = (height + height % 2, width + width % 2, 3)

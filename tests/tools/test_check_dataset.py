@@ -1,5 +1,4 @@
 import errno
-import json
 
 import cv2
 import numpy as np
@@ -8,7 +7,7 @@ import yaml
 from detectron2.model_zoo import get_config_file
 
 from mutual_guidance.data import Record
-from tests.conftest import REPOSITORY, load_script
+from tests.conftest import REPOSITORY, load_script, write_coco
 
 tool = load_script("tools/check_dataset.py")
 
@@ -61,16 +60,9 @@ def test_objects_are_counted_at_the_size_of_the_detectors_input(
 
 def test_crowds_are_told_apart(write_config, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 128, 3), np.uint8))
-    boxes = [[1, 1, 60, 30], [5, 5, 100, 50], [30, 10, 60, 40]]
-    coco = {
-        "images": [{"id": 1, "file_name": "a.png", "width": 128, "height": 64}],
-        "categories": [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}],
-        "annotations": [
-            {"id": i, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": int(i > 1)}
-            for i, box in enumerate(boxes, 1)
-        ],
-    }
-    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    crowds = [(0, box, {"iscrowd": 1}) for box in ((5, 5, 105, 55), (30, 10, 90, 50))]
+    objects = [(0, (1, 1, 61, 31)), *crowds]
+    write_coco(tmp_path / "coco.json", ["red", "green"], [("a.png", (128, 64), objects)])
     entry = {"name": "crowded", "format": "coco", "root": str(tmp_path)}
     config = write_config({**entry, "annotations": "coco.json", "images": "."})
     tool.main([config, "--output", str(tmp_path / "pictures")])
@@ -166,13 +158,8 @@ def test_detectors_that_have_no_anchors_to_judge(
 
 def test_objects_of_no_width_and_names_like_mathematics_are_drawn(write_config, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 1100, 3), np.uint8))
-    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1000, 5, 1e-6, 20]}
-    content = {
-        "images": [{"id": 1, "file_name": "a.png", "width": 1100, "height": 64}],
-        "categories": [{"id": 1, "name": "cost_$_vs_$"}],
-        "annotations": [annotation],
-    }
-    (tmp_path / "a.json").write_text(json.dumps(content))
+    objects = [(0, (1000, 5, 1000 + 1e-6, 25))]
+    write_coco(tmp_path / "a.json", ["cost_$_vs_$"], [("a.png", (1100, 64), objects)])
     entry = {"name": "a_$_vs_$", "format": "coco", "root": str(tmp_path)}
     config = write_config({**entry, "annotations": "a.json", "images": "."}, INPUT={})
     tool.main([config, "--output", str(tmp_path / "out")])
@@ -189,8 +176,7 @@ def test_what_a_training_would_stop_at_ends_it(voc, voc_entry, write_config, tmp
     with pytest.raises(SystemExit, match=r"MODEL\.WEIGHTS: there is no file none\.pth"):
         tool.main(arguments)
     assert f"{voc_entry['name']}: 1 objects in 1 images" in capsys.readouterr().out
-    path = voc.root / "Annotations" / "a.xml"
-    path.write_text(path.read_text().replace("</name>", "</name><difficult>1</difficult>"))
+    voc.rewrite("a", ("</name>", "</name><difficult>1</difficult>"))
     write_config({**voc_entry, "name": "difficult"})
     with pytest.raises(SystemExit, match="nothing to find, no AP"):
         tool.main(arguments)

@@ -1,21 +1,15 @@
 import numpy as np
 import pytest
-import torch
 from detectron2.data import Metadata
-from detectron2.structures import Boxes, Instances
 
 from mutual_guidance.visualization.predictions import MAX_SIDE, bounded, draw_predictions, scaled
+from tests.conftest import predicted
 
 
 @pytest.fixture
 def found():
     """A box in an image of 6000x3000 pixels."""
-    return Instances(
-        (3000, 6000),
-        pred_boxes=Boxes(torch.tensor([[600.0, 300.0, 5400.0, 2700.0]])),
-        scores=torch.tensor([0.9]),
-        pred_classes=torch.tensor([0]),
-    )
+    return predicted([[600, 300, 5400, 2700]], [0.9], [0], (3000, 6000))
 
 
 def test_large_images_are_drawn_small(found):

@@ -7,6 +7,7 @@ from PIL import Image
 from mutual_guidance.config import load_config
 from mutual_guidance.evaluation.detections import Detections, write_detections
 from mutual_guidance.evaluation.misalignment import summarize
+from tests.conftest import write_coco
 from tests.runs import CONFIG
 
 NASTY = "<script>document.title='harmed'</script>"
@@ -28,19 +29,11 @@ def write_data(folder):
     if folder.is_dir():
         return
     folder.mkdir(parents=True)
-    images, annotations = [], []
-    for i, (name, (objects, _)) in enumerate(FOUND.items(), start=1):
-        file = f"{name}{NASTY.replace('/', '')}.png"
-        Image.new("RGB", (64, 48), (90, 90, 90)).save(folder / file)
-        images.append({"id": i, "file_name": file, "width": 64, "height": 48})
-        for c, (x0, y0, x1, y1) in objects:
-            box = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
-            ids = {"id": len(annotations) + 1, "image_id": i, "category_id": c + 1}
-            annotations.append({**ids, **box, "iscrowd": 0})
-    names = enumerate(("ring", NASTY), start=1)
-    categories = [{"id": i, "name": name} for i, name in names]
-    data = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "data.json").write_text(json.dumps(data))
+    images = []
+    for name, (objects, _) in FOUND.items():
+        images.append((f"{name}{NASTY.replace('/', '')}.png", (64, 48), objects))
+        Image.new("RGB", (64, 48), (90, 90, 90)).save(folder / images[-1][0])
+    write_coco(folder / "data.json", ("ring", NASTY), images)
 
 
 def write_found(folder, dataset):
