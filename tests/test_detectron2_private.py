@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 LIBRARIES = ("detectron2", "fvcore", "iopath")
 # Of Python, and _last_eval_results, which Detectron2's trainer has once it has evaluated.
 OTHERS = {"_Unpickler", "_asdict", "_exit", "_last_eval_results", "_replace", "_subparsers"}
-OTHERS |= {"_BatchNorm"}  # of PyTorch
+OTHERS |= {"_BatchNorm", "_gts", "_dts"}  # of PyTorch and pycocotools
 PACKAGE = sorted((REPOSITORY / "projects/MutualGuidance/mutual_guidance").rglob("*.py"))
 HERE = Path(detectron2_private.__file__)
 SOURCES = [p for p in PACKAGE if p != HERE]

@@ -18,7 +18,7 @@ def test_the_losses_of_classification_are_the_same():
         ["MODEL.DEVICE", "cpu", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "giou"],
     )
     batch = losses.make_batch(losses.Trainer.build_model(cfg), 2, 64)
-    with losses.EventStorage():
+    with losses.EventStorage(), losses.torch.no_grad():
         ours, theirs = losses.ours(*batch)["loss_cls"], losses.detectron2s(*batch)["loss_cls"]
     num_positives = int((batch[3].cls_gt_inds >= 0).sum())
     # Detectron2 divides by an average over the steps, which begins with 100.
