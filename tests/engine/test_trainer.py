@@ -327,7 +327,7 @@ def test_the_pages_lines_of_python_train(voc, tmp_path, monkeypatch):
     section = page[page.index("## From Python") : page.index("## What a run leaves")]
     train, register = re.findall(r"```python\n(.*?)```", section, re.S)
     train = train.replace("configs/Shapes/retinanet_R_18.yaml", CONFIG)
-    train = train.replace('"output/', f'"{tmp_path}/').replace("opts=[", "opts=[*opts, ")
+    train = train.replace('"output/python/', f'"{tmp_path}/').replace("opts=[", "opts=[*opts, ")
     name = ("mine",)
     opts = [
         *TINY, "DATASETS.TRAIN", name, "DATASETS.TEST", name, "SOLVER.MAX_ITER", 2,
