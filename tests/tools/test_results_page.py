@@ -119,7 +119,7 @@ def planned(tool, tmp_path, result):
         "images": 91, "seeds": [1, 2], "draws": 2000, "in_mean": ["a"], "rounding": 0.012,
         "metrics": {"AP": ap, "AP75": {**ap, "p": 0.3}},
     }  # fmt: skip
-    guided["metrics"]["AP"].update(low=0.5, high=6.5)  # of few seeds both intervals have to say it
+    guided["metrics"]["AP"].update(low=0.5, high=6.5)  # both intervals have to say it
     result.update(questions=questions, plan_commits=["0123abc"], missing=[])
     cells = load_experiment(tmp_path / "experiments" / "tiny.yaml", tmp_path).cells
     for run in result["runs"]:

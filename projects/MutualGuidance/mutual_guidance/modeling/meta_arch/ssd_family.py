@@ -9,6 +9,8 @@ from .guided_retinanet import GuidedRetinaNet
 
 
 class _OnPyramid(GuidedRetinaNet):
+    """On a pyramid of its own kind alone."""
+
     pyramid: type[Pyramid]
 
     @configurable
