@@ -21,10 +21,11 @@ EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
 
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
-    """The script, with its output below tmp_path."""
+    """The script, with its output and what is kept of it below tmp_path."""
     module = load_script("tools/experiment.py")
     monkeypatch.chdir(REPOSITORY)  # where the tool goes
     monkeypatch.setattr(module, "OUTPUT", tmp_path / "out")
+    monkeypatch.setattr(module, "KEPT", tmp_path / "kept")  # of runs in other folders
     return module
 
 
