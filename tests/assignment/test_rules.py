@@ -236,6 +236,14 @@ def test_one_candidate_a_level_has_no_deviation():
     assert labels.loc_mask.tolist() == [[True]]
 
 
+def test_equal_candidates_have_no_deviation():
+    # Nor is their mean above their IoU, whatever that is.
+    anchors = torch.tensor([[0.0, 0, 10, 10]]).repeat(9, 1)
+    boxes = [torch.tensor([[0, 0, 10, height]]) for height in torch.linspace(8.9, 10, 64)]
+    labels = AnchorMatcher("atss", num_classes=1)(anchors, boxes, [torch.tensor([0])] * 64)
+    assert labels.loc_mask.all()
+
+
 def test_atss_on_points_of_boxes_about_as_large_as_the_finest_squares():
     points, strides, levels = fcos_points()
     boxes = [random_boxes(torch.Generator().manual_seed(0), 3, 4, 28, 30)]

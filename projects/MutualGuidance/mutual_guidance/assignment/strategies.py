@@ -192,8 +192,9 @@ def adaptive(pairs: Eligible, strategy: "Strategy") -> Numbers:
     """ATSS: as many as have an IoU of the mean and the standard deviation of all candidates'."""
     ious = bits_to_quality(pairs.bits["anchor_iou"]).double()
     number = count_in_group(torch.ones_like(pairs.gts, dtype=torch.bool), pairs.gts, pairs.num_gts)
-    means = pairs.sums(ious) / _ONE / number.clamp(min=1)
-    squares = pairs.sums((ious - means[pairs.gts]).square()) / _ONE
+    # In float32 the mean of equal IoUs may be above them.
+    means = pairs.sums(ious).double() / _ONE / number.clamp(min=1)
+    squares = pairs.sums((ious - means[pairs.gts]).square()).double() / _ONE
     thresholds = means + (squares / (number - 1).clamp(min=1)).sqrt()
     rank_values = bits_to_quality(pairs.bits[strategy.classification]).double()
     enough = rank_values >= thresholds[pairs.gts]
