@@ -139,6 +139,18 @@ def test_finer_levels_are_left_out_of_fssds_pyramid_alone(monkeypatch):
     check_values(load_config(rfb, [*gap, [sizes[i] for i in (0, 2, 3)]]))
 
 
+def test_levels_of_detectron2s_pyramid_are_not_left_out_where_processes_wait(monkeypatch):
+    config = str(REPOSITORY / "configs" / "COCO-Detection" / "retinanet_R_50_FPN.yaml")
+    sizes = load_config(config).MODEL.ANCHOR_GENERATOR.SIZES
+    of_four = ["MODEL.ANCHOR_GENERATOR.SIZES", sizes[:4], "MODEL.RETINANET.IN_FEATURES"]
+    check_values(load_config(config, [*of_four, ["p3", "p4", "p5", "p6"]]))
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    check_values(load_config(config))
+    check_values(load_config(config, [*of_four, ["p3", "p4", "p5", "p7"]]))  # made of p6
+    with pytest.raises(ConfigError, match="IN_FEATURES leave out p7 of the pyramid, .* add them"):
+        check_values(load_config(config, [*of_four, ["p3", "p4", "p5", "p6"]]))
+
+
 def test_weights_must_be_there(tmp_path, monkeypatch):
     cfg = load_config(CONFIG)
     check_weights(cfg, "start")

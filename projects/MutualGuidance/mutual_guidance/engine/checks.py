@@ -8,9 +8,11 @@ from functools import partial
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from torch import nn
 from torchvision.models import list_models
 
 from ..data.mapper import is_ssds
@@ -210,26 +212,22 @@ def _check_all_is_used(cfg: CfgNode, detector: Guided) -> None:
     Raise ConfigError for levels and maps that nothing looks at, for the gradients of whose layers
     several processes would wait in vain.
     """
-    if not isinstance(detector.backbone, Pyramid):
-        return
     levels, used = list(detector.backbone.output_shape()), list(detector.head_in_features)
-    coarser = levels[levels.index(used[-1]) + 1 :]
+    is_own, several = isinstance(detector.backbone, Pyramid), comm.get_world_size() > 1
+    coarser = levels[levels.index(used[-1]) + 1 :] if is_own else []
     if coarser:
         raise ConfigError(
             f"MODEL: the head's IN_FEATURES leave out {', '.join(coarser)} of the pyramid: set "
             f"MODEL.PYRAMID.NUM_LEVELS to {len(levels) - len(coarser)}, or add them"
         )
-    several = comm.get_world_size() > 1
-    unused = [name for name in levels if name not in used]
-    if isinstance(detector.backbone, FSSDPyramid):  # its coarser levels are made of the finer ones
-        unused = []
-    elif isinstance(detector.backbone, RFBPyramid):  # as all of its but the finest
-        unused = [name for name in unused if name == levels[0]]
+    unused = [n for n in levels if n not in used and n not in _feeding(detector.backbone, used)]
     if unused and several:
         raise ConfigError(
             f"MODEL: the head's IN_FEATURES leave out {', '.join(unused)} of the pyramid, which "
             "several processes would wait for: add them, or train with one"
         )
+    if not is_own:
+        return
     last = max(cfg.MODEL.RESNETS.OUT_FEATURES)
     if cfg.MODEL.BACKBONE.NAME in _OF_RESNET and last not in cfg.MODEL.PYRAMID.IN_FEATURES:
         raise ConfigError(
@@ -239,6 +237,19 @@ def _check_all_is_used(cfg: CfgNode, detector: Guided) -> None:
     is_left_out = "conv5_3" not in cfg.MODEL.PYRAMID.IN_FEATURES
     if cfg.MODEL.BACKBONE.NAME in _OF_VGG and is_left_out and several:
         raise ConfigError("MODEL.PYRAMID.IN_FEATURES leave out conv5_3, VGG-16's last: add it")
+
+
+def _feeding(backbone: nn.Module, used: list[str]) -> list[str]:
+    """Levels of a pyramid that others are made of which the head looks at; of unknown ones all."""
+    levels = list(backbone.output_shape())
+    if isinstance(backbone, RFBPyramid):
+        return levels[1:]
+    if isinstance(backbone, Pyramid) and not isinstance(backbone, FSSDPyramid):
+        return []
+    if not isinstance(backbone, FPN) or not isinstance(backbone.top_block, LastLevelP6P7):
+        return levels
+    made = levels[-backbone.top_block.num_levels :]
+    return [backbone.top_block.in_feature, *made[:-1]] if used[-1] in made else []
 
 
 def _reason(error: Exception) -> str:
