@@ -102,9 +102,9 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0
     # SOLVER.WARMUP_ITERS is shortened to this share of the training, if it is longer.
     cfg.SOLVER.MAX_WARMUP_SHARE = 0.1
-    # After so many seconds without an iteration or an evaluated image, which must be more than
-    # COCO's metrics take, a process ends the run: something hangs. 0 is without limit. (Of several
-    # processes none waits for the others' metrics for more than Detectron2's 30 minutes.)
+    # After so many seconds without an iteration, an evaluated image or a step of COCO's metrics, a
+    # process ends the run: something hangs. 0 is without limit. (Of several processes the others
+    # wait for COCO's metrics for up to a day, for VOC's for Detectron2's 30 minutes.)
     cfg.SOLVER.HANG_SECONDS = 1800.0
     # With SOLVER.AMP.ENABLED: float16 (on a GPU), bfloat16, or "auto": what the device does well,
     # float32 perhaps, and MODEL.CHANNELS_LAST with it. Assignment stays in float32.
