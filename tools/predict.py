@@ -11,6 +11,7 @@ Inputs are images, folders (every image below them) and globs, or one video file
 """
 
 import argparse
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -24,6 +25,7 @@ from mutual_guidance.data.inputs import Images, Video, find_images, is_video
 from mutual_guidance.engine import Predictor
 from mutual_guidance.engine.predictor import MIN_SCORE
 from mutual_guidance.errors import InputError, printable, run_main
+from mutual_guidance.interrupt import handled_by
 from mutual_guidance.prediction import (
     CocoJson,
     DrawnImages,
@@ -40,7 +42,9 @@ INTERRUPTED = 130  # the exit code of a shell's Ctrl-C
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_main(run, parse_args(argv))
+    args = parse_args(argv)
+    with handled_by(signal.default_int_handler):  # as Ctrl-C: a film without its end has no index
+        return run_main(run, args)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

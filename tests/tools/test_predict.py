@@ -71,12 +71,16 @@ def test_a_torn_file_is_named_and_the_rest_is_done(predict, images, tmp_path, ca
     assert captured.err.endswith("error: 2 inputs cannot be read as a whole\n")
 
 
-@pytest.mark.parametrize("batch", ["2", "8"])
-def test_ctrl_c_keeps_what_was_done(predict, images, tmp_path, monkeypatch, capsys, batch):
+@pytest.mark.parametrize(
+    ("batch", "number"), [("2", signal.SIGINT), ("8", signal.SIGINT), ("2", signal.SIGTERM)]
+)
+def test_a_signal_keeps_what_was_done(
+    predict, images, tmp_path, monkeypatch, capsys, batch, number
+):
     class Interrupting(DrawnImages):
         def add(self, name, instances, pixels):
             if name == "d.jpg":
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
             super().add(name, instances, pixels)
 
     monkeypatch.setattr(predict.module, "DrawnImages", Interrupting)
