@@ -1,5 +1,7 @@
 import ast
+import errno
 import json
+import os
 import re
 import resource
 
@@ -15,6 +17,7 @@ from mutual_guidance.run_files import (
     read_metrics,
     read_results,
     replace_file,
+    write_text,
 )
 from tests.conftest import REPOSITORY
 from tests.runs import run_python
@@ -95,6 +98,26 @@ def test_iterations_done_reads_the_end_alone(tmp_path):
     assert iterations_done(path) == 0
     path.write_text("".join(f'{{"iteration": {i}, "loss": 0.125}}\n' for i in range(5000)))
     assert iterations_done(path) == 5000
+
+
+def test_iterations_done_where_the_last_row_is_long(tmp_path):
+    path = tmp_path / "metrics.json"
+    metrics = {f"bbox/AP-class {i}": 12.345678 for i in range(1000)}
+    path.write_text(TEXT + json.dumps({**metrics, "iteration": 79}))
+    assert iterations_done(path) == 80
+
+
+def test_a_file_system_that_cannot_keep_names_of_files(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def refuse(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_text(tmp_path / "a", "whole")
+    assert (tmp_path / "a").read_text() == "whole"
 
 
 @pytest.mark.parametrize("name", ["a" * 251, "字" * 83])

@@ -16,7 +16,8 @@ DETECTIONS_FOLDER = "detections"  # what was detected, by data set
 CLASS_AP = "AP-"  # before the name of a class, in the results
 _CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
 _UNFINISHED = ".unfinished"
-_TAIL = 8192  # bytes, more than a line of metrics.json
+# Bytes at the end of metrics.json: more than a line of most, and one with AP of 10,000 classes.
+_TAILS = (8192, 1 << 20)
 _ROW_START = re.compile(r'(?=\{")')
 
 
@@ -43,9 +44,17 @@ def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> 
         if cause:  # that of a full disk names no file
             raise OSError(cause.errno, cause.strerror, os.fspath(path)) from error
         raise
-    descriptor = os.open(folder or ".", os.O_RDONLY)
+    _keep_name(folder or ".")
+
+
+def _keep_name(folder: str) -> None:
+    """Have a rename outlast a loss of power, where the file system can do that for a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)  # the rename itself
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
@@ -112,9 +121,12 @@ def iterations_done(path: Path) -> int:
     if not path.is_file():
         return 0
     with path.open("rb") as f:
-        f.seek(max(0, path.stat().st_size - _TAIL))
-        rows = _rows(f.read().decode(errors="replace"))
-    return max((row[0] + 1 for row in rows if row is not None), default=0)
+        for tail in _TAILS:
+            f.seek(max(0, path.stat().st_size - tail))
+            rows = [row for row in _rows(f.read().decode(errors="replace")) if row is not None]
+            if rows:
+                return 1 + max(iteration for iteration, _ in rows)
+    return 0
 
 
 def _rows(text: str) -> list[tuple[int, dict[str, float]] | None]:
