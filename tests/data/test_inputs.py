@@ -7,6 +7,7 @@ from mutual_guidance.data.inputs import Video, find_images, is_video
 from mutual_guidance.errors import InputError
 from tests.conftest import write_video
 
+BLACK = [np.zeros((16, 32, 3), np.uint8)] * 3
 ALL = ["[x].jpeg", "a.JPG", "b.png", "sub/c.webp"]
 
 
@@ -120,6 +121,21 @@ def test_frames_of_a_video(tmp_path):
     assert video.fault() == ""
     video.num_frames = 5
     assert video.fault().startswith("3 of 5 frames can be read")
+
+
+def test_a_video_without_a_frame_is_told(tmp_path):
+    write_video(path := tmp_path / "clip.avi", BLACK)
+    video = Video(str(path))
+    video.num_frames = None  # as of a stream
+    assert video.fault() == "no frame can be read"
+    assert len(list(video)) == 3 and video.fault() == ""
+
+
+def test_a_colon_in_a_relative_name_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.avi", BLACK)
+    os.rename("clip.avi", "12:30.avi")
+    assert len(list(Video("12:30.avi"))) == 3
 
 
 def write_noise(path, codec, frames=60):

@@ -154,6 +154,9 @@ class Video:
             InputError: it cannot be opened.
         """
         self.path = None if source.startswith(_CAMERA) else os.path.expanduser(source)
+        if self.path and os.path.exists(self.path):
+            # FFmpeg takes what stands before a colon of a relative name for a protocol.
+            self.path = os.path.abspath(self.path)
         self._capture = self._open(source)
         if not self._capture.isOpened():
             remedy = "is it there, and a whole video file?" if self.path else "is it connected?"
@@ -183,6 +186,8 @@ class Video:
 
     def fault(self) -> str:
         """Why what was read to the end is not the whole video, or nothing."""
+        if self.path and not self._frames_read:
+            return "no frame can be read"
         if self.num_frames is None:
             return ""
         share = self._frames_read / self.num_frames

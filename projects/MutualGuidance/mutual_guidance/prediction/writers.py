@@ -235,7 +235,7 @@ class DrawnVideo(Writer):
         Raises:
             InputError: a path that OpenCV does not take.
         """
-        self._path, self._fps = folder / f"{name}.mp4", fps
+        self._path, self._fps = (folder / f"{name}.mp4").absolute(), fps  # as Video's
         check_opencv_name(str(self._path))
         self._visualizer = VideoVisualizer(metadata)
         self._writer = None
