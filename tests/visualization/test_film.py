@@ -85,6 +85,9 @@ def test_gif_has_a_frame_a_picture_by_iteration(tmp_path):
     with Image.open(path) as gif:
         frames = [f.convert("RGB").getpixel((3, 3)) for f in ImageSequence.Iterator(gif)]
     assert frames == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    (tmp_path / "cat" / "0000009.png").unlink()
+    with Image.open(film.write_gif("cat")) as gif:
+        assert gif.n_frames == 2
 
 
 def test_gif_holds_few_pictures_at_once(tmp_path, monkeypatch):

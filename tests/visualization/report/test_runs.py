@@ -112,6 +112,9 @@ def test_of_many_films_the_first_are_shown(run_folder):
     run = read_run(run_folder, "a")
     ((tab, sentence),) = run.troubles
     assert len(run.films) == MAX_FILMS and "images the first 8 are shown" in sentence
+    film.forget_from(0)  # whose folders stay
+    film.add("200000", 40, Image.new("RGB", (60, 40)), {"only_static": 7})
+    assert list(read_run(run_folder, "a").films) == ["200000"]
 
 
 def test_pictures_that_the_film_has_forgotten_are_not_shown(run_folder):

@@ -75,21 +75,21 @@ class Film:
 
     def write_gif(self, image_name: str) -> Path | None:
         """
-        Write IMAGE/film.gif of all pictures of an image, by iteration.
+        Write IMAGE/film.gif of all pictures of an image that are still there, by iteration.
 
         Returns:
             Its path, or None where there are fewer than two pictures.
 
         Raises:
-            OSError: a picture is missing or the file cannot be written.
+            OSError: the file cannot be written.
             OutputError: the pictures differ in size.
         """
         records = sorted(
             (r for r in self.records() if r["image"] == image_name), key=lambda r: r["iteration"]
         )
-        if len(records) < 2:
+        pictures = [p for r in records if (p := self.folder / r["file"]).is_file()]
+        if len(pictures) < 2:
             return None
-        pictures = [self.folder / r["file"] for r in records]
         if len(set(map(_size, pictures))) > 1:
             raise OutputError(
                 f"{self.folder / image_name}: the pictures differ in size, so the config has "

@@ -144,7 +144,7 @@ def _read_films_of(run: Run, folder: Path) -> None:
         run.troubles.append(("assignments", f"{path}: {torn} torn lines are left out"))
     if path.is_file() and not captions:
         run.troubles.append(("assignments", f"{path} names no picture; {remedy}"))
-    images = sorted(path for path in folder.glob("*") if path.is_dir())
+    images = sorted({(folder / file).parent for file in captions})
     if len(images) > MAX_FILMS:
         sentence = f"{folder}: of {len(images)} images the first {MAX_FILMS} are shown"
         run.troubles.append(("assignments", sentence))
