@@ -14,6 +14,7 @@ from mutual_guidance.data.anchor_fit import (
     fits_better,
     misses,
     resized_objects,
+    suggest_anchors,
     suggest_sizes,
 )
 from mutual_guidance.data.records import FoundObject, Record, pack_objects
@@ -81,6 +82,14 @@ def test_suggested_sizes_reach_from_one_quantile_to_the_other():
     for side, most in ((512, 5), (320, 4), (300, 3), (0, MAX_LEVELS)):
         cfg.INPUT.SQUARE_SIZE = side
         assert len(suggest_sizes(torch.tensor([1.0, 1000.0]), cfg)) == most
+
+
+def test_suggested_levels_have_the_aspect_ratios_of_the_first():
+    ratios = [[1.0, 2.0], [1.0], [1.0], [1.0], [1.0]]  # of each level of the config
+    opts = ["INPUT.SQUARE_SIZE", 300, "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", ratios]
+    cfg = load_config(str(REPOSITORY / "configs" / "Base-Anchors.yaml"), opts)
+    anchors = suggest_anchors(one_image([[0, 0, 9, 9], [0, 0, 60, 60]]), cfg)
+    assert anchors.num_cell_anchors == [4] * 3
 
 
 def test_other_anchors_must_fit_better_by_a_percent_and_nowhere_worse():

@@ -102,10 +102,16 @@ def suggest_anchors(objects: Objects, cfg: CfgNode) -> DefaultAnchorGenerator:
     sizes = suggest_sizes(objects.scales, cfg)
     return DefaultAnchorGenerator(
         sizes=sizes,
-        aspect_ratios=cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS,
+        aspect_ratios=suggest_ratios(cfg),
         strides=[FIRST_STRIDE * 2**i for i in range(len(sizes))],
         offset=cfg.MODEL.ANCHOR_GENERATOR.OFFSET,
     )
+
+
+def suggest_ratios(cfg: CfgNode) -> list:
+    """Those of the config, of each level alike; where it has a list a level, the first."""
+    ratios = cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS
+    return ratios[:1] if isinstance(ratios[0], list | tuple) else ratios
 
 
 def suggest_sizes(scales: Tensor, cfg: CfgNode) -> list[list[float]]:
