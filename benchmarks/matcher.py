@@ -15,7 +15,6 @@ import json
 import platform
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,9 @@ from benchmarks.peers import MATCHERS, OURS, Case  # noqa: E402
 from benchmarks.scenarios import SCENARIOS  # noqa: E402
 from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.errors import run_main
+from mutual_guidance.figures import write_png
 from mutual_guidance.machine import processor
-from mutual_guidance.run_files import replace_file, write_text
+from mutual_guidance.run_files import write_text
 
 
 def add_ratios(results: list[dict[str, Any]]) -> None:
@@ -106,7 +106,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
     figure.suptitle("8 images, 8,400 anchors each")
-    replace_file(path, partial(figure.savefig, dpi=150))
+    write_png(path, figure, dpi=150)
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:

@@ -12,7 +12,6 @@ trained on it judges how well the best anchor of each object fits, and says whic
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import mutual_guidance.quiet  # noqa: F401 # isort: skip
@@ -37,6 +36,7 @@ from mutual_guidance.data.anchor_fit import (
     quantile,
     resized_objects,
     suggest_anchors,
+    suggest_ratios,
     suggest_sizes,
 )
 from mutual_guidance.data.mapper import MIN_SIDE, is_ssds
@@ -45,7 +45,7 @@ from mutual_guidance.engine import prepare
 from mutual_guidance.engine.checks import check_batch, check_weights
 from mutual_guidance.errors import DatasetError, run_main
 from mutual_guidance.evaluation.ground_truth import load_records
-from mutual_guidance.run_files import replace_file
+from mutual_guidance.figures import write_png
 from mutual_guidance.visualization.dataset import draw_annotated, draw_statistics
 from mutual_guidance.visualization.report.files import thinned
 
@@ -68,11 +68,12 @@ def check(args: argparse.Namespace) -> None:
         cfg = prepare(args.data, data=data, for_training=True, folder=str(args.output))
         check_batch(cfg, args.num_gpus)
         learnt, names = cfg.DATASETS.TRAIN, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        print(f"Can be trained and evaluated on: {', '.join(names)}")
     else:
         cfg = prepare(args.config_file)
         check_datasets([args.data], folder=str(args.output))
         learnt = names = [args.data]
-    print(f"Can be trained and evaluated on: {', '.join(names)}")
+        print(f"Can be trained on: {args.data}")
     generator = anchors_of(cfg)
     for name in dict.fromkeys(names):
         report(name, cfg, generator, name in learnt, args.output)
@@ -132,10 +133,10 @@ def report(
     if ious:
         print(f"{share_table(ious)}\n\n{judgement(ious, objects, cfg)}\n")
     statistics = draw_statistics(name, objects, generator, ious)
-    replace_file(folder / f"{name}.png", partial(statistics.savefig, dpi=100))
+    write_png(folder / f"{name}.png", statistics)
     images = folder / f"{name}_images.png"
     annotated = draw_annotated(cfg, spread(records), classes)
-    replace_file(images, partial(annotated.savefig, dpi=100))
+    write_png(images, annotated)
     print(f"Pictures: {folder / f'{name}.png'}, and {images}: look whether the boxes are right")
 
 
@@ -180,7 +181,7 @@ def anchor_ious(
 def judgement(ious: dict[str, Tensor], objects: Objects, cfg: CfgNode) -> str:
     """Whether the anchors fit, or what would."""
     if SUGGESTED in ious:
-        return suggestion(suggest_sizes(objects.scales, cfg))
+        return suggestion(suggest_sizes(objects.scales, cfg), suggest_ratios(cfg))
     return "Your anchors fit: those that the sizes of the objects suggest are no better."
 
 
@@ -199,7 +200,7 @@ def anchors_of(cfg: CfgNode) -> DefaultAnchorGenerator | None:
     return build_anchor_generator(cfg, [shapes[f] for f in cfg.MODEL.RETINANET.IN_FEATURES])
 
 
-def suggestion(sizes: list[list[float]]) -> str:
+def suggestion(sizes: list[list[float]], ratios: list) -> str:
     """The suggested anchors as keys of a config."""
     names = ", ".join(f'"p{3 + i}"' for i in range(len(sizes)))
     low, high = (f"{100 * q:.0f} %" for q in COVERED)
@@ -208,6 +209,7 @@ anchors reach from the {low} to the {high} quantile of the objects' scales:
 MODEL:
   ANCHOR_GENERATOR:
     SIZES: {sizes}
+    ASPECT_RATIOS: {ratios}
   PYRAMID:
     NUM_LEVELS: {len(sizes)}
   RETINANET:

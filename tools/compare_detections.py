@@ -13,7 +13,6 @@ the lowest number of false positives.
 import argparse
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import mutual_guidance.quiet  # noqa: F401 # isort: skip
@@ -30,7 +29,8 @@ from mutual_guidance.errors import InputError, printable, run_main
 from mutual_guidance.evaluation.detections import detections_of
 from mutual_guidance.evaluation.ground_truth import ground_truths, load_records
 from mutual_guidance.evaluation.matching import disagreement, match
-from mutual_guidance.run_files import replace_file, write_text
+from mutual_guidance.figures import write_png
+from mutual_guidance.run_files import write_text
 from mutual_guidance.visualization.detections import draw_comparison
 from mutual_guidance.visualization.report import run_labels
 
@@ -134,7 +134,7 @@ def draw(
         image = read_image(source, "RGB")
         file = f"{rank:03d}_{Path(source).stem}.png"
         figure = draw_comparison(image, gts[image_id], matches[image_id], class_names)
-        replace_file(args.output / file, partial(figure.savefig, dpi=100))
+        write_png(args.output / file, figure)
         entries.append({"image": source, "file": file, "disagreement": values[image_id]})
     return entries
 

@@ -18,7 +18,7 @@ from mutual_guidance.arguments import Parser, add_model, at_least_one, check_mod
 from mutual_guidance.engine import prepare
 from mutual_guidance.engine.predictor import model_files
 from mutual_guidance.errors import DatasetError, InputError, run_main
-from mutual_guidance.run_files import replace_file
+from mutual_guidance.figures import write_png
 from mutual_guidance.visualization import (
     candidate_rows,
     first_annotated,
@@ -108,7 +108,7 @@ def candidates(args: argparse.Namespace) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda f: figure.savefig(f, dpi=DPI))
+    write_png(path, figure, DPI)
     print(f"Written: {path}")
 
 

@@ -17,7 +17,8 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from ..run_files import replace_file, write_text
+from ..figures import write_png
+from ..run_files import write_text
 from .ground_truth import GroundTruths, class_ious, ground_truths, load_records
 from .misalignment_plot import draw_misalignment
 
@@ -99,8 +100,7 @@ class MisalignmentEvaluator(DatasetEvaluator):
         stem = os.path.join(self._output_dir, FOLDER, self._dataset_name)
         os.makedirs(os.path.dirname(stem), exist_ok=True)
         write_text(f"{stem}.json", json.dumps(details, allow_nan=False))
-        figure = draw_misalignment({self._dataset_name: details})
-        replace_file(f"{stem}.png", lambda f: figure.savefig(f, dpi=100))
+        write_png(f"{stem}.png", draw_misalignment({self._dataset_name: details}))
         logger.info(f"Misalignment saved to {stem}.json and .png")
 
 

@@ -7,9 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..figures import PLAIN_TEXT
+
 _STYLES = {"before": "-", "after": "--"}
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def draw_misalignment(runs: dict[str, dict]) -> Figure:
     """
     All of ``PANELS`` side by side.
@@ -17,11 +20,9 @@ def draw_misalignment(runs: dict[str, dict]) -> Figure:
     Args:
         runs: label to what ``misalignment.summarize`` returns, a colour each.
     """
-    # Labels are names of data sets and folders, never mathematics.
-    with matplotlib.rc_context({"text.parse_math": False}):
-        figure = Figure(figsize=(12, 3.6), layout="constrained")
-        for axes, draw in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-            draw(axes, runs)
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    for axes, draw in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        draw(axes, runs)
     return figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..run_files import replace_file
+from ..figures import PLAIN_TEXT, write_png
 from .schema import COMPARED, START
 
 _INCHES = (4.0, 3.2)  # of one panel
@@ -21,6 +21,7 @@ _CURVES = (
 )
 
 
+@matplotlib.rc_context({**PLAIN_TEXT, "font.size": 8})
 def plot(result: dict, path: Path) -> None:
     """
     Write a picture with a row for each protocol and config: the differences from the static rule
@@ -36,22 +37,21 @@ def plot(result: dict, path: Path) -> None:
     palette = matplotlib.colormaps["tab10" if len(labels) <= 10 else "tab20"].colors
     colors = dict(zip(labels, itertools.cycle(palette), strict=False))
     columns = 1 + len(_CURVES)
-    with matplotlib.rc_context({"font.size": 8}):
-        figure = Figure((columns * _INCHES[0], len(places) * _INCHES[1]), layout="constrained")
-        axes = figure.subplots(len(places), columns, squeeze=False)
-        for (bars, *curves), (protocol, config) in zip(axes, places, strict=True):
-            chosen = [row for row in rows if (row["protocol"], row["config"]) == (protocol, config)]
-            _plot_differences(bars, chosen, colors)
-            name = config.removeprefix("configs/").removesuffix(".yaml")
-            bars.set_title(f"{name}, {protocol}:\ndifference from static, t-interval over runs")
-            shared = _of_all(chosen, result["runs"])
-            for panel, (metric, title) in zip(curves, _CURVES, strict=True):
-                for row in chosen:
-                    _plot_curve(panel, colors[_label(row)], metric, row, shared)
-                panel.set(xlabel="iteration", title=title)
-        lines = [Line2D([], [], color=color, marker="o") for color in colors.values()]
-        figure.legend(lines, colors, loc="outside lower center", ncols=5)
-        replace_file(path, lambda f: figure.savefig(f, dpi=110))
+    figure = Figure((columns * _INCHES[0], len(places) * _INCHES[1]), layout="constrained")
+    axes = figure.subplots(len(places), columns, squeeze=False)
+    for (bars, *curves), (protocol, config) in zip(axes, places, strict=True):
+        chosen = [row for row in rows if (row["protocol"], row["config"]) == (protocol, config)]
+        _plot_differences(bars, chosen, colors)
+        name = config.removeprefix("configs/").removesuffix(".yaml")
+        bars.set_title(f"{name}, {protocol}:\ndifference from static, t-interval over runs")
+        shared = _of_all(chosen, result["runs"])
+        for panel, (metric, title) in zip(curves, _CURVES, strict=True):
+            for row in chosen:
+                _plot_curve(panel, colors[_label(row)], metric, row, shared)
+            panel.set(xlabel="iteration", title=title)
+    lines = [Line2D([], [], color=color, marker="o") for color in colors.values()]
+    figure.legend(lines, colors, loc="outside lower center", ncols=5)
+    write_png(path, figure, dpi=110)
 
 
 def _label(row: dict) -> str:

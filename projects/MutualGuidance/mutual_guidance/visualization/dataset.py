@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data import Record
 from ..data.anchor_fit import THRESHOLDS, Objects
+from ..figures import PLAIN_TEXT
 from .images import load_image
 
 _COLUMNS = 3
@@ -21,25 +22,22 @@ _LABEL_HEIGHT = 12  # pixels, about
 _COLOURS = matplotlib.colormaps["tab10"].colors
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def draw_annotated(cfg: CfgNode, records: Sequence[Record], class_names: Sequence[str]) -> Figure:
     """The images as the detector sees them in testing, with their boxes and classes."""
     rows = -(-len(records) // _COLUMNS)
-    # Labels are text from data sets, never mathematics.
-    with matplotlib.rc_context({"text.parse_math": False}):
-        figure = Figure(
-            figsize=(_COLUMNS * _PANEL_WIDTH, rows * _PANEL_WIDTH), layout="constrained"
-        )
-        panels = figure.subplots(rows, _COLUMNS, squeeze=False).flatten()
-        for axes in panels:
-            axes.axis("off")
-        for axes, record in zip(panels, records, strict=False):
-            image = load_image(cfg, record.as_dict())
-            axes.imshow(image.pixels)
-            axes.set_title(f"{image.name}, {record.width}x{record.height}", fontsize=8)
-            gts = image.inputs["instances"]
-            boxes, classes = gts.gt_boxes.tensor.tolist(), gts.gt_classes.tolist()
-            for box, category in zip(boxes, classes, strict=True):
-                _draw_box(axes, box, class_names[category], _COLOURS[category % len(_COLOURS)])
+    figure = Figure(figsize=(_COLUMNS * _PANEL_WIDTH, rows * _PANEL_WIDTH), layout="constrained")
+    panels = figure.subplots(rows, _COLUMNS, squeeze=False).flatten()
+    for axes in panels:
+        axes.axis("off")
+    for axes, record in zip(panels, records, strict=False):
+        image = load_image(cfg, record.as_dict())
+        axes.imshow(image.pixels)
+        axes.set_title(f"{image.name}, {record.width}x{record.height}", fontsize=8)
+        gts = image.inputs["instances"]
+        boxes, classes = gts.gt_boxes.tensor.tolist(), gts.gt_classes.tolist()
+        for box, category in zip(boxes, classes, strict=True):
+            _draw_box(axes, box, class_names[category], _COLOURS[category % len(_COLOURS)])
     return figure
 
 
@@ -51,6 +49,7 @@ def _draw_box(axes: Axes, box: Sequence[float], name: str, colour: tuple) -> Non
     axes.text(x0, y0, name, fontsize=6, va=side, bbox=background, clip_on=True)
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def draw_statistics(
     name: str, objects: Objects, generator: DefaultAnchorGenerator | None, ious: dict[str, Tensor]
 ) -> Figure:
@@ -62,8 +61,7 @@ def draw_statistics(
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(2, 2)
-    title = f"{name}: {len(objects.boxes)} objects in {len(objects.per_image)} images"
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(f"{name}: {len(objects.boxes)} objects in {len(objects.per_image)} images")
     cells = [] if generator is None else list(generator.cell_anchors)
     anchors = torch.cat([torch.zeros(0, 4), *cells])
     _draw_counts(axes[0, 0], objects.per_image)

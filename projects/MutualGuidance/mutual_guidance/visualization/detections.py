@@ -8,6 +8,7 @@ from matplotlib.patches import Rectangle
 
 from ..evaluation.ground_truth import GroundTruths
 from ..evaluation.matching import FALSE, NOT_COUNTED, Matched
+from ..figures import PLAIN_TEXT
 from .predictions import bounded
 
 _COLORS = {"gt": "white", "true": "#00c853", "false": "#ff3d3d", "not counted": "#9e9e9e"}
@@ -16,6 +17,7 @@ _MAX_HEIGHT = 4 * _PANEL_WIDTH  # of a panel
 _COLUMNS = 3
 
 
+@matplotlib.rc_context({**PLAIN_TEXT, "font.size": 9})
 def draw_comparison(
     image: np.ndarray, gts: GroundTruths, models: dict[str, Matched], class_names: list[str]
 ) -> Figure:
@@ -30,19 +32,17 @@ def draw_comparison(
     columns = min(1 + len(models), _COLUMNS)
     rows = -(-(1 + len(models)) // columns)
     height = min(_PANEL_WIDTH * image.shape[0] / image.shape[1], _MAX_HEIGHT) + 0.35
-    # Labels are text from data sets and folders, never mathematics.
-    with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
-        figure = Figure(figsize=(columns * _PANEL_WIDTH, rows * height), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).flatten()
-        for axes in panels:
-            axes.axis("off")
-        _draw_image(panels[0], image, "ground truth", gts)
-        for box, c, counted in zip(gts.boxes, gts.classes, gts.counted, strict=True):
-            _write(panels[0], box, class_names[c], "gt" if counted else "not counted")
-        for axes, (label, model) in zip(panels[1:], models.items(), strict=False):
-            counts = f"{model.num_true} of {gts.counted.sum()} found, {model.num_false} false"
-            _draw_image(axes, image, f"{label}: {counts}", gts)
-            _draw_model(axes, model, class_names)
+    figure = Figure(figsize=(columns * _PANEL_WIDTH, rows * height), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels:
+        axes.axis("off")
+    _draw_image(panels[0], image, "ground truth", gts)
+    for box, c, counted in zip(gts.boxes, gts.classes, gts.counted, strict=True):
+        _write(panels[0], box, class_names[c], "gt" if counted else "not counted")
+    for axes, (label, model) in zip(panels[1:], models.items(), strict=False):
+        counts = f"{model.num_true} of {gts.counted.sum()} found, {model.num_false} false"
+        _draw_image(axes, image, f"{label}: {counts}", gts)
+        _draw_model(axes, model, class_names)
     return figure
 
 

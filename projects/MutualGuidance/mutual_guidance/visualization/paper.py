@@ -5,6 +5,7 @@ an object, and Figure 3, the amplified quality.
 
 from collections.abc import Sequence
 
+import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
 from ..assignment import amplify
+from ..figures import PLAIN_TEXT
 from ..modeling.meta_arch import Guided
 from .images import GroundTruthImage
 from .qualities import CandidateRow
@@ -21,6 +23,7 @@ _LABEL_COLORS = {"positive": "#b7e4b0", "ignored": "#dddddd", "negative": "#f4b9
 _PRIOR_HEADERS = {"anchor_iou": "IoU anchor", "centerness": "centerness"}
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def draw_amplification(sigmas: Sequence[float]) -> Figure:
     """Figure 3: a panel for each sigma of Eq. (1), 1 or more, with a curve for each score."""
     prior = torch.linspace(0, 1, 201)
@@ -37,14 +40,14 @@ def draw_amplification(sigmas: Sequence[float]) -> Figure:
     return figure
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def draw_candidates(
     detector: Guided, image: GroundTruthImage, gt_index: int, rows: Sequence[CandidateRow]
 ) -> Figure:
     """Figure 2: the rows of :func:`candidate_rows` on the image and as a table."""
     figure = Figure(figsize=(13, 1.2 + max(4.5, 0.3 * len(rows))), layout="constrained")
     picture, table = figure.subplots(1, 2, width_ratios=(4, 6))
-    title = f"{image.name}, object {gt_index}, σ = {detector.matcher.sigma:g}"
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(f"{image.name}, object {gt_index}, σ = {detector.matcher.sigma:g}")
     _draw_boxes(picture, image, gt_index, rows)
     _draw_table(table, detector, rows)
     return figure

@@ -9,6 +9,8 @@ from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
+from ..figures import PLAIN_TEXT
+
 # Pixels of the longer side. Detectron2 draws through Matplotlib, with some 100 bytes a pixel.
 MAX_SIDE = 2048
 
@@ -50,12 +52,11 @@ def draw_predictions(pixels: np.ndarray, instances: Instances, metadata: Metadat
     return Image.fromarray(drawn_by(visualizer, instances, pixels))
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def drawn_by(
     visualizer: Visualizer | VideoVisualizer, instances: Instances, pixels: np.ndarray
 ) -> np.ndarray:
     """The image (H, W, 3), RGB, that one of Detectron2's visualizers makes of ``pixels``, BGR."""
     own = [] if isinstance(visualizer, Visualizer) else [pixels[:, :, ::-1]]
-    # Names of classes are text, never mathematics.
-    with matplotlib.rc_context({"text.parse_math": False}):
-        drawn = visualizer.draw_instance_predictions(*own, scaled(instances, pixels))
-        return drawn.get_image()
+    drawn = visualizer.draw_instance_predictions(*own, scaled(instances, pixels))
+    return drawn.get_image()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ...data.images import read_image
 from ...evaluation.matching import Curve, confusion, disagreement, precision_recall, quality
+from ...figures import png_of
 from ..detections import draw_comparison
 from . import figures
 from .files import jpeg_uri
@@ -160,6 +161,5 @@ def _picture(found: Found, i: int, models: dict, caption: str) -> Picture:
     except ValueError as error:
         raise ValueError(f"{found.files[i]}: {error}") from error
     figure = draw_comparison(pixels, found.gts[i], models, found.classes)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=100)
-    return Picture(Path(found.files[i]).name, caption, jpeg_uri(Image.open(data)))
+    image = Image.open(io.BytesIO(png_of(figure)))
+    return Picture(Path(found.files[i]).name, caption, jpeg_uri(image))

@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ...figures import PLAIN_TEXT
 from .files import thinned
 
-# Labels are text from configs and data sets: never mathematics, the same bytes each time, and in
-# the reader's fonts, which may have letters that Matplotlib's lacks.
+# The same bytes each time, in the reader's fonts, which may have letters that Matplotlib's lacks.
 _STYLE = {
-    "text.parse_math": False,
+    **PLAIN_TEXT,
     "svg.hashsalt": "report",
     "svg.fonttype": "none",
     "font.size": 9,
