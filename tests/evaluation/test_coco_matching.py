@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
 
 from mutual_guidance import alive
+from mutual_guidance.data.records import OBJECT, Record
 from mutual_guidance.evaluation import coco_matching
-from mutual_guidance.evaluation.coco import _coco
+from mutual_guidance.evaluation.coco import _coco, average_precisions
 from mutual_guidance.evaluation.coco_matching import SparseCOCOeval
 
 LIMITS = [1, 10, 100, 120]
@@ -36,7 +37,7 @@ def annotations(draw):
 
 
 def evaluated(kind, truth, found):
-    evaluation = kind(*(_coco(2, 2, sample) for sample in (truth, found)), "bbox")
+    evaluation = kind(*(_coco((0, 1), (0, 1), sample) for sample in (truth, found)), "bbox")
     evaluation.params.maxDets = LIMITS
     evaluation.evaluate()
     evaluation.accumulate()
@@ -58,6 +59,24 @@ def test_all_figures_are_pycocotools(sample):
             assert np.array_equal(of_image["dtMatches"], image["dtMatches"] > 0)
             assert np.array_equal(of_image["dtIgnore"], image["dtIgnore"])
             assert np.array_equal(of_image["gtIgnore"], image["gtIgnore"])
+
+
+def record_of(truth, image):
+    objects = np.zeros(sum(a["image_id"] == image for a in truth), OBJECT)
+    for row, a in zip(objects, (a for a in truth if a["image_id"] == image), strict=True):
+        x, y, width, height = a["bbox"]
+        row["box"] = x, y, x + width, y + height
+        row["area"], row["class"], row["crowd"] = a["area"], a["category_id"], a["iscrowd"]
+    return Record("", image, 200, 200, objects)
+
+
+@settings(max_examples=20)
+@given(annotations())
+def test_one_class_after_the_other_has_the_figures_of_all_at_once(sample):
+    truth, found = sample
+    records = [record_of(truth, image) for image in (0, 1)]
+    ours = average_precisions(records, found, 2, LIMITS)
+    assert np.array_equal(ours, evaluated(COCOeval, truth, found).eval["precision"])
 
 
 def test_it_gives_signs_of_life(monkeypatch):

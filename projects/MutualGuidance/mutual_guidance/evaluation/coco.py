@@ -19,7 +19,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 from pycocotools.coco import COCO
 
-from ..alive import waiting
+from ..alive import sign_of_life, waiting
 from ..data import Record
 from ..data.shared import of_all_processes
 from ..interrupt import left_on_signal
@@ -132,31 +132,30 @@ def average_precisions(
         (T, R, K, A, L): precision at each recall, -1 where there is no ground truth.
     """
     indices = {record.image_id: i for i, record in enumerate(records)}
-    truth = [
-        {
-            "image_id": indices[record.image_id],
-            "category_id": category,
-            "bbox": _xywh(xyxy),
-            "area": area,
-            "iscrowd": int(crowd),
-        }
-        for record in records
-        for xyxy, category, area, crowd in zip(
-            *(record.objects[key].tolist() for key in ("box", "class", "area", "crowd")),
-            strict=True,
-        )
-    ]
-    found = [
-        {
-            **result,
-            "image_id": indices[result["image_id"]],
-            "area": result["bbox"][2] * result["bbox"][3],
-            "iscrowd": 0,
-        }
-        for result in results
-    ]
+    truth, found = ([[] for _ in range(num_classes)] for _ in range(2))
+    for record in records:
+        columns = (record.objects[key].tolist() for key in ("box", "class", "area", "crowd"))
+        for xyxy, category, area, crowd in zip(*columns, strict=True):
+            where = {"image_id": indices[record.image_id], "category_id": category}
+            of_object = {"bbox": _xywh(xyxy), "area": area, "iscrowd": int(crowd)}
+            truth[category].append(where | of_object)
+    for result in results:
+        area = result["bbox"][2] * result["bbox"][3]
+        where = {"image_id": indices[result["image_id"]], "area": area, "iscrowd": 0}
+        found[result["category_id"]].append(result | where)
+    # Class by class, since pycocotools goes to each image with every class.
+    parts = [_precision_of(k, truth[k], found[k], limits) for k in range(num_classes)]
+    return np.concatenate(parts, axis=2)
+
+
+def _precision_of(
+    category: int, truth: list[dict], found: list[dict], limits: list[int]
+) -> np.ndarray:
+    """(T, R, 1, A, L), from the images that have the category."""
+    sign_of_life()
+    images = sorted({annotation["image_id"] for annotation in (*truth, *found)})
     with contextlib.redirect_stdout(io.StringIO()):
-        sets = [_coco(len(records), num_classes, annotations) for annotations in (truth, found)]
+        sets = [_coco(images, [category], annotations) for annotations in (truth, found)]
         evaluation = SparseCOCOeval(*sets, "bbox")
         evaluation.params.maxDets = limits
         evaluation.evaluate()
@@ -164,12 +163,12 @@ def average_precisions(
     return evaluation.eval["precision"]
 
 
-def _coco(num_images: int, num_classes: int, annotations: list[dict]) -> COCO:
+def _coco(images: Sequence[int], categories: Sequence[int], annotations: list[dict]) -> COCO:
     """A data set of pycocotools. Ids of annotations begin at 1, since it takes 0 for no match."""
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": i} for i in range(num_images)],
-        "categories": [{"id": i} for i in range(num_classes)],
+        "images": [{"id": image} for image in images],
+        "categories": [{"id": category} for category in categories],
         "annotations": [{**a, "id": i} for i, a in enumerate(annotations, start=1)],
     }
     coco.createIndex()

@@ -32,6 +32,9 @@ class Detections(NamedTuple):
     classes: np.ndarray
 
 
+NOTHING = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+
+
 def detections_of(instances: Instances) -> Detections:
     """Of an image, from what a detector gives."""
     return Detections(

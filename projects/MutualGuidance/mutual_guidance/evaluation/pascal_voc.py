@@ -6,6 +6,7 @@ Shape symbols: D detections of a class, M ground truths of an image, T IoU thres
 
 import itertools
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +20,8 @@ from torchvision.ops import box_iou
 
 from ..interrupt import left_on_signal
 from ..run_files import CLASS_AP
-from .ground_truth import load_records
+from .detections import NOTHING, Detections, detections_of
+from .ground_truth import GroundTruths, ground_truths, load_records
 
 logger = logging.getLogger(__name__)
 
@@ -47,16 +49,11 @@ class PascalVOCEvaluator(DatasetEvaluator):
         self._is_2007 = metadata.get("year") == 2007
 
     def reset(self) -> None:
-        self._predictions = {}
+        self._predictions: dict[str, Detections] = {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for x, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to("cpu")
-            self._predictions[x["image_id"]] = (
-                instances.pred_boxes.tensor,
-                instances.scores,
-                instances.pred_classes,
-            )
+            self._predictions[x["image_id"]] = detections_of(output["instances"])
 
     def evaluate(self) -> dict | None:
         """
@@ -85,24 +82,17 @@ class PascalVOCEvaluator(DatasetEvaluator):
         )
         return {"bbox": {k: float(v) for k, v in results.items()}}
 
-    def _found(self, predictions: dict) -> list["_Found"]:
+    def _found(self, predictions: dict[str, Detections]) -> list["_Found"]:
         """Of each class, going to an image only with those that are in it."""
         found = [_Found() for _ in self._classes]
         for record in self._records:
-            objects = record.objects
-            boxes, scores, classes = predictions.get(record.image_id, _NOTHING)
-            best_first = scores.argsort(descending=True, stable=True)
-            for class_id in {*objects["class"].tolist(), *classes.tolist()}:
-                gts = objects[objects["class"] == class_id]
-                keep = best_first[classes[best_first] == class_id]
-                ious = np.zeros((len(keep), len(gts)))
-                if ious.size:
-                    # In float64, where an IoU of exactly the threshold is not above it.
-                    ious = box_iou(boxes[keep].double(), torch.from_numpy(gts["box"])).numpy()
-                of_class = found[class_id]
-                of_class.matches.append(match_detections(ious, gts["difficult"]))
-                of_class.scores.append(scores[keep].numpy())
-                of_class.num_gts += (~gts["difficult"]).sum()
+            detections = predictions.get(record.image_id, NOTHING)
+            for label, best_first, matched, num_gts in matched_by_class(
+                ground_truths(record), detections
+            ):
+                found[label].matches.append(matched)
+                found[label].scores.append(detections.scores[best_first])
+                found[label].num_gts += num_gts
         return found
 
     def _ap_of(self, found: "_Found") -> np.ndarray:
@@ -119,10 +109,6 @@ class PascalVOCEvaluator(DatasetEvaluator):
         return 100 * voc_ap(true / num_gts, precision, self._is_2007)
 
 
-# Boxes, scores and classes of an image without a prediction.
-_NOTHING = (torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-
-
 @dataclass
 class _Found:
     """Of one class: matches (D, T) and scores (D,) of each image, and the objects that count."""
@@ -130,6 +116,25 @@ class _Found:
     matches: list[np.ndarray] = field(default_factory=list)
     scores: list[np.ndarray] = field(default_factory=list)
     num_gts: int = 0
+
+
+def matched_by_class(
+    gts: GroundTruths, found: Detections
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, int]]:
+    """
+    Of each class that is in an image: itself, the indices (D,) of its detections, the best scored
+    first, how they match (D, T), as of :func:`match_detections`, and its number of ground truths
+    that count.
+    """
+    order = np.argsort(-found.scores, kind="stable")
+    for label in {*gts.classes.tolist(), *found.classes.tolist()}:
+        best_first = order[found.classes[order] == label]
+        of_class = gts.classes == label
+        boxes = found.boxes[best_first], gts.boxes[of_class]
+        # In float64, where an IoU of exactly the threshold is not above it.
+        ious = box_iou(*map(torch.from_numpy, boxes)).numpy()
+        counted = gts.counted[of_class]
+        yield label, best_first, match_detections(ious, ~counted), int(counted.sum())
 
 
 def match_detections(ious: np.ndarray, difficult: np.ndarray) -> np.ndarray:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 
 from ..evaluation.detections import Detections
 from ..evaluation.ground_truth import GroundTruths
-from ..evaluation.pascal_voc import IOU_THRESHOLDS, match_detections
+from ..evaluation.pascal_voc import IOU_THRESHOLDS, matched_by_class
 from ..run_files import replace_file
 
 # Of a class, so many detections for each of its ground truths, or for each image if these are more,
@@ -38,26 +36,18 @@ def match(
     truths: Sequence[GroundTruths], found: Sequence[Detections], num_classes: int
 ) -> list[Matches]:
     """By class, as the project's VOC evaluation matches; ``truths``, ``found`` are of N images."""
-    return [_match_class(truths, found, label) for label in range(num_classes)]
-
-
-def _match_class(
-    truths: Sequence[GroundTruths], found: Sequence[Detections], label: int
-) -> Matches:
-    images, scores, matched, num_gts = [], [], [], []
-    for image, (truth, detections) in enumerate(zip(truths, found, strict=True)):
-        of_class = truth.classes == label
-        num_gts.append((of_class & truth.counted).sum())
-        keep = np.flatnonzero(detections.classes == label)
-        keep = keep[np.argsort(-detections.scores[keep], kind="stable")]
-        ious = box_iou(
-            torch.from_numpy(detections.boxes[keep]), torch.from_numpy(truth.boxes[of_class])
-        )
-        images.append(np.full(len(keep), image))
-        scores.append(np.round(detections.scores[keep] * _MOST).astype(np.uint16))
-        matched.append(match_detections(ious.numpy(), ~truth.counted[of_class]))
-    columns = map(np.concatenate, (images, scores, matched))
-    return _best(*columns, np.array(num_gts, dtype=np.int64))
+    none = np.zeros(0, int), np.zeros(0, np.uint16), np.zeros((0, len(IOU_THRESHOLDS)), int)
+    columns = [[[part] for part in none] for _ in range(num_classes)]
+    num_gts = np.zeros((num_classes, len(truths)), np.int64)
+    for image, (gts, detections) in enumerate(zip(truths, found, strict=True)):
+        for label, best_first, matched, number in matched_by_class(gts, detections):
+            images, scores, matches = columns[label]
+            images.append(np.full(len(best_first), image))
+            scores.append(np.round(detections.scores[best_first] * _MOST).astype(np.uint16))
+            matches.append(matched)
+            num_gts[label, image] = number
+    of_classes = zip(columns, num_gts, strict=True)
+    return [_best(*map(np.concatenate, of_class), number) for of_class, number in of_classes]
 
 
 def _best(
