@@ -137,8 +137,17 @@ def test_what_an_annotation_may_lack(content, tmp_path, crowd, area):
 
 def test_area_and_crowds_are_those_of_the_file(content, tmp_path):
     data, faults = load(extra(content, iscrowd="1", area=9.5), tmp_path)
-    assert faults == [] and data.records[0].objects["crowd"].tolist() == [False, True]
+    (fault,) = faults  # half of the objects
+    assert fault.effect == IGNORED and fault.reason.startswith("crowd region (iscrowd 1), which")
+    assert data.records[0].objects["crowd"].tolist() == [False, True]
     assert data.records[0].objects["area"].tolist() == [20, 9.5]
+
+
+def test_a_rotated_box_is_refused(content, tmp_path):
+    content["annotations"][0]["attributes"] = {"occluded": False, "rotation": 0.0}  # CVAT's
+    assert load(content, tmp_path)[1] == []
+    _, (fault,) = load(extra(content, attributes={"rotation": 37.5}), tmp_path)
+    assert fault.effect == STOPS and fault.reason.startswith('"attributes" have a rotation')
 
 
 def test_missing_image(content, tmp_path):

@@ -71,6 +71,10 @@ def test_structural_faults(voc):
     assert told["train.txt"] == "id stands twice; 'fine'"
 
 
+# As CVAT writes it, with the corners of before.
+ROTATED = "<attributes><attribute><name>rotation</name><value>37.5</value></attribute></attributes>"
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -88,6 +92,7 @@ def test_structural_faults(voc):
         ([("<name>red</name>", "")], "tag <name> of <object> is missing"),
         ([("</name>", "</name><name>blue</name>")], "tag <name> of <object> stands there 2 times"),
         ([("<name>", "<difficult>ja</difficult><name>")], "tag <difficult> is 'ja', not 0 or 1"),
+        ([("</bndbox>", f"</bndbox>{ROTATED}")], "an <object> is rotated, but its box upright"),
         ([("</bndbox>", "</bndbox><bndbox></bndbox>")], "tag <bndbox> of <object> stands there 2"),
         ([("<annotation>", "<annotation xmlns='urn:x'>")], "tags stand in the namespace 'urn:x'"),
     ],

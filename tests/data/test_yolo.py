@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import cv2
 import numpy as np
 import pytest
@@ -342,6 +344,13 @@ def test_a_split_that_is_not_there_is_told_as_data_yaml_has_it(yolo):
         split_sources(path, "test")
 
 
+def test_a_split_that_may_mean_a_neighbour_is_refused(yolo):
+    (yolo.root.parent / "images" / "train").mkdir(parents=True)
+    (yolo.root / "data.yaml").write_text("names: [red]\nval: ../images/train")
+    with pytest.raises(DatasetError, match=r"train may mean /.* or .*yolo/images/train: write it"):
+        split_sources(str(yolo.root / "data.yaml"), "val")
+
+
 def test_a_split_of_data_yaml_is_trained_on(yolo, monkeypatch):
     yolo.add("a", "0 0.5 0.5 0.5 0.5")
     (yolo.root / "my.yaml").write_text("names: [red, green, blue]\ntrain: images/train")
@@ -400,6 +409,19 @@ def test_a_file_of_names_that_is_named_must_be_there(yolo):
     register_datasets([entry])
     with pytest.raises(DatasetError, match=r"none\.yaml is missing"):
         check_datasets(["yolo_typo"])
+
+
+@pytest.mark.parametrize("file", ["classes.txt", "obj.names", "labels/train/classes.txt"])
+def test_classes_in_the_order_of_another_tool_are_refused(yolo, file):
+    yolo.add("a", "0 0.5 0.5 0.5 0.5")
+    (yolo.root / "data.yaml").unlink()
+    (yolo.root / file).write_text("red\ngreen\n")
+    for name, classes in ((f"as_{file}", ["red", "green"]), (f"swap_{file}", ["green", "red"])):
+        name = name.replace("/", "_")
+        register_datasets([{**entry_of(yolo, name), "classes": classes}])
+        refused = pytest.raises(DatasetError, match="another order")
+        with refused if "swap" in name else nullcontext():
+            check_datasets([name])
 
 
 def test_names_that_look_alike_are_told(yolo):

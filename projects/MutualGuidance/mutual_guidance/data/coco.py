@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 from ..errors import has_controls
 from .classes import ClassPicker, confusable
 from .coco_json import read_sections
-from .faults import TOLD, Fault, repeated
+from .faults import IGNORED, TOLD, Fault, repeated
 from .images import size_faults
 from .records import FoundObject, Record, pack_images
 
 # Keys that an annotation may lack.
-_OPTIONAL = ("iscrowd", "area", "ignore")
+_OPTIONAL = ("iscrowd", "area", "ignore", "attributes")
+_MANY_CROWDS = 0.1  # COCO's own are 1 % of its objects
 _NUMBERS = {int, float}
 _TOO_LARGE = 2**31  # pixels, for a side
 _MAX_SHOWN = 60  # characters of a value
@@ -91,6 +92,10 @@ def _load(
         faults += size_faults(files_of_sizes, f"Checking {os.path.basename(annotations)}")
     packed, object_faults = pack_images(found, sizes, annotations, unit="annotation")
     faults += object_faults + picker.faults(annotations, categories.values)
+    crowds = sum(o.crowd for of_image in found for o in of_image)
+    if crowds > _MANY_CROWDS * sum(map(len, found)):
+        reason = "crowd region (iscrowd 1), which no detector learns: a single object has 0"
+        faults.append(Fault(annotations, reason, effect=IGNORED, count=crowds))
     if any(f.effect != TOLD for f in object_faults) and _are_corners(found, sizes):
         reason = "boxes look like corners (x0, y0, x1, y1), but COCO's are x, y, width and height"
         faults.append(Fault(annotations, reason, "every box fits its image as corners", TOLD))
@@ -201,6 +206,7 @@ def _read_annotations(
         "iscrowd": _flag,
         "area": read_area,
         "ignore": _not_ignored,
+        "attributes": _upright,
     }
     found: dict[Any, list[FoundObject]] = {image_id: [] for image_id in images}
     entries.reverse()
@@ -208,7 +214,7 @@ def _read_annotations(
         entry = entries.pop()
         values = check(entry, "annotations", i, readers)
         if values:
-            image_id, category_id, box, crowd, area, _ = values
+            image_id, category_id, box, crowd, area, *_ = values
             index = picker(categories[category_id])
             if index is not None:
                 found[image_id].append(FoundObject(box, index, entry.get("id", i), area, crowd))
@@ -293,6 +299,12 @@ def _flag(value: Any) -> bool:
 def _not_ignored(value: Any) -> None:
     if value not in (None, 0, "0"):
         raise ValueError("is not 0: it is not COCO's; remove the annotation, or set iscrowd")
+
+
+def _upright(value: Any) -> None:
+    angle = value.get("rotation") if isinstance(value, dict) else None  # CVAT's, in degrees
+    if _is_number(angle) and angle % 180:
+        raise ValueError("have a rotation, but the box is upright: draw it so")
 
 
 def read_area(value: Any) -> float | None:

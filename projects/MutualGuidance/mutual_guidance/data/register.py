@@ -1,6 +1,7 @@
 """Data sets named in a config: registration with Detectron2, and the check before training."""
 
 import difflib
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -20,8 +21,8 @@ from .folds import check_fold
 from .records import Record, share_faults
 from .shared import of_all_processes, once_a_machine, raise_together
 from .voc import collect_classes, load_voc
-from .yolo import load_yolo
-from .yolo_yaml import DATA_FILE, YOLONames, read_names, split_sources
+from .yolo import label_path, load_yolo
+from .yolo_yaml import DATA_FILE, YOLONames, check_order, read_names, split_sources
 
 logger = logging.getLogger(__name__)
 
@@ -297,6 +298,11 @@ def _load_yolo(entry: dict) -> Loaded:
         sources = split_sources(path, entry["split"])
     else:
         sources = entry["images"] if isinstance(entry["images"], list) else [entry["images"]]
+    if names.file == "classes":
+        images = [os.path.join(root, source, "a.jpg") for source in sources]
+        folders = [root, *(os.path.dirname(label_path(image, root)) for image in images)]
+        for folder, file in itertools.product(folders, ("classes.txt", "obj.names")):
+            check_order(os.path.join(folder, file), names.classes)
     return Loaded(*load_yolo(root, sources, names, classes), {"thing_classes": classes})
 
 

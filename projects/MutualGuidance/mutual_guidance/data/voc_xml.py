@@ -118,6 +118,11 @@ def _read_object(element: ET.Element) -> AnnotatedObject:
         raise ValueError("tag <name> of an <object> is empty", f"line {line}")
     if has_controls(name):
         raise ValueError("tag <name> has control characters", f"line {line}: {name!r}")
+    for attribute in element.iterfind("attributes/attribute"):
+        angle = (attribute.findtext("value") or "").strip()
+        if attribute.findtext("name") == "rotation" and angle and parse_number(angle) % 180:
+            reason = "an <object> is rotated, but its box upright: draw it so"
+            raise ValueError(reason, f"line {line}")
     box = _only(element, "bndbox")
     corners = tuple(_number(box, corner) for corner in _CORNERS)
     return AnnotatedObject(name, corners, _is_difficult(element), line)

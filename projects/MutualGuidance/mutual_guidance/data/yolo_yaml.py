@@ -2,6 +2,7 @@
 
 import os
 import reprlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -48,6 +49,24 @@ def read_names(path: str) -> YOLONames:
     return YOLONames(path, classes, _keypoint_values(content, path))
 
 
+def check_order(path: str, classes: Sequence[str]) -> None:
+    """
+    Raise DatasetError where a list of names that a tool left beside its labels, if there is one,
+    counts the classes otherwise.
+    """
+    if not os.path.isfile(path):
+        return
+    try:
+        names = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} {error}: remove it if it names no classes") from error
+    if any(name in names and names.index(name) != i for i, name in enumerate(classes)):
+        raise DatasetError(
+            f"{path} has the classes in another order, by which the labels count: give `classes` "
+            f"all of {reprlib.repr(names)}, or remove it"
+        )
+
+
 def split_sources(path: str, split: str) -> list[str]:
     """
     Absolute paths of the folders and text files that data.yaml gives a split: relative ones are
@@ -76,14 +95,19 @@ def _existing(source: str, bases: list[str], where: str) -> str:
     """The path of a source, as exporters mean it: some write one folder too high."""
     meant = [source, source.removeprefix("../")]
     candidates = [os.path.abspath(os.path.join(b, s)) for s in meant for b in bases]
-    found = next(filter(os.path.exists, candidates), None)
-    if found is None:
+    found = [path for path in dict.fromkeys(candidates) if os.path.exists(path)]
+    if source.startswith("../") and len(found) > 1:
+        raise DatasetError(
+            f"{where}: {source} may mean {' or '.join(found)}: write it without ../, or give "
+            "`images` in the entry in place of `split`"
+        )
+    if not found:
         looked = " or ".join(dict.fromkeys(candidates))
         raise DatasetError(
             f"{where}: {source} is missing: it would be {looked}; correct it (with / between "
             "folders), or give `images` in the entry in place of `split`"
         )
-    return found
+    return found[0]
 
 
 def _read(path: str) -> dict[str, Any]:
