@@ -267,6 +267,14 @@ def test_torchvisions_weights_in_msras_resnet(tmp_path):
         Checkpointer(trunk).load(str(path))
 
 
+def test_folded_batchnorm_is_no_start_of_one_that_is_trained(tmp_path):
+    path = tmp_path / "msra.pth"
+    weights = {n: v for n, v in resnet18().state_dict().items() if ".running_" not in n}
+    torch.save(weights, path)
+    with pytest.raises(CheckpointError, match=r"msra\.pth has the statistics .*NORM FrozenBN, or"):
+        Checkpointer(resnet18()).load(str(path))
+
+
 def trunk_and_head():
     """That a head alone is more than the trunk must not count."""
     return nn.ModuleDict({"trunk": resnet18(), "head": nn.ModuleList([nn.Linear(1, 1)] * 500)})

@@ -9,7 +9,12 @@ from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 
 from mutual_guidance.checkpoint import TorchvisionHandler, rename_torchvision
 from mutual_guidance.config import load_config
-from mutual_guidance.engine.checks import check_batch, check_values, check_weights
+from mutual_guidance.engine.checks import (
+    check_batch,
+    check_values,
+    check_weights,
+    warn_of_slow_statistics,
+)
 from mutual_guidance.errors import ConfigError
 from mutual_guidance.modeling.backbone.fssd import build_top_down_resnet_backbone
 from tests.conftest import REPOSITORY
@@ -17,6 +22,8 @@ from tests.runs import CONFIG
 
 RFBNET = str(REPOSITORY / "configs" / "BCCD" / "rfbnet_VGG_16.yaml")
 STOCK = ["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE"]
+SHARED = ["MODEL.MUTUAL_GUIDANCE.HEAD", "shared"]
+STOCK_GN = [*STOCK, "smooth_l1", "MODEL.RETINANET.NORM", "GN"]
 FASTER_RCNN = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"]
 GREY = ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", [1.0], "MODEL.PIXEL_STD", [1.0]]
 
@@ -81,6 +88,13 @@ def test_wrong_values_are_refused(key, value, message):
 @pytest.mark.parametrize(
     ("config", "fine", "refused", "message"),
     [
+        (
+            CONFIG,
+            [*SHARED, "MODEL.RETINANET.NUM_CONVS", 2],
+            ["MODEL.RETINANET.NUM_CONVS", 2],
+            "RETINANET.NUM_CONVS 2 has no effect with .*HEAD per_level",
+        ),
+        (CONFIG, STOCK_GN, ["MODEL.RETINANET.NORM", "GN"], "RETINANET.NORM 'GN' has no effect"),
         (RFBNET, [], ["MODEL.BACKBONE.FREEZE_AT", 2], "has no effect on VGG-16: set it to 0"),
         (RFBNET, [], ["MODEL.MUTUAL_GUIDANCE.HEAD", "shared"], "same channels .* to per_level"),
         (RFBNET, [], [*GREY, "INPUT.SSD_AUGMENTATION", False], "VGG-16 takes three channels"),
@@ -137,6 +151,13 @@ def test_finer_levels_are_left_out_of_fssds_pyramid_alone(monkeypatch):
     sizes = load_config(rfb, []).MODEL.ANCHOR_GENERATOR.SIZES
     gap = ["MODEL.RETINANET.IN_FEATURES", ["p3", "p5", "p6"], "MODEL.ANCHOR_GENERATOR.SIZES"]
     check_values(load_config(rfb, [*gap, [sizes[i] for i in (0, 2, 3)]]))
+
+
+def test_a_training_too_short_for_batchnorm_is_warned_of(caplog):
+    for opts in ([], ["TEST.PRECISE_BN.ENABLED", True], ["MODEL.PYRAMID.NORM", "GN"]):
+        warn_of_slow_statistics(load_config(RFBNET, ["SOLVER.MAX_ITER", 299, *opts]))
+    warn_of_slow_statistics(load_config(RFBNET, ["SOLVER.MAX_ITER", 300]))
+    assert caplog.text.count("299 iterations are too few for BatchNorm's running statistics") == 1
 
 
 def test_levels_of_detectron2s_pyramid_are_not_left_out_where_processes_wait(monkeypatch):

@@ -1,12 +1,13 @@
 """What is wrong with a config, told before any long work."""
 
 import difflib
+import logging
 import os
 import traceback
 from functools import partial
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
@@ -15,23 +16,28 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 from torchvision.models import list_models
 
+from ..config import add_mutual_guidance_config
 from ..data.mapper import is_ssds
 from ..data.shared import once_a_machine
 from ..errors import ConfigError, UserError
 from ..modeling.backbone.fssd import FSSDPyramid
 from ..modeling.backbone.layers import Pyramid
 from ..modeling.backbone.rfb import RFBPyramid
-from ..modeling.meta_arch import Guided
+from ..modeling.meta_arch import Guided, GuidedFCOS
 from ..run_files import checkpoint_files
 from ..typed import did_you_mean, nearest_path
 from .lists import check_lists
 from .precision import PRECISIONS
+
+logger = logging.getLogger(__name__)
 
 _FLIPS = ("horizontal", "vertical", "none")
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 _OF_RESNET = [f"build_{kind}_resnet_backbone" for kind in ("fssd", "top_down")]
 _OF_VGG = [f"build_{kind}_vgg_backbone" for kind in ("fssd", "top_down", "rfb")]
 _SEEDS = 2**32  # of NumPy
+# By then a new layer's BatchNorm, of momentum 0.01, has but 5 % of the statistics it began with.
+_ITERS_OF_STATISTICS = 300
 # How the names of weights of a trunk alone begin.
 _OF_TRUNKS = ("torchvision://", "detectron2://ImageNetPretrained/")
 # Detectron2's third, WarmupStepWithFixedGammaLR, fails in the last iteration of every training.
@@ -70,6 +76,8 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
     detector = check_detector(cfg)
     if detector is not None and for_training:
         _check_all_is_used(cfg, detector)
+        if isinstance(detector, Guided):
+            _check_head(cfg, detector)
 
 
 def _check_solver(solver: CfgNode) -> None:
@@ -100,6 +108,34 @@ def _check_without_effect(cfg: CfgNode) -> None:
     if backbone.NAME in _OF_VGG and backbone.FREEZE_AT:
         raise ConfigError(
             f"MODEL.BACKBONE.FREEZE_AT {backbone.FREEZE_AT} has no effect on VGG-16: set it to 0"
+        )
+
+
+def _check_head(cfg: CfgNode, detector: Guided) -> None:
+    """Raise ConfigError for keys of a head that the detector has none of."""
+    if cfg.MODEL.MUTUAL_GUIDANCE.HEAD != "per_level":
+        return
+    defaults, name = get_cfg(), "FCOS" if isinstance(detector, GuidedFCOS) else "RETINANET"
+    add_mutual_guidance_config(defaults)
+    for key in ("NUM_CONVS", "NORM"):
+        value = cfg.MODEL[name][key]
+        if value != defaults.MODEL[name][key]:
+            raise ConfigError(
+                f"MODEL.{name}.{key} {value!r} has no effect with MODEL.MUTUAL_GUIDANCE.HEAD "
+                "per_level, which has no such layers: remove it, or set HEAD shared"
+            )
+
+
+def warn_of_slow_statistics(cfg: CfgNode) -> None:
+    """Of a training so short that BatchNorm would be tested with what it began with."""
+    is_own = cfg.MODEL.BACKBONE.NAME in (*_OF_RESNET, *_OF_VGG)
+    averages = "BN" in cfg.MODEL.PYRAMID.NORM and cfg.MODEL.PYRAMID.NORM != "FrozenBN"
+    is_short = cfg.SOLVER.MAX_ITER < _ITERS_OF_STATISTICS and not cfg.TEST.PRECISE_BN.ENABLED
+    if is_own and averages and is_short:
+        logger.warning(
+            f"{cfg.SOLVER.MAX_ITER} iterations are too few for BatchNorm's running statistics, by "
+            "which the detector is evaluated and predicts: train longer, or add "
+            "TEST.PRECISE_BN.ENABLED True TEST.PRECISE_BN.NUM_ITER 10"
         )
 
 

@@ -19,7 +19,7 @@ from ..data.register import FAULTS_FILE
 from ..errors import ConfigError, UserError, printable
 from ..run_files import checkpoint_files, replace_file
 from . import full_disk
-from .checks import check_batch, check_values, check_weights
+from .checks import check_batch, check_values, check_weights, warn_of_slow_statistics
 from .console import setup_logs
 from .device import resolve_device
 from .lists import check_lists
@@ -158,6 +158,7 @@ def prepare(
         resolve_classes(cfg)
     if is_training:
         resolve_schedule(cfg)
+        warn_of_slow_statistics(cfg)
     cfg.freeze()
     return cfg
 
