@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from matplotlib.figure import Figure
 from tabulate import tabulate
@@ -30,7 +31,7 @@ from benchmarks.peers import MATCHERS, OURS, Case  # noqa: E402
 from benchmarks.scenarios import SCENARIOS  # noqa: E402
 from mutual_guidance.arguments import Parser, at_least_one
 from mutual_guidance.errors import run_main
-from mutual_guidance.figures import write_png
+from mutual_guidance.figures import NO_LATEX, write_png
 from mutual_guidance.machine import processor
 from mutual_guidance.run_files import write_text
 
@@ -87,6 +88,7 @@ def version_of(package: str) -> str | None:
         return None
 
 
+@matplotlib.rc_context(NO_LATEX)
 def draw(results: list[dict[str, Any]], path: Path) -> None:
     """Draw time and memory against the number of objects in a batch of 8 images."""
     sweep = [r for r in results if r["scenario"].startswith("sweep_") and r["status"] == "ok"]

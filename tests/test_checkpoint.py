@@ -271,8 +271,13 @@ def test_folded_batchnorm_is_no_start_of_one_that_is_trained(tmp_path):
     path = tmp_path / "msra.pth"
     weights = {n: v for n, v in resnet18().state_dict().items() if ".running_" not in n}
     torch.save(weights, path)
-    with pytest.raises(CheckpointError, match=r"msra\.pth has the statistics .*NORM FrozenBN, or"):
+    with pytest.raises(
+        CheckpointError, match=r"msra\.pth has no statistics .* \(FrozenBN for MSRA"
+    ):
         Checkpointer(resnet18()).load(str(path))
+    whole = resnet18().state_dict()
+    torch.save({n: v for n, v in whole.items() if "res5.1.conv2.norm" not in n}, path)
+    Checkpointer(resnet18()).load(str(path))  # a layer that is not there starts anew
 
 
 def trunk_and_head():

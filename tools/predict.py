@@ -13,6 +13,7 @@ Inputs are images, folders (every image below them) and globs, or one video file
 import argparse
 import signal
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -43,6 +44,8 @@ INTERRUPTED = 130  # the exit code of a shell's Ctrl-C
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
+        return run_main(run, args)
     with handled_by(signal.default_int_handler):  # as Ctrl-C: a film without its end has no index
         return run_main(run, args)
 

@@ -133,9 +133,9 @@ def test_a_video_without_a_frame_is_told(tmp_path):
 
 def test_a_colon_in_a_relative_name_is_no_protocol(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_video(tmp_path / "clip.avi", BLACK)
-    os.rename("clip.avi", "12:30.avi")
-    assert len(list(Video("12:30.avi"))) == 3
+    write_video(tmp_path / "clip.mp4", BLACK, "mp4v")
+    os.rename("clip.mp4", "12:30.mp4")
+    assert len(list(Video("12:30.mp4"))) == 3
 
 
 def write_noise(path, codec, frames=60):

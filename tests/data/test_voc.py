@@ -92,7 +92,7 @@ ROTATED = "<attributes><attribute><name>rotation</name><value>37.5</value></attr
         ([("<name>red</name>", "")], "tag <name> of <object> is missing"),
         ([("</name>", "</name><name>blue</name>")], "tag <name> of <object> stands there 2 times"),
         ([("<name>", "<difficult>ja</difficult><name>")], "tag <difficult> is 'ja', not 0 or 1"),
-        ([("</bndbox>", f"</bndbox>{ROTATED}")], "an <object> is rotated, but its box upright"),
+        ([("</bndbox>", f"</bndbox>{ROTATED}")], "an <object> is rotated: draw an upright box"),
         ([("</bndbox>", "</bndbox><bndbox></bndbox>")], "tag <bndbox> of <object> stands there 2"),
         ([("<annotation>", "<annotation xmlns='urn:x'>")], "tags stand in the namespace 'urn:x'"),
     ],

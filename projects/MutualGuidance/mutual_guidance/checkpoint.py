@@ -222,20 +222,22 @@ class Checkpointer(DetectionCheckpointer):
                 f"{self.loaded_from} is of another architecture: it lacks {len(wrong)} of the "
                 f"model's {len(expected)} weights, as {min(wrong)}; {share:.0%} of the {part}'s fit"
             )
-        if found and any(_is_computed(self.model, n) for n in counted & wrong):
-            raise CheckpointError(
-                f"{self.loaded_from} has the statistics of BatchNorm within its scales, as MSRA's, "
-                "and a BatchNorm that is trained would apply them twice: set MODEL.RESNETS.NORM "
-                "FrozenBN, or start from torchvision's weights, with INPUT.FORMAT, PIXEL_MEAN "
-                "and PIXEL_STD as configs/Base-Anchors.yaml has them"
-            )
+        if found:
+            self._refuse_folded(counted & set(incompatible.missing_keys))
 
-
-def _is_computed(model: nn.Module, name: str) -> bool:
-    """Whether a weight is a mean of a BatchNorm that is not frozen."""
-    module, _, part = name.rpartition(".")
-    is_live = isinstance(model.get_submodule(module), nn.modules.batchnorm._BatchNorm)
-    return part == "running_mean" and is_live
+    def _refuse_folded(self, missing: set[str]) -> None:
+        """Raise CheckpointError where a BatchNorm that is trained has its scale but no mean."""
+        for name in missing:
+            module, _, part = name.rpartition(".")
+            is_live = isinstance(self.model.get_submodule(module), nn.modules.batchnorm._BatchNorm)
+            if is_live and part == "running_mean" and f"{module}.weight" not in missing:
+                raise CheckpointError(
+                    f"{self.loaded_from} has no statistics of BatchNorm: they are within its "
+                    "scales, as in MSRA's, or it is of another MODEL.RESNETS.NORM. A BatchNorm "
+                    "that is trained would apply such scales twice: set NORM as in the file (FrozenBN "
+                    "for MSRA's), or start from torchvision's weights, with INPUT.FORMAT, "
+                    "PIXEL_MEAN and PIXEL_STD as configs/Base-Anchors.yaml has them"
+                )
 
 
 def misfit(state: Any, part: Any) -> str | None:

@@ -103,8 +103,8 @@ def add_mutual_guidance_config(cfg: CN) -> None:
     # SOLVER.WARMUP_ITERS is shortened to this share of the training, if it is longer.
     cfg.SOLVER.MAX_WARMUP_SHARE = 0.1
     # After so many seconds without an iteration, an evaluated image or a step of COCO's metrics, a
-    # process ends the run: something hangs. 0 is without limit. (Of several processes the others
-    # wait for COCO's metrics for up to a day, for VOC's for Detectron2's 30 minutes.)
+    # process ends the run: something hangs. 0 is without limit. VOC's metrics are one step. (Of
+    # several processes the others wait for COCO's for up to a day, for VOC's 30 minutes.)
     cfg.SOLVER.HANG_SECONDS = 1800.0
     # With SOLVER.AMP.ENABLED: float16 (on a GPU), bfloat16, or "auto": what the device does well,
     # float32 perhaps, and MODEL.CHANNELS_LAST with it. Assignment stays in float32.

@@ -1,4 +1,4 @@
-"""How Matplotlib's figures are drawn and written, whatever a person's matplotlibrc says."""
+"""Texts and format of Matplotlib's figures, whatever a person's matplotlibrc says."""
 
 import io
 import os
@@ -8,11 +8,13 @@ from matplotlib.figure import Figure
 
 from .run_files import replace_file
 
-# Labels are text from configs, data sets and folders: never mathematics or LaTeX.
-PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False}
+# LaTeX may be absent, and takes an underscore in a name for an index.
+NO_LATEX = {"text.usetex": False}
+# Where labels are text from configs, data sets and folders, and no axis has Matplotlib's powers.
+PLAIN_TEXT = {"text.parse_math": False, **NO_LATEX}
 
 
-@matplotlib.rc_context(PLAIN_TEXT)  # numbers at axes are made only now
+@matplotlib.rc_context(NO_LATEX)  # numbers at axes are made only now
 def png_of(figure: Figure, dpi: int = 100) -> bytes:
     """A figure as the bytes of a PNG."""
     data = io.BytesIO()

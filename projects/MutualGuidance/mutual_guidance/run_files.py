@@ -16,7 +16,7 @@ DETECTIONS_FOLDER = "detections"  # what was detected, by data set
 CLASS_AP = "AP-"  # before the name of a class, in the results
 _CHECKPOINT = re.compile(r"model_(\d{7,}|final)\.pth")
 _UNFINISHED = ".unfinished"
-# Bytes at the end of metrics.json: more than a line of most, and one with AP of 10,000 classes.
+# Bytes at the end of metrics.json: more than most lines, and more than AP of 10,000 classes.
 _TAILS = (8192, 1 << 20)
 _ROW_START = re.compile(r'(?=\{")')
 

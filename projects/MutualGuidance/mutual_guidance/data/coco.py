@@ -92,10 +92,7 @@ def _load(
         faults += size_faults(files_of_sizes, f"Checking {os.path.basename(annotations)}")
     packed, object_faults = pack_images(found, sizes, annotations, unit="annotation")
     faults += object_faults + picker.faults(annotations, categories.values)
-    crowds = sum(o.crowd for of_image in found for o in of_image)
-    if crowds > _MANY_CROWDS * sum(map(len, found)):
-        reason = "crowd region (iscrowd 1), which no detector learns: a single object has 0"
-        faults.append(Fault(annotations, reason, effect=IGNORED, count=crowds))
+    faults += _crowd_faults(found, annotations)
     if any(f.effect != TOLD for f in object_faults) and _are_corners(found, sizes):
         reason = "boxes look like corners (x0, y0, x1, y1), but COCO's are x, y, width and height"
         faults.append(Fault(annotations, reason, "every box fits its image as corners", TOLD))
@@ -113,6 +110,15 @@ def _indices(categories: dict[Any, str], classes: list[str]) -> dict[Any, int]:
     largest = max((int(i) for i in categories if not isinstance(i, str)), default=0)
     without = sorted(set(range(len(classes))) - set(indices.values()))
     return indices | dict(zip(itertools.count(largest + 1), without, strict=False))
+
+
+def _crowd_faults(found: list[list[FoundObject]], path: str) -> list[Fault]:
+    """Of crowd regions, where there are so many that single objects may be meant."""
+    crowds = sum(o.crowd for of_image in found for o in of_image)
+    if crowds <= _MANY_CROWDS * sum(map(len, found)):
+        return []
+    reason = "crowd region (iscrowd 1), which no detector learns: a single object has 0"
+    return [Fault(path, reason, effect=IGNORED, count=crowds)]
 
 
 def _are_corners(found: list[list[FoundObject]], sizes: list[list[int]]) -> bool:
@@ -304,7 +310,7 @@ def _not_ignored(value: Any) -> None:
 def _upright(value: Any) -> None:
     angle = value.get("rotation") if isinstance(value, dict) else None  # CVAT's, in degrees
     if _is_number(angle) and angle % 180:
-        raise ValueError("have a rotation, but the box is upright: draw it so")
+        raise ValueError("have a rotation, which no upright box has (draw it anew)")
 
 
 def read_area(value: Any) -> float | None:

@@ -171,7 +171,7 @@ class Video:
         number = source[len(_CAMERA) :]
         if self.path is None and not number.isdecimal():
             raise InputError(f"{source}: a camera is named by its number, as in camera:0")
-        check_opencv_name(source)
+        check_opencv_name(self.path or source)
         return cv2.VideoCapture(self.path or int(number))
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:

@@ -118,11 +118,8 @@ def _read_object(element: ET.Element) -> AnnotatedObject:
         raise ValueError("tag <name> of an <object> is empty", f"line {line}")
     if has_controls(name):
         raise ValueError("tag <name> has control characters", f"line {line}: {name!r}")
-    for attribute in element.iterfind("attributes/attribute"):
-        angle = (attribute.findtext("value") or "").strip()
-        if attribute.findtext("name") == "rotation" and angle and parse_number(angle) % 180:
-            reason = "an <object> is rotated, but its box upright: draw it so"
-            raise ValueError(reason, f"line {line}")
+    if any(map(_is_rotation, element.iterfind("attributes/attribute"))):
+        raise ValueError("an <object> is rotated: draw an upright box", f"line {line}")
     box = _only(element, "bndbox")
     corners = tuple(_number(box, corner) for corner in _CORNERS)
     return AnnotatedObject(name, corners, _is_difficult(element), line)
@@ -147,6 +144,15 @@ def _only(element: ET.Element, tag: str) -> ET.Element:
     if found:
         raise ValueError(f"{reason}stands there {len(found)} times", f"line {found[1].get(_LINE)}")
     raise ValueError(f"{reason}is missing", f"line {element.get(_LINE)}")
+
+
+def _is_rotation(attribute: ET.Element) -> bool:
+    """Whether it is CVAT's angle, in degrees, of a box that is not upright."""
+    try:
+        angle = parse_number((attribute.findtext("value") or "0").strip())
+    except ValueError:
+        return False
+    return attribute.findtext("name") == "rotation" and bool(angle % 180)
 
 
 def _number(element: ET.Element, tag: str) -> float:

@@ -58,7 +58,9 @@ def check_order(path: str, classes: Sequence[str]) -> None:
         return
     try:
         names = [line.strip() for line in read_text(path).splitlines()]
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise DatasetError(f"{path} {error}: remove it if it names no classes") from error
     if any(name in names and names.index(name) != i for i, name in enumerate(classes)):
         raise DatasetError(

@@ -76,8 +76,7 @@ def check_values(cfg: CfgNode, for_training: bool = True) -> None:
     detector = check_detector(cfg)
     if detector is not None and for_training:
         _check_all_is_used(cfg, detector)
-        if isinstance(detector, Guided):
-            _check_head(cfg, detector)
+        _check_head(cfg, detector)
 
 
 def _check_solver(solver: CfgNode) -> None:
@@ -129,7 +128,8 @@ def _check_head(cfg: CfgNode, detector: Guided) -> None:
 def warn_of_slow_statistics(cfg: CfgNode) -> None:
     """Of a training so short that BatchNorm would be tested with what it began with."""
     is_own = cfg.MODEL.BACKBONE.NAME in (*_OF_RESNET, *_OF_VGG)
-    averages = "BN" in cfg.MODEL.PYRAMID.NORM and cfg.MODEL.PYRAMID.NORM != "FrozenBN"
+    norm = cfg.MODEL.PYRAMID.NORM or ""
+    averages = "BN" in norm and norm != "FrozenBN"
     is_short = cfg.SOLVER.MAX_ITER < _ITERS_OF_STATISTICS and not cfg.TEST.PRECISE_BN.ENABLED
     if is_own and averages and is_short:
         logger.warning(
@@ -276,10 +276,10 @@ def _check_all_is_used(cfg: CfgNode, detector: Guided) -> None:
 
 
 def _feeding(backbone: nn.Module, used: list[str]) -> list[str]:
-    """Levels of a pyramid that others are made of which the head looks at; of unknown ones all."""
+    """Levels of which others are made that the head looks at; of an unknown pyramid, all."""
     levels = list(backbone.output_shape())
     if isinstance(backbone, RFBPyramid):
-        return levels[1:]
+        return levels[1:]  # nothing is made of the finest
     if isinstance(backbone, Pyramid) and not isinstance(backbone, FSSDPyramid):
         return []
     if not isinstance(backbone, FPN) or not isinstance(backbone.top_block, LastLevelP6P7):

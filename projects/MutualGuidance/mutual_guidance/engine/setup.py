@@ -75,6 +75,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = _for_the_processes(cfg)
         if weights == "any":
             cfg = keep_to_run(cfg, os.path.join(folder, "config.yaml"))
+        warn_of_slow_statistics(cfg)
         if weights == "start" and not cfg.MODEL.WEIGHTS:
             logger.warning(
                 "Starting from random weights (MODEL.WEIGHTS is empty): with few images a detector "
@@ -158,7 +159,6 @@ def prepare(
         resolve_classes(cfg)
     if is_training:
         resolve_schedule(cfg)
-        warn_of_slow_statistics(cfg)
     cfg.freeze()
     return cfg
 

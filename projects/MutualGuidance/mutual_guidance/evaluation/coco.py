@@ -139,7 +139,8 @@ def average_precisions(
             where = {"image_id": indices[record.image_id], "category_id": category}
             of_object = {"bbox": _xywh(xyxy), "area": area, "iscrowd": int(crowd)}
             truth[category].append(where | of_object)
-    for result in results:
+    # Another detector may have classes beyond those of the data.
+    for result in (r for r in results if r["category_id"] < num_classes):
         area = result["bbox"][2] * result["bbox"][3]
         where = {"image_id": indices[result["image_id"]], "area": area, "iscrowd": 0}
         found[result["category_id"]].append(result | where)

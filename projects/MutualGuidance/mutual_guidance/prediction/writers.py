@@ -235,7 +235,8 @@ class DrawnVideo(Writer):
         Raises:
             InputError: a path that OpenCV does not take.
         """
-        self._path, self._fps = (folder / f"{name}.mp4").absolute(), fps  # as Video's
+        self._path = (folder / f"{name}.mp4").absolute()  # as a Video's
+        self._fps = fps
         check_opencv_name(str(self._path))
         self._visualizer = VideoVisualizer(metadata)
         self._writer = None

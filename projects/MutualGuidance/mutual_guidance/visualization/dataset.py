@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data import Record
 from ..data.anchor_fit import THRESHOLDS, Objects
-from ..figures import PLAIN_TEXT
+from ..figures import NO_LATEX, PLAIN_TEXT
 from .images import load_image
 
 _COLUMNS = 3
@@ -49,7 +49,7 @@ def _draw_box(axes: Axes, box: Sequence[float], name: str, colour: tuple) -> Non
     axes.text(x0, y0, name, fontsize=6, va=side, bbox=background, clip_on=True)
 
 
-@matplotlib.rc_context(PLAIN_TEXT)
+@matplotlib.rc_context(NO_LATEX)
 def draw_statistics(
     name: str, objects: Objects, generator: DefaultAnchorGenerator | None, ious: dict[str, Tensor]
 ) -> Figure:
@@ -61,7 +61,8 @@ def draw_statistics(
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(2, 2)
-    figure.suptitle(f"{name}: {len(objects.boxes)} objects in {len(objects.per_image)} images")
+    title = f"{name}: {len(objects.boxes)} objects in {len(objects.per_image)} images"
+    figure.suptitle(title, parse_math=False)
     cells = [] if generator is None else list(generator.cell_anchors)
     anchors = torch.cat([torch.zeros(0, 4), *cells])
     _draw_counts(axes[0, 0], objects.per_image)
