@@ -234,9 +234,9 @@ class Checkpointer(DetectionCheckpointer):
                 raise CheckpointError(
                     f"{self.loaded_from} has no statistics of BatchNorm: they are within its "
                     "scales, as in MSRA's, or it is of another MODEL.RESNETS.NORM. A BatchNorm "
-                    "that is trained would apply such scales twice: set NORM as in the file (FrozenBN "
-                    "for MSRA's), or start from torchvision's weights, with INPUT.FORMAT, "
-                    "PIXEL_MEAN and PIXEL_STD as configs/Base-Anchors.yaml has them"
+                    "that is trained would apply such scales twice: set NORM as in the file "
+                    "(FrozenBN for MSRA's), or start from torchvision's weights, with "
+                    "INPUT.FORMAT, PIXEL_MEAN and PIXEL_STD as configs/Base-Anchors.yaml has them"
                 )
 
 
