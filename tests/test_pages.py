@@ -104,7 +104,7 @@ def test_the_readmes_figures_are_those_of_the_pages():
     )
     results = re.sub(" +", " ", results)
     rows = re.findall(r"\| (AP\d* \| \S+ \| \S+ \| \S+ \(\S+ to \S+\) \|)\n", front)
-    assert len(rows) == 9
+    assert len(rows) == 12
     for row in rows:
         assert f"| mutual_guidance {row}" in results, row
     measured = re.findall(r"\b(75,000|110|961)", front)
