@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import mutual_guidance.quiet  # noqa: F401 # isort: skip
@@ -44,9 +45,9 @@ INTERRUPTED = 130  # the exit code of a shell's Ctrl-C
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
-        return run_main(run, args)
-    with handled_by(signal.default_int_handler):  # as Ctrl-C: a film without its end has no index
+    # As Ctrl-C: a film without its end has no index. The main thread alone handles signals.
+    is_main = threading.current_thread() is threading.main_thread()
+    with handled_by(signal.default_int_handler) if is_main else nullcontext():
         return run_main(run, args)
 
 

@@ -289,16 +289,14 @@ def _load_coco(entry: dict) -> Loaded:
 def _load_yolo(entry: dict) -> Loaded:
     metadata = MetadataCatalog.get(entry["name"])
     root, path = metadata.dirname, os.path.join(metadata.dirname, entry.get("data", DATA_FILE))
-    if "classes" in entry and "data" not in entry and not os.path.isfile(path):
-        names = YOLONames("classes", metadata.thing_classes)
-    else:
-        names = read_names(path)
+    is_told = "classes" in entry and "data" not in entry and not os.path.isfile(path)
+    names = YOLONames("classes", metadata.thing_classes) if is_told else read_names(path)
     classes = metadata.get("thing_classes", names.classes)
     if "split" in entry:
         sources = split_sources(path, entry["split"])
     else:
         sources = entry["images"] if isinstance(entry["images"], list) else [entry["images"]]
-    if names.file == "classes":
+    if is_told:
         images = [os.path.join(root, source, "a.jpg") for source in sources]
         folders = [root, *(os.path.dirname(label_path(image, root)) for image in images)]
         for folder, file in itertools.product(folders, ("classes.txt", "obj.names")):
